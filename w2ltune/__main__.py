@@ -1,0 +1,41 @@
+"""The umbrella command: ``w2ltune COMMAND …`` is ``python -m w2ltune.COMMAND …``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from w2ltune import __version__
+from w2ltune.errors import UsageError, did_you_mean, run_command
+
+COMMANDS = {
+    "sweep": ("w2ltune.sweep", "search decoder weights on a dev list"),
+    "collect": ("w2ltune.collect", "leaderboard of any sweep, live too"),
+}
+
+
+def _dispatch(arguments: list[str]) -> int:
+    name = arguments[0] if arguments else "--help"
+    if name in ("--help", "-h", "help"):
+        print("usage: w2ltune COMMAND [options] (w2ltune COMMAND --help says more)\n\ncommands:")
+        for known, (_, text) in COMMANDS.items():
+            print(f"  {known:<10} {text}")
+        return 0
+    if name == "--version":
+        print(f"w2ltune {__version__}")
+        return 0
+    if name not in COMMANDS:
+        raise UsageError(
+            f"unknown command {name!r}{did_you_mean(name, COMMANDS)} (known: {', '.join(COMMANDS)})"
+        )
+    command = importlib.import_module(COMMANDS[name][0])
+    return int(command.main(arguments[1:]))
+
+
+def main() -> int:
+    """Run the command that the command line names."""
+    return run_command(_dispatch, sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The site, SLURM, and the connection to Ray."""

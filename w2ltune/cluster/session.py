@@ -1,0 +1,161 @@
+"""The connection to Ray: the running cluster of a SLURM job, or a private one on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from w2ltune.errors import W2LTuneError
+from w2ltune.runs.lock import process_start
+
+NAMESPACE = "w2ltune"
+_PREFIX = "w2ltune-"
+
+_LOCAL_ENVIRONMENT = {
+    # Everything of a local cluster listens on loopback only, its metrics pages too.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+}
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # our own table is shown instead
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "RAY_TRAIN_V2_ENABLED": "1",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A live connection to Ray.
+
+    Attributes:
+        dashboard: Address of the web dashboard, or "".
+        token_file: The file whose content the dashboard asks for, or None.
+        scratch: A private node-local folder that is deleted at the end.
+        local: Whether the cluster was started by this process.
+        cores: The processors of the cluster at the start.
+    """
+
+    dashboard: str
+    token_file: Path | None
+    scratch: Path
+    local: bool
+    cores: int
+
+
+def usable_cores() -> int:
+    """Return the cores that this process may use: its affinity, cut by the cgroup's quota."""
+    cores = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        cores = min(cores, max(1, int(quota) // int(period)))
+    return cores
+
+
+@contextlib.contextmanager
+def connect(job_name: str, *, cores: int | None = None) -> Iterator[Session]:
+    """Connect to the cluster in ``RAY_ADDRESS``, else start one on this machine.
+
+    A local cluster listens on loopback only, asks for a token in a file that only this user can
+    read, lives in a private temporary folder, and is gone at the end.
+
+    Args:
+        job_name: What the dashboard shows.
+        cores: Cores of a local cluster; None takes all that this process may use.
+
+    Yields:
+        The session.
+
+    Raises:
+        W2LTuneError: Ray cannot be reached or started.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    remove_abandoned(Path(tempfile.gettempdir()))
+    scratch = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-{_start_mark()}-"))
+    try:
+        os.environ |= _ENVIRONMENT
+        token_file = None
+        if not address:
+            token_file = _write_token(scratch)
+            os.environ |= _LOCAL_ENVIRONMENT | {"RAY_AUTH_TOKEN_PATH": str(token_file)}
+        elif os.environ.get("RAY_AUTH_TOKEN_PATH"):
+            token_file = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+        ray = _init(job_name, address, cores, scratch)
+        try:
+            yield Session(
+                dashboard=ray.worker.get_dashboard_url() or "",
+                token_file=token_file,
+                scratch=scratch,
+                local=not address,
+                cores=int(ray.cluster_resources().get("CPU", 0)),
+            )
+        finally:
+            ray.shutdown()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _init(job_name: str, address: str | None, cores: int | None, scratch: Path) -> Any:
+    import ray
+    import ray._private.worker
+    from ray.job_config import JobConfig
+
+    common: dict[str, Any] = {
+        "namespace": NAMESPACE,
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "job_config": JobConfig(metadata={"job_name": job_name}),
+    }
+    try:
+        if address:
+            ray.init(address=address, **common)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=cores or usable_cores(),
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                object_store_memory=256 * 2**20,
+                _temp_dir=str(scratch / "ray"),
+                **common,
+            )
+    except Exception as error:
+        where = f"connect to Ray at {address}" if address else "start Ray on this machine"
+        reason = " ".join(str(error).split())[:300]
+        raise W2LTuneError(f"cannot {where}: {reason}") from error
+    return ray
+
+
+def _write_token(scratch: Path) -> Path:
+    path = scratch / "token"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(secrets.token_hex(32))
+    return path
+
+
+def _start_mark() -> str:
+    return process_start(os.getpid()) or "0"
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the private folders that killed sweeps of this user left in ``folder``."""
+    for path in folder.glob(f"{_PREFIX}*"):
+        match = re.fullmatch(rf"{_PREFIX}(\d+)-(\d+)-\w+", path.name)
+        with contextlib.suppress(OSError):
+            if (
+                match
+                and path.stat().st_uid == os.getuid()
+                and process_start(int(match[1])) != match[2]
+            ):
+                shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,92 @@
+"""The leaderboard of any study, finished or running; ``python -m w2ltune.collect``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from w2ltune.commandline import option, parse
+from w2ltune.errors import UsageError, did_you_mean, run_command
+
+USAGE = """
+usage: python -m w2ltune.collect --logdir=DIR --prefix=NAME [--watch] [--format=table|csv|json]
+
+Shows the leaderboard of a sweep from its folder alone; it may be running, on another machine too.
+JSON gives {"study", "best", "running", "trials": [{"number", "state", "wer", "interval", "errors",
+"reference_words", "params", "flags", "seconds", "missing", "reason"}]} with rates as fractions.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectOptions:
+    """The options of collect."""
+
+    logdir: Path = option("folder of sweeps", value="DIR")
+    prefix: str = option("name of the sweep, a folder in logdir", value="NAME")
+    watch: bool = option("show it again until the sweep is finished", False)
+    format: str = option("how to print it", "table", choices=("table", "csv", "json"))
+    top: int = option("rows of the table", 20)
+    every_seconds: float = option("pause between two looks of --watch", 2.0)
+
+
+def main(arguments: list[str]) -> int:
+    """Print a study's leaderboard."""
+    options, flags = parse(arguments, CollectOptions, usage=USAGE)
+    for flag in flags.values():
+        raise UsageError(
+            f"{flag.where}: unknown option --{flag.name}"
+            f"{did_you_mean(flag.name, CollectOptions.__dataclass_fields__)}"
+        )
+    from w2ltune.runs.provenance import read_request
+
+    study = options.logdir / options.prefix
+    request = read_request(study / "sweep.json") if study.is_dir() else None
+    if request is None:
+        folders = [path.parent.name for path in options.logdir.glob("*/sweep.json")]
+        raise UsageError(
+            f"no sweep in {str(study)!r}{did_you_mean(options.prefix, folders)}"
+            + (f" (there are: {', '.join(sorted(folders))})" if folders else "")
+        )
+    return _show(options, study, request.scoring.get("metric", "wer"))
+
+
+def _show(options: CollectOptions, study: Path, metric: str) -> int:
+    from rich.live import Live
+
+    from w2ltune.report.leaderboard import as_csv, as_json, read_leaderboard, table
+    from w2ltune.report.progress import make_console
+    from w2ltune.runs.lock import current_owner
+
+    board = read_leaderboard(study)
+    if options.format == "json":
+        print(as_json(board, study))
+        return 0
+    if options.format == "csv":
+        print(as_csv(board), end="")
+        return 0
+    console = make_console()
+    if not options.watch:
+        console.print(table(board, metric=metric, most=options.top))
+        console.print(_summary(len(board.results), board.running))
+        return 0
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            board = read_leaderboard(study)
+            shown = table(board, metric=metric, most=options.top)
+            shown.caption = _summary(len(board.results), board.running)
+            live.update(shown, refresh=True)
+            owner = current_owner(study / "lock")
+            if owner is None or owner.released or owner.lives_on_this_host() is False:
+                return 0
+            time.sleep(options.every_seconds)
+
+
+def _summary(finished: int, running: tuple[int, ...]) -> str:
+    at_work = f", running or interrupted: {', '.join(map(str, running))}" if running else ""
+    return f"{finished} trials finished{at_work}"
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, sys.argv[1:]))

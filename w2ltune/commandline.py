@@ -1,0 +1,135 @@
+"""Command lines: a command's own options and the binary's flags, in one style.
+
+Options are declared once, as fields of a dataclass, and can be given like flags: on the command
+line or in a flagsfile, ``--name=value`` or ``--name value``, with ``-`` and ``_`` alike.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import textwrap
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from w2ltune import __version__
+from w2ltune.errors import FlagError, UsageError, did_you_mean
+from w2ltune.formats.flagsfile import Flag, effective, parse_arguments
+from w2ltune.formats.known_flags import is_boolean
+
+T = TypeVar("T")
+
+_TRUE = frozenset({"true", "t", "yes", "y", "1"})
+_FALSE = frozenset({"false", "f", "no", "n", "0"})
+
+
+def option(
+    help: str, default: Any = dataclasses.MISSING, *, choices: Sequence[str] = (), value: str = ""
+) -> Any:
+    """Declare an option as a field of a dataclass.
+
+    Args:
+        help: One sentence for ``--help``.
+        default: The value when it is not given; without one the option is required.
+        choices: The values that are allowed.
+        value: How ``--help`` names the value; by default its type.
+    """
+    metadata = {"help": help, "choices": tuple(choices), "value": value}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def parse(
+    arguments: Sequence[str], options_class: type[T], *, usage: str
+) -> tuple[T, dict[str, Flag]]:
+    """Return a command's options and the flags that are not its own.
+
+    Args:
+        arguments: The command line without the program's name.
+        options_class: A dataclass whose fields are made by `option`.
+        usage: What ``--help`` shows above the options.
+
+    Raises:
+        UsageError: An option is missing or its value is wrong.
+        SystemExit: After ``--help`` or ``--version``, with 0.
+    """
+    fields = {field.name: field for field in dataclasses.fields(options_class)}  # type: ignore[arg-type]
+    if any(argument in ("--help", "-h", "-help") for argument in arguments):
+        print(_help(usage, fields, options_class))
+        sys.exit(0)
+    if any(argument in ("--version", "-version") for argument in arguments):
+        print(f"w2ltune {__version__}")
+        sys.exit(0)
+    types = typing.get_type_hints(options_class)
+
+    def boolean(name: str) -> bool:
+        own = name.replace("-", "_")
+        return types[own] is bool if own in fields else is_boolean(name)
+
+    values: dict[str, Any] = {}
+    flags: list[Flag] = []
+    for flag in parse_arguments(arguments, boolean=boolean):
+        name = flag.name.replace("-", "_")
+        if name in fields:
+            values[name] = _typed(flag, types[name], fields[name].metadata["choices"])
+        else:
+            flags.append(flag)
+    missing = [
+        name
+        for name, field in fields.items()
+        if field.default is dataclasses.MISSING and name not in values
+    ]
+    if missing:
+        raise UsageError(f"missing {', '.join(f'--{name}' for name in missing)} (see --help)")
+    return options_class(**values), effective(flags)
+
+
+def _typed(flag: Flag, type_: Any, choices: Sequence[str]) -> Any:
+    kinds = set(typing.get_args(type_)) - {type(None)} or {type_}
+    optional = type(None) in typing.get_args(type_)
+    text = flag.value
+    if optional and text == "":
+        return None
+    if choices and text not in choices:
+        raise FlagError(
+            f"{flag.where}: --{flag.name}={text}: must be one of {', '.join(choices)}"
+            f"{did_you_mean(text, choices)}"
+        )
+    try:
+        if bool in kinds:
+            if text.lower() not in _TRUE | _FALSE:
+                raise ValueError("true or false")
+            return text.lower() in _TRUE
+        if int in kinds:
+            return int(text)
+        if float in kinds:
+            return float(text)
+    except ValueError:
+        wanted = (
+            "true or false" if bool in kinds else "a whole number" if int in kinds else "a number"
+        )
+        raise FlagError(f"{flag.where}: --{flag.name}={text!r}: must be {wanted}") from None
+    return Path(text) if Path in kinds else text
+
+
+def _help(usage: str, fields: Mapping[str, dataclasses.Field[Any]], options_class: type) -> str:
+    types = typing.get_type_hints(options_class)
+    lines = [textwrap.dedent(usage).strip(), "", "options:"]
+    for name, field in fields.items():
+        kinds = set(typing.get_args(types[name])) - {type(None)} or {types[name]}
+        kind = field.metadata["value"] or "|".join(field.metadata["choices"])
+        kind = kind or next(iter(kinds)).__name__.lower().replace("str", "text")
+        shown = f"  --{name}" if bool in kinds else f"  --{name}={kind}"
+        default = field.default
+        note = "" if default in (None, "", False) else f" [{default}]"
+        if default is dataclasses.MISSING:
+            note = " (required)"
+        lines += [
+            *textwrap.wrap(
+                f"{field.metadata['help']}{note}", 96,
+                initial_indent=f"{shown:<26}  ", subsequent_indent=" " * 28,
+            )
+        ]  # fmt: skip
+    lines += ["  --help, --version, --debug"]
+    return "\n".join(lines)

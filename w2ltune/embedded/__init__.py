@@ -1,0 +1,1 @@
+"""What stands in for the C++ binaries where there are none."""

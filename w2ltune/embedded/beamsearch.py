@@ -1,0 +1,549 @@
+"""Beam-search decoding in process: flashlight-text with KenLM, as fl_asr_decode does it.
+
+For CTC and ASG with an n-gram LM the words and scores are those of the C++ binary. The decoder
+holds the interpreter lock, so that parallel decoding needs processes; nothing here can be pickled:
+each process loads its own `Decoder`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from w2ltune.errors import FlagError, InputError, UsageError, did_you_mean, existing_file
+from w2ltune.formats.beamdump import Hypothesis
+from w2ltune.formats.known_flags import KNOWN_FLAGS, typed_value
+
+BLANK_TOKEN = "#"
+UNKNOWN_WORD = "<unk>"
+
+DECODER_FLAGS = frozenset(
+    [
+        "lmweight",
+        "wordscore",
+        "silscore",
+        "unkscore",
+        "beamsize",
+        "beamsizetoken",
+        "beamthreshold",
+        "logadd",
+        "smearing",
+        "decodertype",
+        "uselexicon",
+        "criterion",
+        "wordseparator",
+        "usewordpiece",
+        "replabel",
+        "surround",
+        "tokens",
+        "tokensdir",
+        "lexicon",
+        "lm",
+        "lmtype",
+        "maxword",
+        "transitions",
+    ]
+)
+"""Flags that change what the embedded decoder gives."""
+
+OUR_FLAGS = frozenset({"transitions"})
+"""Decoder flags that the binary does not have (its model file holds the transitions)."""
+
+_UNLIKE_THE_BINARY: Mapping[str, str] = {"criterion": "ctc"}
+"""Defaults that the binary takes from its model file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderFlags:
+    """The decoder's flags, typed; names, defaults and meaning are the binary's.
+
+    ``lmweight`` multiplies log10 LM scores. ``transitions`` is ours: a ``.npy`` file with the
+    [tokens, tokens] transition scores of an ASG model.
+    """
+
+    tokens: str
+    tokensdir: str
+    lexicon: str
+    lm: str
+    lmtype: str
+    transitions: str
+    criterion: str
+    decodertype: str
+    uselexicon: bool
+    smearing: str
+    wordseparator: str
+    usewordpiece: bool
+    replabel: int
+    surround: str
+    maxword: int
+    beamsize: int
+    beamsizetoken: int
+    beamthreshold: float
+    logadd: bool
+    lmweight: float
+    wordscore: float
+    silscore: float
+    unkscore: float
+
+    @property
+    def loaded(self) -> tuple[object, ...]:
+        """What decides the loaded part (tokens, lexicon, LM, trie), as a key."""
+        return (
+            self.tokens, self.tokensdir, self.lexicon, self.lm, self.lmtype, self.transitions,
+            self.criterion, self.decodertype, self.uselexicon, self.smearing, self.wordseparator,
+            self.usewordpiece, self.replabel, self.surround, self.maxword,
+        )  # fmt: skip
+
+    @property
+    def word_lm(self) -> bool:
+        """Whether the LM scores words (else tokens)."""
+        return self.decodertype == "wrd"
+
+    @property
+    def tokens_path(self) -> Path:
+        """The token list; ``tokensdir`` is wav2letter v0.2's folder for it."""
+        return Path(self.tokensdir, self.tokens)
+
+
+def decoder_flags(flags: Mapping[str, str]) -> DecoderFlags:
+    """Return the typed decoder flags among ``flags`` with the binary's defaults for the rest.
+
+    Raises:
+        FlagError: A value does not fit, or asks for what the embedded decoder cannot do.
+    """
+    values: dict[str, Any] = {}
+    for name in sorted(DECODER_FLAGS):
+        if name in OUR_FLAGS:
+            values[name] = flags.get(name, "")
+            continue
+        spec = KNOWN_FLAGS[name]
+        text = flags.get(name, _UNLIKE_THE_BINARY.get(name, spec.default))
+        values[name] = typed_value(spec, text)
+    result = DecoderFlags(**values)
+    _check(result, flags)
+    return result
+
+
+def _check(flags: DecoderFlags, given: Mapping[str, str]) -> None:
+    _one_of("criterion", flags.criterion, ("ctc", "asg"))
+    _one_of("decodertype", flags.decodertype, ("wrd", "tkn"))
+    _one_of("smearing", flags.smearing, ("none", "max", "logadd"))
+    if flags.lm and flags.lmtype != "kenlm":
+        raise FlagError(
+            f"--lmtype={flags.lmtype}: the embedded decoder knows kenlm only; "
+            "give --binary to decode with another LM"
+        )
+    for name in ("beamsize", "beamsizetoken"):
+        if getattr(flags, name) < 1:
+            raise FlagError(f"--{name}={getattr(flags, name)}: must be 1 or more")
+    if not flags.beamthreshold > 0:
+        raise FlagError(f"--beamthreshold={flags.beamthreshold}: must be above 0")
+    for name in ("lmweight", "wordscore", "silscore"):
+        if not math.isfinite(getattr(flags, name)):
+            raise FlagError(f"--{name}={given.get(name)}: must be a finite number")
+    if not flags.tokens:
+        raise UsageError(
+            "no --tokens: give the token list that the acoustic model was trained with"
+        )
+    if flags.uselexicon and not flags.lexicon:
+        raise UsageError("no --lexicon: give one, or --uselexicon=false --decodertype=tkn")
+    if not flags.uselexicon and flags.word_lm:
+        raise UsageError(
+            "--uselexicon=false needs --decodertype=tkn: a word LM cannot score without a lexicon"
+        )
+    if flags.criterion == "asg" and not flags.transitions:
+        raise UsageError(
+            "--criterion=asg needs --transitions=FILE.npy [tokens, tokens] in process; "
+            "else give --binary"
+        )
+
+
+def _one_of(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise FlagError(
+            f"--{name}={value}: the embedded decoder knows {', '.join(known)}"
+            f"{did_you_mean(value, known)}"
+        )
+
+
+def dead_weights(flags: DecoderFlags, token_names: Sequence[str]) -> dict[str, str]:
+    """Return the weights that change nothing with these flags, each with the reason.
+
+    Sweeping one of them is a mistake: it adds a dimension in which nothing happens.
+
+    Args:
+        flags: The decoder's flags; ``lmweight`` and the like are not looked at.
+        token_names: The tokens of the model, without the blank.
+    """
+    dead = {"eosscore": f"--criterion={flags.criterion} has no end-of-sentence score"}
+    if not flags.lm:
+        dead["lmweight"] = "there is no --lm"
+    if not flags.uselexicon:
+        dead["wordscore"] = "a lexicon-free decoder has no word score"
+        dead["unkscore"] = "a lexicon-free decoder has no unknown words"
+    if flags.wordseparator not in token_names:
+        dead["silscore"] = f"the word separator {flags.wordseparator!r} is not a token"
+    return dead
+
+
+def read_tokens(path: Path) -> list[str]:
+    """Return the token names of a token list, one line each (the first name of the line).
+
+    Raises:
+        InputError: Missing, empty, not UTF-8, an empty line or a repeated token.
+    """
+    existing_file(path, "token list (--tokens)")
+    names: dict[str, int] = {}
+    tokens = []
+    for number, line in _lines(path):
+        entries = line.split()
+        if not entries:
+            raise InputError("empty line in a token list; remove it", path=path, line=number)
+        for name in entries:
+            if name in names:
+                raise InputError(
+                    f"token {name!r} stands in line {names[name]} already", path=path, line=number
+                )
+            names[name] = number
+        tokens.append(entries[0])
+    if not tokens:
+        raise InputError("the token list is empty", path=path)
+    return tokens
+
+
+def read_lexicon(path: Path, *, maxword: int = -1) -> Iterator[tuple[int, str, list[str]]]:
+    """Yield (line number, word, spelling in tokens) of a lexicon.
+
+    Args:
+        path: Lines of a word, white space and its tokens; a word may have several lines.
+        maxword: Stop after that many different words; -1 reads all (flag ``--maxword``).
+
+    Raises:
+        InputError: Missing, empty, not UTF-8 or a word without a spelling.
+    """
+    existing_file(path, "lexicon (--lexicon)")
+    words: set[str] = set()
+    for number, line in _lines(path):
+        entries = line.split()
+        if not entries:
+            continue
+        if len(entries) < 2:
+            raise InputError(
+                f"word {entries[0]!r} has no spelling; write the word and its tokens",
+                path=path,
+                line=number,
+            )
+        if entries[0] not in words and len(words) == maxword:
+            break
+        words.add(entries[0])
+        yield number, entries[0], entries[1:]
+    if not words:
+        raise InputError("the lexicon is empty", path=path)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            yield from enumerate(file, 1)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"not UTF-8 text ({error.reason} at byte {error.start})", path=path
+        ) from None
+
+
+class Decoder:
+    """Tokens, lexicon, LM and trie, loaded once; decodes with any weights and beam.
+
+    Args:
+        flags: Says what to load; ``weights`` of later calls may differ in weights and beam.
+
+    Raises:
+        InputError: A file is missing, damaged or does not fit the others.
+        UsageError: flashlight-text is not installed.
+    """
+
+    def __init__(self, flags: DecoderFlags) -> None:
+        self._text, self._dictionary, self._kenlm = _flashlight()
+        self.flags = flags
+        self.token_names = read_tokens(flags.tokens_path)
+        self._token_dict = self._dictionary.Dictionary(str(flags.tokens_path))
+        for repetition in range(1, flags.replabel + 1):
+            self._token_dict.add_entry(f"<{repetition}>")
+        if flags.criterion == "ctc":
+            if BLANK_TOKEN in self.token_names:
+                raise InputError(
+                    f"the blank {BLANK_TOKEN!r} stands in the token list; it is added by itself "
+                    "as the last one: remove the line",
+                    path=flags.tokens_path,
+                )
+            self._token_dict.add_entry(BLANK_TOKEN)  # CTC expects the blank last
+        self.token_count: int = self._token_dict.index_size()
+        self._sil = self._index(flags.wordseparator) if flags.wordseparator else -1
+        self._blank = self.token_count - 1 if flags.criterion == "ctc" else -1
+        self._transitions = self._load_transitions()
+        self._spellings = self._load_lexicon() if flags.lexicon else {}
+        self._word_dict = self._dictionary.Dictionary()
+        for word in self._spellings:
+            self._word_dict.add_entry(word)
+        if UNKNOWN_WORD not in self._spellings:
+            self._word_dict.add_entry(UNKNOWN_WORD)
+        self._unknown = self._word_dict.get_index(UNKNOWN_WORD)
+        self._word_dict.set_default_index(self._unknown)
+        self._lm = self._load_lm()
+        self._trie = self._build_trie() if flags.uselexicon else None
+
+    def _index(self, token: str) -> int:
+        return int(self._token_dict.get_index(token)) if self._token_dict.contains(token) else -1
+
+    def _load_transitions(self) -> list[float]:
+        if self.flags.criterion != "asg":
+            return []
+        path = existing_file(self.flags.transitions, "transitions (--transitions)")
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (ValueError, OSError) as error:
+            raise InputError(f"not a .npy file ({error})", path=path) from None
+        if array.shape != (self.token_count, self.token_count) or not np.isfinite(array).all():
+            raise InputError(
+                f"transitions of shape {array.shape}; {self.token_count} tokens need finite "
+                f"[{self.token_count}, {self.token_count}]",
+                path=path,
+            )
+        return [float(value) for value in array.astype(np.float32).ravel()]
+
+    def _load_lexicon(self) -> dict[str, list[list[int]]]:
+        spellings: dict[str, list[list[int]]] = {}
+        path = Path(self.flags.lexicon)
+        for line, word, tokens in read_lexicon(path, maxword=self.flags.maxword):
+            indices = [self._index(token) for token in tokens]
+            if -1 in indices:
+                token = tokens[indices.index(-1)]
+                raise InputError(
+                    f"token {token!r} in the spelling of {word!r} is not in {self.flags.tokens}"
+                    f"{did_you_mean(token, self.token_names)}",
+                    path=path,
+                    line=line,
+                )
+            packed = self._dictionary.pack_replabels(indices, self._token_dict, self.flags.replabel)
+            spellings.setdefault(word, []).append(packed)
+        return spellings
+
+    def _load_lm(self) -> Any:
+        if not self.flags.lm:
+            return self._text.ZeroLM()
+        path = existing_file(self.flags.lm, "language model (--lm)")
+        check_lm_head(path)
+        entries = self._word_dict if self.flags.word_lm else self._token_dict
+        try:
+            with _quiet_stderr():
+                return self._kenlm.KenLM(str(path), entries)
+        except (RuntimeError, ValueError, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"KenLM cannot load this language model; is it cut short? ({reason[-200:]})",
+                path=path,
+            ) from None
+
+    def _build_trie(self) -> Any:
+        trie = self._text.Trie(self.token_count, self._sil)
+        start = self._lm.start(False)
+        for word, spellings in self._spellings.items():
+            index = self._word_dict.get_index(word)
+            # As in fl_asr_decode: a token LM leaves the trie's word scores at -1.
+            score = self._lm.score(start, index)[1] if self.flags.word_lm else -1.0
+            for spelling in spellings:
+                trie.insert(spelling, index, score)
+        modes = self._text.SmearingMode
+        trie.smear(
+            {"none": modes.NONE, "max": modes.MAX, "logadd": modes.LOGADD}[self.flags.smearing]
+        )
+        return trie
+
+    @property
+    def words(self) -> frozenset[str]:
+        """The words of the lexicon."""
+        return frozenset(self._spellings)
+
+    def shortest_spelling(self, word: str) -> int | None:
+        """Return the number of tokens of the word's shortest spelling; None if it has none."""
+        return min((len(spelling) for spelling in self._spellings.get(word, ())), default=None)
+
+    def words_unknown_to_lm(self) -> list[str]:
+        """Return the words of the lexicon that the LM does not know (it scores them as unknown)."""
+        if not self.flags.lm or not self.flags.word_lm:
+            return []
+        start = self._lm.start(True)
+        # An n-gram LM gives every unknown word one and the same score.
+        unknown_score = self._lm.score(start, self._unknown)[1]
+        return [
+            word
+            for word in self._spellings
+            if word != UNKNOWN_WORD
+            and self._lm.score(start, self._word_dict.get_index(word))[1] == unknown_score
+        ]
+
+    def decode(
+        self, emission: npt.NDArray[np.float32], weights: DecoderFlags, *, nbest: int | None = None
+    ) -> list[Hypothesis]:
+        """Return the hypotheses of one utterance, best first.
+
+        Args:
+            emission: [frames, tokens] network outputs; float32 and C-contiguous, because the
+                library takes a bare pointer and would read anything else as garbage.
+            weights: Weights and beam; its loaded part must be this decoder's.
+            nbest: Return so many at most; None returns all that the beam held.
+
+        Raises:
+            ValueError: The emission has another type, layout or width.
+        """
+        _guard(emission, self.token_count)
+        results = self.search(weights).decode(
+            emission.ctypes.data, emission.shape[0], emission.shape[1]
+        )
+        return [self._hypothesis(result) for result in results[:nbest]]
+
+    def search(self, weights: DecoderFlags) -> Any:
+        """Return flashlight's decoder object for these weights and this beam."""
+        if weights.loaded != self.flags.loaded:
+            raise ValueError("these flags need another lexicon, LM or token list to be loaded")
+        kinds = self._text.CriterionType
+        criterion = kinds.CTC if weights.criterion == "ctc" else kinds.ASG
+        common = {
+            "beam_size": weights.beamsize,
+            "beam_size_token": min(weights.beamsizetoken, self.token_count),
+            "beam_threshold": weights.beamthreshold,
+            "lm_weight": weights.lmweight,
+            "sil_score": weights.silscore,
+            "log_add": weights.logadd,
+            "criterion_type": criterion,
+        }
+        if self._trie is None:
+            return self._text.LexiconFreeDecoder(
+                self._text.LexiconFreeDecoderOptions(**common),
+                self._lm, self._sil, self._blank, self._transitions,
+            )  # fmt: skip
+        options = self._text.LexiconDecoderOptions(
+            word_score=weights.wordscore, unk_score=weights.unkscore, **common
+        )
+        return self._text.LexiconDecoder(
+            options, self._trie, self._lm, self._sil, self._blank, self._unknown,
+            self._transitions, not weights.word_lm,
+        )  # fmt: skip
+
+    def _hypothesis(self, result: Any) -> Hypothesis:
+        tokens = result.tokens
+        if self._trie is None:
+            words = self.words_of(tokens)
+            unknown = 0
+        else:
+            indices = [index for index in result.words if index >= 0]
+            words = tuple(self._word_dict.get_entry(index) for index in indices)
+            unknown = indices.count(self._unknown)
+        return Hypothesis(
+            words=words,
+            score=result.score,
+            am_score=result.emittingModelScore,
+            lm_score=result.lmScore,
+            unknown_words=unknown,
+            # The search starts and ends in silence without scoring these two.
+            silence_frames=tokens.count(self._sil) - 2 if self._sil >= 0 else 0,
+        )
+
+    def words_of(self, frame_tokens: Sequence[int]) -> tuple[str, ...]:
+        """Return the words that a token index for each frame spells, without a lexicon.
+
+        Repeats are collapsed, blanks removed, repetition labels unpacked, the surrounding token
+        dropped and the rest split at the word separator, as flashlight does for its output.
+        """
+        collapsed = [
+            int(token)
+            for before, token in zip([-1, *frame_tokens], frame_tokens, strict=False)
+            if token != before and token >= 0 and token != self._blank
+        ]
+        unpacked = self._dictionary.unpack_replabels(
+            collapsed, self._token_dict, self.flags.replabel
+        )
+        names = [self._token_dict.get_entry(index) for index in unpacked]
+        if self.flags.surround:
+            names = [name for name in names if name != self.flags.surround]
+        separator = self.flags.wordseparator
+        if self.flags.usewordpiece and separator:
+            # The separator is the first character of a piece.
+            return tuple("".join(names).replace(separator, " ").split())
+        return tuple("".join(" " if name == separator else name for name in names).split())
+
+    def greedy(self, emission: npt.NDArray[np.float32]) -> tuple[str, ...]:
+        """Return the words of the best token of each frame, without search, LM or lexicon."""
+        _guard(emission, self.token_count)
+        return self.words_of([int(token) for token in emission.argmax(axis=1)])
+
+
+def _guard(emission: npt.NDArray[np.float32], token_count: int) -> None:
+    if (
+        emission.dtype != np.float32
+        or emission.ndim != 2
+        or not emission.flags.c_contiguous
+        or emission.shape[1] != token_count
+    ):
+        raise ValueError(
+            f"an emission must be C-contiguous float32 [frames, {token_count}], "
+            f"not {emission.dtype} {emission.shape}"
+        )
+
+
+def check_lm_head(path: Path) -> None:
+    """Refuse at once what cannot be an n-gram LM, before KenLM reads gigabytes of it.
+
+    Raises:
+        InputError: Empty, or neither ARPA nor KenLM binary, or an ARPA file cut before its end.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(64)
+        file.seek(max(0, size - 64))
+        tail = file.read()
+    if not head:
+        raise InputError("the language model is empty", path=path)
+    if head.startswith(b"mmap lm http://kheafield.com/code"):
+        return
+    if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
+        raise InputError("the language model is compressed; unpack it first", path=path)
+    if b"\\data\\" not in head:
+        raise InputError("neither an ARPA file nor a KenLM binary", path=path)
+    if b"\\end\\" not in tail:
+        raise InputError(
+            "the ARPA file has no \\end\\ line; it is cut short: copy it anew", path=path
+        )
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Keep KenLM's own progress bar off the terminal; it writes past Python."""
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _flashlight() -> tuple[Any, Any, Any]:
+    try:
+        from flashlight.lib.text import decoder, dictionary
+        from flashlight.lib.text.decoder import kenlm
+    except ImportError as error:
+        raise UsageError(
+            f"the embedded decoder needs flashlight-text ({error}); it has wheels for Python "
+            "3.10 to 3.12: use one of these (pip install flashlight-text==0.0.7), or give --binary"
+        ) from None
+    return decoder, dictionary, kenlm

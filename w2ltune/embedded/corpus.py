@@ -1,0 +1,158 @@
+"""What an acoustic model learns from: features, references, and their tokens."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from w2ltune.embedded.acoustic import Architecture, emission_frames
+from w2ltune.embedded.beamsearch import read_lexicon
+from w2ltune.embedded.ctc import frames_needed
+from w2ltune.errors import InputError, existing_file
+from w2ltune.formats.listfile import read_list
+
+Features = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """The utterances of one list; all tuples are in its order.
+
+    Attributes:
+        ids: Names of the utterances.
+        features: Of each utterance, [frames, bands], as stored.
+        references: The words of each utterance.
+        targets: Their token indices.
+        tokens: Names of the tokens, without the blank.
+        separator: The token between words.
+    """
+
+    ids: tuple[str, ...]
+    features: tuple[Features, ...]
+    references: tuple[tuple[str, ...], ...]
+    targets: tuple[np.ndarray[Any, np.dtype[np.int64]], ...]
+    tokens: tuple[str, ...]
+    separator: str = "|"
+
+
+def load_corpus(
+    list_path: Path,
+    features_path: Path,
+    *,
+    tokens: Sequence[str],
+    lexicon_path: Path | None = None,
+    separator: str = "|",
+) -> Corpus:
+    """Read a list with its features, and spell its words.
+
+    Args:
+        list_path: Utterances in wav2letter's format; the path of the audio is not used.
+        features_path: ``.npz``, see :func:`load_features`.
+        tokens: Names of the tokens, without the blank.
+        lexicon_path: Spellings; the first one of a word is used.
+        separator: Token after a word that the lexicon lacks, which is spelled by letters.
+
+    Raises:
+        InputError: A file is missing or wrong, an utterance has no features, or a word needs a
+            token that does not exist.
+    """
+    utterances = read_list(list_path)
+    features = load_features(features_path)
+    missing = [utterance.id for utterance in utterances if utterance.id not in features]
+    if missing:
+        raise InputError(
+            f"has no features of {len(missing)} utterances of {list_path}, first {missing[0]!r}",
+            path=features_path,
+        )
+    spellings: dict[str, list[str]] = {}
+    for _, word, spelling in read_lexicon(lexicon_path) if lexicon_path else ():
+        spellings.setdefault(word, spelling)
+    indices = {token: index for index, token in enumerate(tokens)}
+    references = tuple(tuple(utterance.reference) for utterance in utterances)
+    return Corpus(
+        ids=tuple(utterance.id for utterance in utterances),
+        features=tuple(features[utterance.id] for utterance in utterances),
+        references=references,
+        targets=tuple(
+            _target(words, spellings, indices, separator, list_path) for words in references
+        ),
+        tokens=tuple(tokens),
+        separator=separator,
+    )
+
+
+def _target(
+    words: Sequence[str],
+    spellings: Mapping[str, Sequence[str]],
+    indices: Mapping[str, int],
+    separator: str,
+    path: Path,
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return the token indices of a reference."""
+    target = []
+    for word in words:
+        for token in spellings.get(word, [*word, separator]):
+            if token not in indices:
+                raise InputError(
+                    f"the word {word!r} needs the token {token!r}, which the token list lacks; "
+                    "add the word to the lexicon or the token to the list",
+                    path=path,
+                )
+            target.append(indices[token])
+    return np.array(target, np.int64)
+
+
+def load_features(path: str | os.PathLike[str]) -> dict[str, Features]:
+    """Read features by utterance.
+
+    Args:
+        path: ``.npz`` with the arrays ``ids``, ``frames`` (of each utterance) and ``features``
+            [sum of frames, bands], any number type.
+
+    Returns:
+        Utterance id to its features, [frames, bands].
+
+    Raises:
+        InputError: The file is missing, or the arrays are or do not fit together.
+    """
+    found = existing_file(path, "features")
+    try:
+        with np.load(found) as arrays:
+            ids, frames, rows = (arrays[name] for name in ("ids", "frames", "features"))
+    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"is no .npz of features ({error})", path=found) from None
+    if rows.ndim != 2 or len(ids) != len(frames) or frames.sum() != len(rows):
+        raise InputError(
+            f"{len(ids)} ids, {frames.sum()} frames of {len(frames)} utterances and features of "
+            f"shape {rows.shape} do not fit together",
+            path=found,
+        )
+    parts = np.split(rows, np.cumsum(frames)[:-1])
+    return dict(zip(ids.tolist(), parts, strict=True))
+
+
+def check_corpus(corpus: Corpus, architecture: Architecture) -> None:
+    """Refuse utterances that CTC cannot align.
+
+    Raises:
+        InputError: An utterance has fewer emission frames than its reference needs, or other
+            features than the architecture.
+    """
+    for name, features, target in zip(corpus.ids, corpus.features, corpus.targets, strict=True):
+        if features.shape[1] != architecture.bands:
+            raise InputError(
+                f"utterance {name!r} has {features.shape[1]} features per frame, the model takes "
+                f"{architecture.bands}"
+            )
+        frames = int(emission_frames(architecture, np.array(len(features))))
+        if frames < max(frames_needed(target), 1):
+            raise InputError(
+                f"utterance {name!r} has {frames} frames after a stride of {architecture.stride}, "
+                f"its reference needs {frames_needed(target)}; remove it from the list"
+            )

@@ -1,0 +1,80 @@
+"""Loss and errors of an acoustic model on a list, without a language model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from w2ltune.embedded.acoustic import AcousticModel, emission_frames, forward, pad_batch
+from w2ltune.embedded.corpus import Corpus
+from w2ltune.embedded.ctc import Floats, Integers, best_path, ctc_loss, log_softmax
+from w2ltune.scoring.wer import ErrorCounts, count_errors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How well a model does on a list, by the best path, without a language model.
+
+    Attributes:
+        loss: CTC loss per utterance, in nats.
+        token_errors: Error counts over tokens.
+        word_errors: Error counts over words.
+    """
+
+    loss: float
+    token_errors: ErrorCounts
+    word_errors: ErrorCounts
+
+
+def evaluate(model: AcousticModel, corpus: Corpus, *, batch_utterances: int = 16) -> Evaluation:
+    """Return loss and errors on a list."""
+    order = np.argsort([len(matrix) for matrix in corpus.features], kind="stable")
+    batches = [order[i : i + batch_utterances] for i in range(0, len(order), batch_utterances)]
+    parts = []
+    for batch in batches:
+        features, frames = pad_batch(model, [corpus.features[i] for i in batch])
+        logits, _ = forward(model, features, frames)
+        parts.append(score_batch(model, corpus, batch, logits, frames)[0])
+    return pool(parts, [len(batch) for batch in batches])
+
+
+def score_batch(
+    model: AcousticModel,
+    corpus: Corpus,
+    batch: Integers,
+    logits: Floats,
+    frames: Integers,
+) -> tuple[Evaluation, Floats]:
+    """Return a batch's mean loss and errors, and the gradient of the losses' sum.
+
+    Args:
+        model: The acoustic model.
+        corpus: The list.
+        batch: Positions in it.
+        logits: Of the batch, [utterances, emission frames, outputs].
+        frames: *Feature* frames of each utterance.
+    """
+    log_probabilities = log_softmax(logits)
+    blank = model.architecture.outputs - 1
+    frames = emission_frames(model.architecture, frames)
+    targets = [corpus.targets[i] for i in batch]
+    losses, gradient = ctc_loss(log_probabilities, frames, targets, blank=blank)
+    token_errors, word_errors = ErrorCounts.zero(), ErrorCounts.zero()
+    for i, values, length in zip(batch, log_probabilities, frames, strict=True):
+        path = [corpus.tokens[token] for token in best_path(values[:length], blank=blank)]
+        token_errors += count_errors([corpus.tokens[token] for token in corpus.targets[i]], path)
+        words = "".join(path).replace(corpus.separator, " ").split()
+        word_errors += count_errors(corpus.references[i], words)
+    loss = float(losses.mean())
+    return Evaluation(loss=loss, token_errors=token_errors, word_errors=word_errors), gradient
+
+
+def pool(parts: Sequence[Evaluation], utterances: Sequence[int]) -> Evaluation:
+    """Put the results of batches with so many utterances together."""
+    return Evaluation(
+        loss=float(np.average([part.loss for part in parts], weights=utterances)),
+        token_errors=sum((part.token_errors for part in parts), ErrorCounts.zero()),
+        word_errors=sum((part.word_errors for part in parts), ErrorCounts.zero()),
+    )

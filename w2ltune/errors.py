@@ -1,0 +1,161 @@
+"""What can go wrong, in words, and the exit code that goes with it.
+
+::
+
+    W2LTuneError                 1   the work failed
+    ├── UsageError               2   the command line or an input is wrong; nothing was written
+    │   ├── InputError           2   a file's content is wrong (file and line are named)
+    │   ├── FlagError            2   a flag is unknown or its value is wrong
+    │   ├── StudyOwnedError      2   another sweep is running in this folder
+    │   └── StudyMismatchError   2   the folder belongs to another sweep
+    ├── TrialFailedError         1   a trial's program failed
+    └── StoppedError            75   stopped on request (130: by Ctrl-C); the same command continues
+
+Every message says what was wrong, with the value, where, and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_STOPPED = 75
+EXIT_INTERRUPTED = 130
+
+
+class W2LTuneError(Exception):
+    """Root of all errors that a user may see.
+
+    Args:
+        message: What was wrong, with the value, and what to do.
+        path: The file that it was found in, if any.
+        line: Line number in that file, from 1.
+    """
+
+    exit_code = EXIT_FAILED
+
+    def __init__(
+        self, message: str, *, path: str | os.PathLike[str] | None = None, line: int | None = None
+    ) -> None:
+        where = "" if path is None else f"{os.fspath(path)}:{line}: " if line else f"{path}: "
+        super().__init__(where + message)
+
+
+class UsageError(W2LTuneError):
+    """The command line or an input is wrong; nothing was written."""
+
+    exit_code = EXIT_USAGE
+
+
+class InputError(UsageError):
+    """The content of an input file is wrong."""
+
+
+class FlagError(UsageError):
+    """A flag is unknown or its value is wrong."""
+
+
+class StudyOwnedError(UsageError):
+    """Another live sweep owns the folder."""
+
+
+class StudyMismatchError(UsageError):
+    """The folder holds a sweep that was asked for differently."""
+
+
+class TrialFailedError(W2LTuneError):
+    """The program of a trial failed; the message is its reason."""
+
+
+class StoppedError(W2LTuneError):
+    """The work was stopped on request and can be continued by the same command.
+
+    Args:
+        message: Why, and how far it came.
+        interrupted: A person at the keyboard did it, outside of a job: 130, as shells have it.
+    """
+
+    def __init__(self, message: str, *, interrupted: bool = False) -> None:
+        super().__init__(message)
+        self.exit_code = EXIT_INTERRUPTED if interrupted else EXIT_STOPPED
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the known name nearest to ``name``, or ``""``.
+
+    Example:
+        >>> did_you_mean("lmwieght", ["lmweight", "wordscore"])
+        "; did you mean 'lmweight'?"
+    """
+    matches = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean '{matches[0]}'?" if matches else ""
+
+
+def existing_file(path: str | os.PathLike[str], what: str) -> Path:
+    """Return ``path`` when it is a readable file.
+
+    Args:
+        path: The file.
+        what: What it is to the user, as in ``"language model (--lm)"``.
+
+    Raises:
+        InputError: It is missing, a folder, or not readable.
+    """
+    found = Path(path)
+    if not found.exists():
+        hint = "" if found.is_absolute() else f" (looked in {Path.cwd()})"
+        raise InputError(f"{what}: no such file {str(path)!r}{hint}")
+    if not found.is_file():
+        raise InputError(f"{what}: {str(path)!r} is not a file")
+    if not os.access(found, os.R_OK):
+        raise InputError(f"{what}: {str(path)!r} may not be read by this user")
+    return found
+
+
+def run_command(main: Callable[[list[str]], int], arguments: list[str]) -> int:
+    """Run a command's ``main`` and turn its errors into one line and an exit code.
+
+    Args:
+        main: Takes the arguments, returns the exit code.
+        arguments: The command line without the program's name. ``--debug`` anywhere shows
+            tracebacks.
+
+    Returns:
+        0 done, 1 failed, 2 wrong usage or input, 75 stopped and to be continued.
+    """
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        return main(arguments)
+    except W2LTuneError as error:
+        if debug:
+            raise
+        print(f"w2ltune: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of our output went away (`w2ltune collect | head`): not our failure.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("w2ltune: interrupted; the same command continues", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except OSError as error:
+        if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        print(f"w2ltune: error: {disk_full_message(error)}", file=sys.stderr)
+        return EXIT_FAILED
+
+
+def disk_full_message(error: OSError) -> str:
+    """Say which file found no room, and that nothing finished is lost."""
+    where = f" while writing {error.filename}" if error.filename else ""
+    return (
+        f"disk full{where} ({error.strerror}); nothing finished is lost: "
+        "make room and give the same command again"
+    )

@@ -1,0 +1,88 @@
+"""Write files so that a reader sees the old content or the new, never a part of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+TEMPORARY_MARK = ".tmp-"
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
+    """Open a temporary file that takes the name ``path`` when the block ends well.
+
+    The data is on the disk before the rename, so that a power cut leaves the old file or the
+    new one. The temporary file lies in the same folder and is removed when the block fails.
+
+    Args:
+        path: The name to replace.
+        binary: Open for bytes instead of UTF-8 text.
+
+    Yields:
+        The open temporary file.
+
+    Raises:
+        OSError: As raised by the file system; ``path`` is untouched then.
+    """
+    temporary = path.with_name(f".{path.name}{TEMPORARY_MARK}{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        mode, encoding = ("wb", None) if binary else ("w", "utf-8")
+        with temporary.open(mode, encoding=encoding) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace the content of ``path`` by ``text`` in one step."""
+    with replacing(path) as file:
+        file.write(text)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Replace the content of ``path`` by ``value`` as JSON in one step."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Return the JSON value in ``path``, or None when there is no such file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def create_exclusively(path: Path, text: str) -> bool:
+    """Create ``path`` with its whole content, unless it exists.
+
+    The content is written to a temporary file and hard-linked to its name, which only one of
+    several processes can do, on NFS too, and no reader ever sees a part of it.
+
+    Returns:
+        True if this call created it.
+    """
+    temporary = path.with_name(f".{path.name}{TEMPORARY_MARK}{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        return True
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()

@@ -1,0 +1,1 @@
+"""What wav2letter reads and writes, as plain data."""

@@ -1,0 +1,182 @@
+"""Beam dumps: the n-best lists that the decoder writes with ``--isbeamdump=true``.
+
+One line is one hypothesis, best first within an utterance::
+
+    tstb-0011 | 1373.065742 | 1377.156859 | -3.060744 | 80.000000 | yes
+    id          score         AM score      LM score    WER (%)     words
+
+``score`` is the decoder's total, the LM score is unweighted. Older programs wrote the same six
+fields without the blanks (``id|score|...``) or separated by blanks alone. With several decoder
+threads the lines of different utterances interleave.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import math
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal, TypeAlias, cast
+
+from w2ltune.errors import InputError, existing_file
+from w2ltune.files import replacing
+
+Separator: TypeAlias = Literal["bar", "blank"]
+
+_FORMS: dict[Separator, str] = {
+    "bar": "'id | score | AM score | LM score | WER (%) | words'",
+    "blank": "'id score AM-score LM-score WER words'",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """One entry of an n-best list.
+
+    Args:
+        words: The words recognised; none for an empty hypothesis.
+        score: The decoder's total score.
+        am_score: Score of the acoustic model.
+        lm_score: Score of the language model, without its weight.
+        wer: Against the reference, as a fraction; None when the program did not know it.
+        unknown_words: How many of the words are unknown ones; not written in a dump.
+        silence_frames: Frames that took the silence score; not written in a dump.
+    """
+
+    words: tuple[str, ...]
+    score: float
+    am_score: float
+    lm_score: float
+    wer: float | None = None
+    unknown_words: int = 0
+    silence_frames: int = 0
+
+
+def iterate_beam_dump(path: Path) -> Iterator[tuple[str, Hypothesis]]:
+    """Read a beam dump line by line.
+
+    Args:
+        path: The dump, in any of the three forms; ``.gz`` is unpacked on the way.
+
+    Yields:
+        Utterance id and hypothesis, in the order of the file.
+
+    Raises:
+        InputError: The file is missing or cut, or a line is no hypothesis (file and line named).
+    """
+    existing_file(path, "beam dump")
+    separator: Separator | None = None
+    for line, text in _lines(path):
+        separator = separator or _detect_separator(text)
+        try:
+            yield _parse(text, separator)
+        except ValueError:
+            forms = " or ".join(_FORMS.values()) if separator is None else _FORMS[separator]
+            raise InputError(
+                f"{text[:100]!r} is no hypothesis of a beam dump (--isbeamdump=true); "
+                f"expected {forms}",
+                path=path,
+                line=line,
+            ) from None
+
+
+def read_beam_dump(path: Path) -> dict[str, list[Hypothesis]]:
+    """Read a beam dump into n-best lists by utterance id.
+
+    Args:
+        path: The dump, as for :func:`iterate_beam_dump`.
+
+    Returns:
+        Utterances in the order of their first line, hypotheses in the order of the file.
+
+    Raises:
+        InputError: As for :func:`iterate_beam_dump`.
+    """
+    lists: dict[str, list[Hypothesis]] = {}
+    for name, hypothesis in iterate_beam_dump(path):
+        lists.setdefault(name, []).append(hypothesis)
+    return lists
+
+
+def write_beam_dump(
+    path: Path, items: Iterable[tuple[str, Hypothesis]], *, separator: Separator = "bar"
+) -> None:
+    """Write a beam dump as flashlight does, to the byte.
+
+    Args:
+        path: The file to replace; compressed when its name ends in ``.gz``.
+        items: Utterance id and hypothesis of each line. An unknown WER is written as ``nan``,
+            which is read back as unknown.
+        separator: ``"bar"`` for the form of flashlight, ``"blank"`` for the oldest one.
+
+    Raises:
+        InputError: An id holds the separator, so that the line could not be read back.
+    """
+    between, forbidden = (" | ", "|") if separator == "bar" else (" ", " ")
+    with replacing(path, binary=True) as file, _compressed(file, path) as out:
+        for name, hypothesis in items:
+            if forbidden in name:
+                raise InputError(
+                    f"utterance id {name!r} holds {forbidden!r}, which separates the fields",
+                    path=path,
+                )
+            wer = math.nan if hypothesis.wer is None else 100 * hypothesis.wer
+            numbers = (hypothesis.score, hypothesis.am_score, hypothesis.lm_score, wer)
+            words = " ".join(hypothesis.words)
+            fields = (name, *(f"{number:f}" for number in numbers), words)
+            out.write(f"{between.join(fields)}\n".encode())
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield line number and text of the lines that are not empty."""
+    line = 0
+    # Bytes, because text files would also break lines at a lone carriage return.
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        try:
+            for line, raw in enumerate(file, start=1):
+                text = raw.decode("utf-8").strip(" \r\n")
+                if text:
+                    yield line, text
+        except UnicodeDecodeError as error:
+            raise InputError(f"no UTF-8 text: {error}", path=path, line=line) from error
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise InputError(f"cut or damaged after line {line}: {error}", path=path) from error
+
+
+def _detect_separator(text: str) -> Separator | None:
+    """Tell the form from a line. Words may hold bars, so a bar alone does not tell it."""
+    for separator in _FORMS:
+        with contextlib.suppress(ValueError):
+            _parse(text, separator)
+            return separator
+    return None
+
+
+def _parse(text: str, separator: Separator | None) -> tuple[str, Hypothesis]:
+    """Return utterance id and hypothesis; ValueError when the line does not have the form."""
+    fields = text.split("|" if separator == "bar" else None, 5)
+    if separator == "blank" and len(fields) == 5:
+        fields.append("")  # the empty hypothesis
+    name, *numbers, words = (field.strip(" ") for field in fields)
+    score, am_score, lm_score, wer_percent = map(float, numbers)
+    if separator is None or not name or not math.isfinite(score + am_score + lm_score):
+        raise ValueError(text)
+    return name, Hypothesis(
+        # The words of a dump come again and again: interned, each is in memory once.
+        words=tuple(map(sys.intern, filter(None, words.split(" ")))),
+        score=score,
+        am_score=am_score,
+        lm_score=lm_score,
+        wer=None if math.isnan(wer_percent) else wer_percent / 100,
+    )
+
+
+def _compressed(file: IO[bytes], path: Path) -> contextlib.AbstractContextManager[IO[bytes]]:
+    if path.suffix != ".gz":
+        return contextlib.nullcontext(file)
+    # Without name and time in its header, the same content gives the same file.
+    return cast(IO[bytes], gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0))

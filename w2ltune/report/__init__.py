@@ -1,0 +1,1 @@
+"""Leaderboards, plots and pages."""

@@ -1,0 +1,204 @@
+"""The results of a study, read from its folder: ranking, table, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from w2ltune.runs.trialdir import TrialResult, trial_directories
+
+LN_10 = math.log(10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaderboard:
+    """All trials of a study.
+
+    Attributes:
+        results: Finished trials, best first; then the pruned ones, then the failed ones.
+        running: Numbers of trials that were asked and have no result yet.
+    """
+
+    results: tuple[TrialResult, ...]
+    running: tuple[int, ...] = ()
+
+    @property
+    def best(self) -> TrialResult | None:
+        """The best complete trial, or None."""
+        first = self.results[0] if self.results else None
+        return first if first is not None and first.state == "COMPLETE" else None
+
+
+def rank(results: Iterable[TrialResult], running: Iterable[int] = ()) -> Leaderboard:
+    """Return the results in the order of a leaderboard; ties go to the earlier trial."""
+    states = ("COMPLETE", "PRUNED", "FAIL")
+    ordered = sorted(
+        results,
+        key=lambda r: (states.index(r.state), math.inf if r.value is None else r.value, r.number),
+    )
+    return Leaderboard(results=tuple(ordered), running=tuple(running))
+
+
+def read_leaderboard(study: Path) -> Leaderboard:
+    """Return the leaderboard of a study's folder, finished or running."""
+    results, running = [], []
+    for directory in trial_directories(study / "trials"):
+        result = directory.read_result()
+        if result is not None:
+            results.append(result)
+        elif directory.was_asked():
+            running.append(directory.number)
+    return rank(results, running)
+
+
+def per_cent(value: float | None) -> str:
+    """Return a rate as per cent with two decimals.
+
+    Example:
+        >>> per_cent(0.04312)
+        '4.31'
+    """
+    return "" if value is None else f"{100 * value:.2f}"
+
+
+def show_value(value: object) -> str:
+    """Return a searched value in short form.
+
+    Example:
+        >>> show_value(2.123456), show_value("max")
+        ('2.123', 'max')
+    """
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def metric_line(result: TrialResult, metric: str) -> str:
+    """Return a trial's rate, interval and kinds of errors in one line, in per cent.
+
+    Example:
+        >>> result = TrialResult(number=0, attempt=1, state="COMPLETE", value=0.1,
+        ...                      counts=(6, 1, 3, 100), interval=(0.05, 0.15))
+        >>> metric_line(result, "wer")
+        'WER 10.00 [5.00, 15.00] (S 6.00 D 1.00 I 3.00)'
+    """
+    text = f"{metric.upper()} {per_cent(result.value)}"
+    if result.interval is not None:
+        text += f" [{per_cent(result.interval[0])}, {per_cent(result.interval[1])}]"
+    if result.counts is not None and result.counts[3]:
+        kinds = zip("SDI", result.counts, strict=False)
+        text += " (" + " ".join(f"{k} {per_cent(n / result.counts[3])}" for k, n in kinds) + ")"
+    return text
+
+
+def table(board: Leaderboard, *, metric: str, most: int = 10) -> Table:
+    """Return the top of a leaderboard as a table for the terminal.
+
+    A pruned trial's rate stands in brackets: it is that of a part of the list.
+    """
+    names = sorted({name for result in board.results for name in result.params})
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for column in ("trial", f"{metric.upper()} %", "95 %", "S", "D", "I", *names, "s", ""):
+        shown.add_column(column, justify="right" if column else "left", no_wrap=True)
+    for result in board.results[:most]:
+        interval, counts = result.interval, result.counts
+        kinds = [per_cent(n / counts[3]) for n in counts[:3]] if counts and counts[3] else [""] * 3
+        rate = per_cent(result.value)
+        shown.add_row(
+            str(result.number),
+            f"({rate})" if result.state == "PRUNED" else rate,
+            f"{per_cent(interval[0])}-{per_cent(interval[1])}" if interval else "",
+            *kinds,
+            *(show_value(result.params[name]) if name in result.params else "" for name in names),
+            f"{result.seconds:.1f}",
+            "" if result.state == "COMPLETE" else result.state.lower(),
+        )
+    return shown
+
+
+def as_json(board: Leaderboard, study: Path) -> str:
+    """Return the leaderboard as JSON; rates are fractions.
+
+    ::
+
+        {"study": folder, "best": number or null, "running": [numbers],
+         "trials": [{"number", "state", "wer", "interval", "errors", "reference_words",
+                     "params", "flags", "seconds", "missing", "reason"}]}
+
+    ``wer`` is the study's metric (the CER of a study with ``--metric=cer``); null for a failed
+    trial, and of a part of the list for a pruned one.
+    """
+    best = board.best
+    value = {
+        "study": str(study),
+        "best": None if best is None else best.number,
+        "running": list(board.running),
+        "trials": [_row(result) for result in board.results],
+    }
+    return json.dumps(value, indent=1, ensure_ascii=False)
+
+
+def _row(result: TrialResult) -> dict[str, Any]:
+    counts = result.counts
+    return {
+        "number": result.number,
+        "state": result.state,
+        "wer": result.value,
+        "interval": result.interval,
+        "errors": None if counts is None else sum(counts[:3]),
+        "reference_words": None if counts is None else counts[3],
+        "params": dict(result.params),
+        "flags": dict(result.flags),
+        "seconds": result.seconds,
+        "missing": result.missing,
+        "reason": result.reason,
+    }
+
+
+def as_csv(board: Leaderboard) -> str:
+    """Return the leaderboard as CSV: one row per trial, searched flags as columns."""
+    names = sorted({name for result in board.results for name in result.params})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["number", "state", "wer", "low", "high", "errors", "reference_words", *names, "seconds"]
+    )
+    for result in board.results:
+        row = _row(result)
+        low, high = result.interval or ("", "")
+        writer.writerow(
+            [
+                row["number"], row["state"], row["wer"], low, high, row["errors"],
+                row["reference_words"], *(result.params.get(name, "") for name in names),
+                row["seconds"],
+            ]
+        )  # fmt: skip
+    return text.getvalue()
+
+
+def best_comments(
+    best: TrialResult, *, metric: str, lists: Sequence[str], trials: int
+) -> tuple[str, ...]:
+    """Return the comment lines of ``best.cfg``: what was reached, and the weights elsewhere."""
+    lines = [
+        f"best of {trials} trials on {', '.join(lists)} (trial {best.number})",
+        f"{metric_line(best, metric)}, interval by {best.interval_unit}",
+    ]
+    if best.missing:
+        lines.append(f"{best.missing} utterances have no hypothesis and count as deletions")
+    weights: Mapping[str, str] = best.flags
+    if "lmweight" in weights:
+        alpha = float(weights["lmweight"]) / LN_10
+        beta = weights.get("wordscore", "0")
+        lines += [
+            f"elsewhere: pyctcdecode alpha = lmweight/{LN_10:.3f} = {alpha:.4f}, "
+            f"beta = wordscore = {float(beta):.4f}; torchaudio lm_weight, word_score as here",
+        ]
+    return tuple(lines)

@@ -1,0 +1,142 @@
+"""The live view of a running sweep: a table on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from w2ltune.report.leaderboard import Leaderboard, per_cent, rank, show_value, table
+from w2ltune.runs.trialdir import TrialResult
+
+LOG_EVERY_SECONDS = 5.0
+TOP = 5
+LOG_WIDTH = 140
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A trial at work: its number, the part that is done, and the rate so far (a fraction)."""
+
+    number: int
+    fraction: float
+    value: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What the view shows.
+
+    Attributes:
+        earlier: Trials finished by earlier runs of the same command.
+        results: Results of all runs.
+        running: Trials at work.
+        budget: Trials in all.
+        seconds: Since the first trial of this run started.
+    """
+
+    earlier: int
+    results: Sequence[TrialResult]
+    running: Sequence[Running]
+    budget: int
+    seconds: float
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Expected time to the end at this run's pace so far; None while nothing is done."""
+        done = len(self.results) - self.earlier + sum(trial.fraction for trial in self.running)
+        left = self.budget - len(self.results) - sum(trial.fraction for trial in self.running)
+        return None if done <= 0 else max(0.0, left) * self.seconds / done
+
+
+def duration(seconds: float) -> str:
+    """Return a time span for people.
+
+    Example:
+        >>> duration(42), duration(3723)
+        ('42 s', '1 h 02 min')
+    """
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def make_console() -> Console:
+    """Return the console; in a log, lines are not folded at 80 characters."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = LOG_WIDTH
+    return console
+
+
+class View:
+    """Shows the state again and again; use as a context manager.
+
+    Args:
+        console: Where to show it.
+        metric: "wer" or "cer".
+    """
+
+    def __init__(self, console: Console, *, metric: str) -> None:
+        self._console = console
+        self._metric = metric
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> View:
+        if self._live is not None:
+            self._live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.__exit__(kind, error, trace)
+
+    def show(self, state: State) -> None:
+        """Draw the state; in a log, print a line every few seconds."""
+        board = rank(state.results)
+        if self._live is not None:
+            bar = ProgressBar(total=state.budget, completed=len(state.results), width=40)
+            group = Group(table(board, metric=self._metric, most=TOP), self._running(state), bar,
+                          self._line(state, board))  # fmt: skip
+            self._live.update(group, refresh=True)
+        elif time.monotonic() - self._last_line >= LOG_EVERY_SECONDS:
+            self._last_line = time.monotonic()
+            self._console.print(self._line(state, board), highlight=False, soft_wrap=True)
+
+    def _running(self, state: State) -> Table:
+        grid = Table.grid(padding=(0, 2))
+        for trial in state.running:
+            grid.add_row(
+                f"trial {trial.number}",
+                ProgressBar(total=1.0, completed=trial.fraction, width=24),
+                f"{self._metric.upper()} {per_cent(trial.value)} so far" if trial.value else "",
+            )
+        return grid
+
+    def _line(self, state: State, board: Leaderboard) -> str:
+        parts = [f"{len(state.results)} of {state.budget} trials"]
+        best = board.best
+        if best is not None:
+            weights = " ".join(f"{name} {show_value(v)}" for name, v in best.params.items())
+            parts.append(
+                f"best {self._metric.upper()} {per_cent(best.value)} % "
+                f"(trial {best.number}: {weights})"
+            )
+        eta = state.eta_seconds
+        if eta is not None:
+            parts.append(f"{duration(state.seconds)}, ETA {duration(eta)}")
+        return ", ".join(parts)

@@ -1,0 +1,1 @@
+"""Folders, locks, child processes and provenance of a run."""

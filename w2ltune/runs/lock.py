@@ -1,0 +1,206 @@
+"""One owner of a study at a time, found out without file locks, which shared disks break.
+
+A folder of numbered files ``lock/000001.json``, ``lock/000002.json``, … holds the owners, newest
+last. Only one process can create the next number, so taking over is one step; the owner looks for
+a number after its own before each write, so that an owner that was thought dead and wakes up
+again writes nothing more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import json
+import os
+import socket
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from w2ltune import files
+from w2ltune.errors import StudyOwnedError
+
+HEARTBEAT_SECONDS = 5.0
+DEAD_AFTER_SECONDS = 60.0
+"""How long a heartbeat of another start of the same job must stand still before a takeover."""
+
+TAKE_OVER_VARIABLE = "W2LTUNE_TAKE_OVER"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """Who owns a study: enough to say whether that process still lives."""
+
+    user: str
+    host: str
+    boot_id: str
+    pid: int
+    process_start: str
+    job_id: str
+    restart_count: int
+    generation: int = 0
+    released: bool = False
+    heartbeat: int = 0
+
+    def lives_on_this_host(self) -> bool | None:
+        """Return whether the process lives; None when it is of another host or boot."""
+        if (self.host, self.boot_id) != (socket.gethostname(), _boot_id()):
+            return None
+        return process_start(self.pid) == self.process_start
+
+    def __str__(self) -> str:
+        job = f", SLURM job {self.job_id}" if self.job_id else ""
+        return f"process {self.pid} of {self.user} on {self.host}{job}"
+
+
+def this_process() -> Owner:
+    """Return the description of this process."""
+    return Owner(
+        user=getpass.getuser(),
+        host=socket.gethostname(),
+        boot_id=_boot_id(),
+        pid=os.getpid(),
+        process_start=process_start(os.getpid()) or "",
+        job_id=os.environ.get("SLURM_JOB_ID", ""),
+        restart_count=int(os.environ.get("SLURM_RESTART_COUNT", "0") or 0),
+    )
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def process_start(pid: int) -> str | None:
+    """Return the start time of a process in clock ticks, which its number alone cannot tell.
+
+    None when there is no such process, or only its unburied remains.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else fields[19]
+
+
+class StudyLock:
+    """The ownership of a study, held for the life of its driver.
+
+    Args:
+        folder: The lock's folder inside the study's folder.
+        owner: This process, as the study is to know it.
+    """
+
+    def __init__(self, folder: Path, owner: Owner) -> None:
+        self._folder = folder
+        self._owner = owner
+        self._stop = threading.Event()
+        self._heart: threading.Thread | None = None
+
+    @property
+    def generation(self) -> int:
+        """The number of this ownership; later owners have higher ones."""
+        return self._owner.generation
+
+    def acquire(
+        self, *, wait_seconds: float = DEAD_AFTER_SECONDS, poll_seconds: float = 1.0
+    ) -> None:
+        """Become the owner.
+
+        An owner of this host that is dead is followed at once. An earlier start of the same SLURM
+        job is followed when its heartbeat stood still for ``wait_seconds`` by our own clock.
+
+        Raises:
+            StudyOwnedError: Another process owns the study; it is named, with the way to override.
+        """
+        self._folder.mkdir(exist_ok=True)
+        last: Owner | None = None
+        since = time.monotonic()
+        while True:
+            current = current_owner(self._folder)
+            if current is None or self._may_follow(current):
+                if self._create(1 if current is None else current.generation + 1):
+                    break
+                continue
+            if not self._same_job_earlier_start(current):
+                raise StudyOwnedError(
+                    f"{self._folder.parent}: this sweep is running already ({current}); wait for "
+                    "it, or stop it. If you know that it is dead, "
+                    f"set {TAKE_OVER_VARIABLE}={current.generation} for this command"
+                )
+            if current != last:
+                last, since = current, time.monotonic()
+            still = time.monotonic() - since >= wait_seconds
+            if still and self._create(current.generation + 1):
+                break
+            time.sleep(poll_seconds)
+        self._heart = threading.Thread(target=self._beat, name="study lock", daemon=True)
+        self._heart.start()
+
+    def _may_follow(self, current: Owner) -> bool:
+        if current.released or current.lives_on_this_host() is False:
+            return True
+        return os.environ.get(TAKE_OVER_VARIABLE) == str(current.generation)
+
+    def _same_job_earlier_start(self, current: Owner) -> bool:
+        return (
+            bool(current.job_id)
+            and current.job_id == self._owner.job_id
+            and current.restart_count < self._owner.restart_count
+        )
+
+    def _create(self, generation: int) -> bool:
+        owner = Owner(**{**asdict(self._owner), "generation": generation})
+        if not files.create_exclusively(_path(self._folder, generation), json.dumps(asdict(owner))):
+            return False
+        self._owner = owner
+        for old in range(generation - 1, 0, -1):
+            try:
+                _path(self._folder, old).unlink()
+            except OSError:
+                break
+        return True
+
+    def is_ours(self) -> bool:
+        """Return whether nobody took the study over; one look at the folder, cheap."""
+        return (
+            not _path(self._folder, self.generation + 1).exists()
+            and _path(self._folder, self.generation).exists()
+        )
+
+    def release(self) -> None:
+        """Give the study free. Its number stays, so that numbers only grow."""
+        self._stop.set()
+        if self._heart is not None:
+            self._heart.join()
+            self._heart = None
+            if self.is_ours():
+                self._write(released=True)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_SECONDS) and self.is_ours():
+            # A full disk must not end the heart: the next beat may find room.
+            with contextlib.suppress(OSError):
+                self._write(heartbeat=self._owner.heartbeat + 1)
+
+    def _write(self, **change: Any) -> None:
+        self._owner = Owner(**{**asdict(self._owner), **change})
+        files.write_json(_path(self._folder, self.generation), asdict(self._owner))
+
+
+def _path(folder: Path, generation: int) -> Path:
+    return folder / f"{generation:06d}.json"
+
+
+def current_owner(folder: Path) -> Owner | None:
+    """Return the newest owner written in a lock folder, or None when there never was one."""
+    for path in sorted(folder.glob("[0-9]*.json"), reverse=True):
+        content = files.read_json(path)
+        if content is not None:
+            return Owner(**content)
+    return None

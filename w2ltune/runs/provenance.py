@@ -1,0 +1,195 @@
+"""What a sweep was asked, on which inputs, by which versions: ``sweep.json`` and its comparison."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from w2ltune import __version__, files
+from w2ltune.errors import InputError, StudyMismatchError
+
+FORMAT = 1
+WHOLE_HASH_BYTES = 64 * 2**20
+SAMPLE_BYTES = 2**20
+SAMPLES = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint:
+    """What tells an input file or folder from another of the same name.
+
+    Attributes:
+        size: Bytes (of all files, for a folder).
+        mtime_ns: Newest modification time.
+        sha256: Of the whole content; of evenly spread samples beyond 64 MiB; of names and sizes
+            for a folder.
+    """
+
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRequest:
+    """What was asked. The first group decides results and must not change on resume.
+
+    Attributes:
+        task: "decode" or "train".
+        flags: Flags with one value.
+        space: Searched flags, as written.
+        scoring: Metric, normalisation and the like.
+        inputs: Fingerprints by path.
+        seed: The seed of the samplers; kept when the command does not name one.
+        versions: Versions of what took part.
+        commit: The git commit of the current directory, or "".
+    """
+
+    task: str
+    flags: Mapping[str, str]
+    space: Mapping[str, str]
+    scoring: Mapping[str, str]
+    inputs: Mapping[str, Fingerprint]
+    seed: int
+    versions: Mapping[str, str] = field(default_factory=dict)
+    commit: str = ""
+    format: int = FORMAT
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """Return the fingerprint of a file or folder.
+
+    Raises:
+        InputError: It is missing or cannot be read.
+    """
+    try:
+        if path.is_dir():
+            return _folder_fingerprint(path)
+        stat = path.stat()
+        return Fingerprint(
+            size=stat.st_size, mtime_ns=stat.st_mtime_ns, sha256=_hash(path, stat.st_size)
+        )
+    except OSError as error:
+        raise InputError(f"cannot read {str(path)!r}: {error.strerror}") from None
+
+
+def _folder_fingerprint(path: Path) -> Fingerprint:
+    digest = hashlib.sha256()
+    size = newest = 0
+    for entry in sorted(path.iterdir()):
+        stat = entry.stat()
+        size += stat.st_size
+        newest = max(newest, stat.st_mtime_ns)
+        digest.update(f"{entry.name}\0{stat.st_size}\0".encode())
+    return Fingerprint(size=size, mtime_ns=newest, sha256=digest.hexdigest())
+
+
+def _hash(path: Path, size: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        if size <= WHOLE_HASH_BYTES:
+            while chunk := file.read(2**20):
+                digest.update(chunk)
+        else:
+            for index in range(SAMPLES):
+                file.seek((size - SAMPLE_BYTES) * index // (SAMPLES - 1))
+                digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def fingerprints(paths: Iterable[Path]) -> dict[str, Fingerprint]:
+    """Return the fingerprints of inputs by path as given."""
+    return {str(path): fingerprint(path) for path in paths}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what takes part in a result."""
+    found = {"w2ltune": __version__, "python": platform.python_version()}
+    for name in ("ray", "optuna", "numpy", "flashlight-text"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str:
+    """Return the commit of the current directory, with ``-dirty`` where it was changed, or ""."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True, text=True, timeout=10, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def write_request(path: Path, request: SweepRequest) -> None:
+    """Write ``sweep.json`` in one step."""
+    files.write_json(path, asdict(request))
+
+
+def read_request(path: Path) -> SweepRequest | None:
+    """Return what ``sweep.json`` says, or None when there is none.
+
+    Raises:
+        StudyMismatchError: It was written by a newer w2ltune.
+    """
+    content = files.read_json(path)
+    if content is None:
+        return None
+    if content["format"] > FORMAT:
+        raise StudyMismatchError(
+            f"format {content['format']} is newer than this w2ltune ({__version__}, format "
+            f"{FORMAT}); use the newer one",
+            path=path,
+        )
+    content["inputs"] = {name: Fingerprint(**value) for name, value in content["inputs"].items()}
+    return SweepRequest(**content)
+
+
+def require_same(old: SweepRequest, new: SweepRequest, *, path: Path) -> None:
+    """Refuse to continue a sweep that was asked for differently.
+
+    Budget, resources, sampler, seed and versions may differ.
+
+    Raises:
+        StudyMismatchError: With the differences, one per line.
+    """
+    differences = list(_differences(old, new))
+    if differences:
+        lines = "".join(f"\n  {line}" for line in differences)
+        raise StudyMismatchError(
+            f"holds another sweep; use another --prefix, or give the old command:{lines}",
+            path=path,
+        )
+
+
+def _differences(old: SweepRequest, new: SweepRequest) -> Iterable[str]:
+    if old.task != new.task:
+        yield f"task was {old.task}, is {new.task}"
+    for kind in ("flags", "space", "scoring"):
+        before: Mapping[str, Any] = getattr(old, kind)
+        after: Mapping[str, Any] = getattr(new, kind)
+        for name in sorted(before.keys() | after.keys()):
+            if before.get(name) != after.get(name):
+                yield f"--{name} {_was(before.get(name))}, {_is(after.get(name))}"
+    for name in sorted(old.inputs.keys() & new.inputs.keys()):
+        was, now = old.inputs[name], new.inputs[name]
+        if (was.size, was.sha256) != (now.size, now.sha256):
+            yield f"{name} has changed since ({was.size} bytes then, {now.size} now)"
+
+
+def _was(value: str | None) -> str:
+    return "was not given" if value is None else f"was {value}"
+
+
+def _is(value: str | None) -> str:
+    return "is not given" if value is None else f"is {value}"

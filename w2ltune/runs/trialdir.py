@@ -1,0 +1,111 @@
+"""The folder of one trial: what it was asked, which attempt is at work, what came of it.
+
+::
+
+    trials/0007/
+      flags.cfg          all flags of the trial, written by the driver when the trial is asked
+      attempts/0001      one empty file for each launch; the highest is the one that may publish
+      utterances.tsv     a decode's error counts and hypotheses, by its trainable
+      result.json        the outcome, by the driver; its presence makes the trial finished
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from w2ltune import files
+
+FORMAT = 1
+
+State = Literal["COMPLETE", "PRUNED", "FAIL"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialResult:
+    """The outcome of a trial, as it stands in ``result.json``.
+
+    Attributes:
+        number: The trial's number in the study.
+        attempt: The launch that it comes from.
+        state: COMPLETE, PRUNED (stopped early: counts are those of a part) or FAIL.
+        value: What the study minimises, a fraction (0.05 is 5 %); None when it failed.
+        counts: Error counts as (substitutions, deletions, insertions, reference words).
+        interval: Lower and upper end for ``value``, level 95 %; None when not computed.
+        interval_unit: What was resampled ("utterance", "speaker") and how many there are.
+        params: The searched values by flag.
+        flags: All flags as given to the program.
+        seconds: Wall time from the launch to the end.
+        work_seconds: Processor time of the program or decoder.
+        missing: Utterances of the list without a hypothesis; each counts as all deletions.
+        reason: Why it failed or was stopped.
+    """
+
+    number: int
+    attempt: int
+    state: State
+    value: float | None
+    counts: tuple[int, int, int, int] | None = None
+    interval: tuple[float, float] | None = None
+    interval_unit: str = ""
+    params: Mapping[str, float | int | str] = field(default_factory=dict)
+    flags: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    work_seconds: float = 0.0
+    missing: int = 0
+    reason: str = ""
+    format: int = FORMAT
+
+
+class TrialDirectory:
+    """Paths and small files of one trial.
+
+    Args:
+        trials: The study's ``trials`` folder.
+        number: The trial's number.
+    """
+
+    def __init__(self, trials: Path, number: int) -> None:
+        self.number = number
+        self.path = trials / f"{number:04d}"
+        self.flags = self.path / "flags.cfg"
+        self.result = self.path / "result.json"
+        self.utterances = self.path / "utterances.tsv"
+        self._attempts = self.path / "attempts"
+
+    def was_asked(self) -> bool:
+        """Whether the trial's flags were decided and written; else it was cut short in asking."""
+        return self.flags.exists()
+
+    def attempt(self) -> int:
+        """Return the number of the newest launch; 0 before the first."""
+        return max((int(path.name) for path in self._attempts.glob("[0-9]*")), default=0)
+
+    def begin_attempt(self) -> int:
+        """Return the number of a new launch; all earlier ones may publish nothing any more."""
+        self._attempts.mkdir(parents=True, exist_ok=True)
+        while True:
+            number = self.attempt() + 1
+            if files.create_exclusively(self._attempts / f"{number:04d}", ""):
+                return number
+
+    def write_result(self, result: TrialResult) -> None:
+        """Make the trial finished, in one step."""
+        files.write_json(self.result, asdict(result))
+
+    def read_result(self) -> TrialResult | None:
+        """Return the outcome, or None while there is none."""
+        content = files.read_json(self.result)
+        if content is None:
+            return None
+        for name in ("counts", "interval"):
+            content[name] = tuple(content[name]) if content[name] is not None else None
+        return TrialResult(**content)
+
+
+def trial_directories(trials: Path) -> Iterator[TrialDirectory]:
+    """Yield the trials of a study's ``trials`` folder in the order of their numbers."""
+    for number in sorted(int(path.name) for path in trials.glob("[0-9]*")):
+        yield TrialDirectory(trials, number)

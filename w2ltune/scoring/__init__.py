@@ -1,0 +1,1 @@
+"""Error counts, intervals and n-best arithmetic; needs numpy and jiwer only."""

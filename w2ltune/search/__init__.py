@@ -1,0 +1,1 @@
+"""The search space, the study and its samplers."""

@@ -1,0 +1,120 @@
+"""The search space: which flags vary, over what, and one trial's choice of them.
+
+A space comes from flags whose values are distributions, from a Python file with a function
+``space(trial)`` in Optuna's define-by-run style (for conditional spaces), or from both.
+"""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from w2ltune.errors import InputError
+from w2ltune.formats.distributions import (
+    Choice,
+    Distribution,
+    FloatRange,
+    IntegerRange,
+    format_value,
+)
+
+ANCESTOR_RANGES: Mapping[str, Distribution] = {
+    "lmweight": FloatRange(low=0.0, high=5.0),
+    "wordscore": FloatRange(low=-8.0, high=7.0),
+}
+"""What a decode sweep searches when the user gave no distribution: the ancestor's ranges.
+
+The ancestor's third weight, eosscore, does nothing in a CTC or ASG decoder and is left out.
+"""
+
+SpaceFunction = Callable[[optuna.Trial], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpace:
+    """Fixed flags and those that are searched.
+
+    Attributes:
+        fixed: Flags with one value, by name.
+        distributions: Searched flags, by name.
+        script: A Python file with ``space(trial)`` returning more flags, or None.
+    """
+
+    fixed: Mapping[str, str]
+    distributions: Mapping[str, Distribution] = field(default_factory=dict)
+    script: Path | None = None
+
+    def ask(self, study: optuna.Study) -> tuple[optuna.Trial, dict[str, str]]:
+        """Ask the study for a trial and return it with all its flags.
+
+        Raises:
+            InputError: The space script failed or did not return flags.
+        """
+        trial = study.ask({name: to_optuna(value) for name, value in self.distributions.items()})
+        searched: dict[str, Any] = dict(trial.params)
+        if self.script is not None:
+            searched |= call_space(load_space(self.script), trial, self.script)
+        return trial, self.flags(searched)
+
+    def flags(self, searched: Mapping[str, Any]) -> dict[str, str]:
+        """Return all flags, as texts, of a trial with these searched values."""
+        return dict(self.fixed) | {name: format_value(value) for name, value in searched.items()}
+
+
+def to_optuna(distribution: Distribution) -> optuna.distributions.BaseDistribution:
+    """Return Optuna's form of a distribution."""
+    match distribution:
+        case FloatRange():
+            return optuna.distributions.FloatDistribution(
+                distribution.low, distribution.high, log=distribution.log, step=distribution.step
+            )
+        case IntegerRange():
+            return optuna.distributions.IntDistribution(
+                distribution.low, distribution.high, log=distribution.log, step=distribution.step
+            )
+        case Choice():
+            return optuna.distributions.CategoricalDistribution(distribution.choices)
+
+
+def load_space(path: Path) -> SpaceFunction:
+    """Return the function ``space(trial)`` of a Python file.
+
+    Raises:
+        InputError: No such file or function, or the file fails.
+    """
+    try:
+        names = runpy.run_path(str(path))
+    except FileNotFoundError:
+        raise InputError(f"search space (--space): no such file {str(path)!r}") from None
+    except Exception as error:
+        raise InputError(
+            f"the search space fails: {type(error).__name__}: {error}", path=path
+        ) from None
+    function = names.get("space")
+    if not callable(function):
+        raise InputError("the search space has no function space(trial)", path=path)
+    return function  # type: ignore[no-any-return]
+
+
+def call_space(space: SpaceFunction, trial: Any, path: Path) -> dict[str, Any]:
+    """Return the flags that ``space`` chooses for a trial.
+
+    Raises:
+        InputError: It fails or returns something else than a mapping from flag to value.
+    """
+    try:
+        values = space(trial)
+    except Exception as error:
+        raise InputError(
+            f"space(trial) fails: {type(error).__name__}: {error}", path=path
+        ) from None
+    if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
+        raise InputError(
+            f"space(trial) must return a dict of flag to value, not {values!r}", path=path
+        )
+    return dict(values)

@@ -1,0 +1,164 @@
+"""The study on the disk: an Optuna journal with one writer, mended after a kill.
+
+Rules that each stand for something seen to break: the journal is cut back to its last complete
+line before the first append; Optuna's own locks are not used; a trial's ``result.json`` is written
+before the study is told, so that the two are settled on the next start.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import BaseJournalFileLock
+from optuna.trial import FrozenTrial, TrialState
+
+from w2ltune.runs.lock import StudyLock
+from w2ltune.runs.trialdir import TrialDirectory, TrialResult
+
+STUDY_NAME = "w2ltune"
+JOURNAL = "study.journal"
+LOST = "w2ltune:lost"
+"""Mark of a trial that a kill cut short while it was asked: it has no flags and does not count."""
+
+
+def repair_journal(path: Path) -> int:
+    """Cut a journal back to its last complete line; the cut bytes are kept beside it.
+
+    Only the owner of the study may call this, before its first append: an append after a torn line
+    would join the two and make the journal unreadable for good.
+
+    Returns:
+        The number of bytes cut off; 0 when the journal was whole or absent.
+    """
+    if not path.exists():
+        return 0
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        end = _last_line_end(file.fileno(), size)
+        if end == size:
+            return 0
+        torn = os.pread(file.fileno(), size - end, end)
+        path.with_name(f"{path.name}.torn-{time.time_ns()}").write_bytes(torn)
+        file.truncate(end)
+        os.fsync(file.fileno())
+    return size - end
+
+
+def _last_line_end(descriptor: int, size: int) -> int:
+    position = size
+    while position > 0:
+        start = max(0, position - 65536)
+        found = os.pread(descriptor, position - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        position = start
+    return 0
+
+
+class OwnershipCheck(BaseJournalFileLock):
+    """Stands where Optuna takes its lock: looks before every append whether the study is ours.
+
+    If it is not, this process ends at once: whoever took the study over writes it now.
+    """
+
+    def __init__(self, lock: StudyLock) -> None:
+        self._lock = lock
+
+    def acquire(self) -> bool:
+        """Return True, or end the process."""
+        if not self._lock.is_ours():
+            print(
+                "w2ltune: error: another process took this sweep over; this one ends",
+                file=sys.stderr,
+                flush=True,
+            )
+            os._exit(1)
+        return True
+
+    def release(self) -> None:
+        """Do nothing: the study stays ours until the driver ends."""
+
+
+def open_study(folder: Path, lock: StudyLock) -> optuna.Study:
+    """Open or create the study of a folder for writing; ``lock`` must be held.
+
+    The study minimises, and its sampler is set for each trial by the caller.
+    """
+    path = (folder / JOURNAL).absolute()
+    repair_journal(path)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = JournalStorage(JournalFileBackend(str(path), lock_obj=OwnershipCheck(lock)))
+    return optuna.create_study(
+        study_name=STUDY_NAME, storage=storage, load_if_exists=True, direction="minimize"
+    )
+
+
+def counts(trial: FrozenTrial) -> bool:
+    """Whether a trial takes part in the budget and the search (all but those lost in asking)."""
+    return LOST not in trial.user_attrs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """What a start found in the study's folder.
+
+    Attributes:
+        finished: Number of trials that were finished before.
+        interrupted: Trials that were running and go on under their own number.
+        told: Numbers of trials whose result was on the disk but not in the study.
+        lost: Numbers of trials that were cut short in asking and do not count.
+    """
+
+    finished: int
+    interrupted: tuple[FrozenTrial, ...]
+    told: tuple[int, ...]
+    lost: tuple[int, ...]
+
+
+def settle(study: optuna.Study, trials: Path) -> Settled:
+    """Bring the study and the trial folders to one truth after a stop or a kill."""
+    interrupted: list[FrozenTrial] = []
+    told: list[int] = []
+    lost: list[int] = []
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state.is_finished():
+            continue
+        directory = TrialDirectory(trials, trial.number)
+        result = directory.read_result()
+        if result is not None:
+            tell(study, trial.number, result)
+            told.append(trial.number)
+        elif directory.was_asked():
+            interrupted.append(trial)
+        else:
+            lose(study, trial)
+            lost.append(trial.number)
+    finished = sum(1 for trial in counted(study) if trial.state.is_finished())
+    return Settled(
+        finished=finished, interrupted=tuple(interrupted), told=tuple(told), lost=tuple(lost)
+    )
+
+
+def lose(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Mark a trial that was cut short in asking: failed, and out of the budget."""
+    optuna.Trial(study, trial._trial_id).set_user_attr(LOST, True)
+    study.tell(trial.number, state=TrialState.FAIL)
+
+
+def tell(study: optuna.Study, number: int, result: TrialResult) -> None:
+    """Tell the study a trial's outcome. A pruned trial is never told as complete."""
+    state = TrialState[result.state]
+    study.tell(number, result.value if state is TrialState.COMPLETE else None, state=state)
+
+
+def counted(study: optuna.Study) -> Iterator[FrozenTrial]:
+    """Yield the trials that count."""
+    return (trial for trial in study.get_trials(deepcopy=False) if counts(trial))

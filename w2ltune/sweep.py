@@ -1,0 +1,465 @@
+"""A sweep: search the decoder's weights on a dev list; ``python -m w2ltune.sweep``."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from w2ltune.commandline import option, parse
+from w2ltune.errors import UsageError, run_command
+from w2ltune.formats.distributions import Choice, Distribution, parse_value
+from w2ltune.formats.flagsfile import Flag
+from w2ltune.formats.known_flags import check_flag
+
+if TYPE_CHECKING:
+    import optuna
+    from rich.console import Console
+
+    from w2ltune.cluster.session import Session
+    from w2ltune.embedded.beamsearch import DecoderFlags
+    from w2ltune.report.leaderboard import Leaderboard
+    from w2ltune.runs.lock import StudyLock
+    from w2ltune.runs.provenance import SweepRequest
+    from w2ltune.runs.trialdir import TrialResult
+    from w2ltune.search.pruning import PairedPruner
+    from w2ltune.search.space import SearchSpace
+    from w2ltune.search.study import Settled
+    from w2ltune.trials.dataset import Dataset
+
+USAGE = """
+usage: python -m w2ltune.sweep --test=dev.lst --emission_dir=DIR --tokens=FILE --lexicon=FILE
+           --lm=FILE --logdir=DIR --prefix=NAME [any decoder flag, a value or a distribution]
+       python -m w2ltune.sweep --flagsfile=FILE
+
+Searches decoder weights. Any decoder flag may have a distribution instead of a value:
+    --lmweight='uniform(0, 5)'    loguniform(low, high)    quniform(low, high, step)
+    --beamsize='randint(10, 500)' lograndint(low, high)    --smearing='choice(none, max)'
+Without any, lmweight in 0..5 and wordscore in -8..7 are searched. Everything of the sweep lies in
+LOGDIR/PREFIX; the same command again continues it, whatever it died of. With RAY_ADDRESS set it
+runs on that Ray cluster, else it starts one on this machine. Options may stand in the flagsfile.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions:
+    """The options of a sweep; everything else on the command line is a flag of the decoder."""
+
+    logdir: Path = option("folder of sweeps", value="DIR")
+    prefix: str = option("name of this sweep, a folder in logdir", value="NAME")
+    n: int = option("trials in all; may grow when a sweep is continued", 40)
+    sampler: str = option(
+        "how the next trial is chosen", "tpe",
+        choices=("tpe", "random", "qmc", "cmaes", "grid", "gp"),
+    )  # fmt: skip
+    pruner: str = option(
+        "'paired' stops a trial that is clearly worse than the best one on the same utterances",
+        "paired", choices=("paired", "none"),
+    )  # fmt: skip
+    space: Path | None = option(
+        "Python file with space(trial) in Optuna's define-by-run style", None, value="FILE"
+    )
+    seed: int | None = option("seed of the sampler; drawn and recorded when not given", None)
+    metric: str = option("what is counted: word or character errors", "wer", choices=("wer", "cer"))
+    normalize: Path | None = option(
+        "Python file with normalize(text), applied to references and hypotheses", None, value="FILE"
+    )
+    ignore_case: bool = option("count words as the same whatever their case", False)
+    cluster: str | None = option(
+        "regular expression for the speaker in an utterance id; intervals are by speaker", None
+    )
+    concurrent_trials: int = option("trials decoded at a time, at most 4", 3)
+    cores: int | None = option("cores of a local Ray cluster; all that may be used", None)
+    allow_unknown_flags: bool = option("let unknown flags through", False)
+    allow_absurd_input: bool = option("decode although the checks say that it cannot work", False)
+
+    @property
+    def folder(self) -> Path:
+        """The study's folder."""
+        return self.logdir / self.prefix
+
+
+def main(arguments: list[str]) -> int:
+    """Run or continue a sweep and print its leaderboard."""
+    options, given = parse(arguments, SweepOptions, usage=USAGE)
+    _check_options(options)
+    space = build_space(given, options)
+
+    from w2ltune.report.progress import make_console
+
+    console = make_console()
+    return _sweep(options, space, console)
+
+
+def _check_options(options: SweepOptions) -> None:
+    if options.n < 1:
+        raise UsageError(f"--n={options.n}: must be 1 or more")
+    if not 1 <= options.concurrent_trials <= 4:
+        raise UsageError(f"--concurrent_trials={options.concurrent_trials}: must be 1 to 4")
+    if options.cores is not None and options.cores < 1:
+        raise UsageError(f"--cores={options.cores}: must be 1 or more")
+    if options.seed is not None and options.seed < 0:
+        raise UsageError(f"--seed={options.seed}: must be 0 or more")
+    if not options.prefix or "/" in options.prefix or options.prefix in (".", ".."):
+        raise UsageError(f"--prefix={options.prefix!r}: must be a plain folder name")
+
+
+def build_space(given: Mapping[str, Flag], options: SweepOptions) -> SearchSpace:
+    """Return the search space that the flags describe.
+
+    Raises:
+        FlagError: A flag is unknown, its value does not fit, or its distribution is wrong.
+        UsageError: A searched flag does nothing with the other flags.
+    """
+    from w2ltune.embedded.beamsearch import OUR_FLAGS
+    from w2ltune.search.space import SearchSpace
+
+    if "binary" in given:
+        raise UsageError(
+            "--binary: this version decodes with the embedded decoder only; leave the flag out"
+        )
+    fixed: dict[str, str] = {}
+    distributions: dict[str, Distribution] = {}
+    for flag in given.values():
+        if not options.allow_unknown_flags:
+            own = [name for name in SweepOptions.__dataclass_fields__]
+            check_flag(flag, extra_known={*OUR_FLAGS, *own})
+        value = parse_value(flag.value, flag=flag.name, path=flag.path, line=flag.line)
+        if isinstance(value, str):
+            fixed[flag.name] = value
+        else:
+            distributions[flag.name] = value
+    return SearchSpace(fixed=fixed, distributions=distributions, script=options.space)
+
+
+def complete_space(space: SearchSpace, flags: DecoderFlags, tokens: Sequence[str]) -> SearchSpace:
+    """Add the default ranges where nothing is searched, and refuse searching what does nothing.
+
+    Raises:
+        UsageError: A searched flag is dead, unknown to the decoder, or there is none.
+    """
+    from w2ltune.embedded.beamsearch import DECODER_FLAGS, dead_weights
+    from w2ltune.search.space import ANCESTOR_RANGES
+
+    dead = dead_weights(flags, tokens)
+    # A weight may be dead for one value of a searched flag only; then it is left to the user.
+    deciding = {"criterion", "lm", "uselexicon", "decodertype", "wordseparator", "tokens"}
+    if not deciding & space.distributions.keys():
+        for name in space.distributions:
+            if name in dead:
+                raise UsageError(f"--{name} is searched but changes nothing: {dead[name]}")
+    for name in space.distributions:
+        if name not in DECODER_FLAGS and name not in dead:
+            raise UsageError(f"--{name} is searched but the decoder does not look at it")
+    if space.distributions or space.script:
+        return space
+    ranges = {
+        name: value
+        for name, value in ANCESTOR_RANGES.items()
+        if name not in space.fixed and name not in dead
+    }
+    if not ranges:
+        raise UsageError(
+            "nothing to search: give a flag a distribution, as in --lmweight='uniform(0, 5)'"
+        )
+    return replace(space, distributions=ranges)
+
+
+def example_flags(space: SearchSpace) -> dict[str, str]:
+    """Return one setting of all flags, for checks before the first trial."""
+    from w2ltune.formats.distributions import format_value
+
+    flags = dict(space.fixed)
+    for name, value in space.distributions.items():
+        flags[name] = value.choices[0] if isinstance(value, Choice) else format_value(value.low)
+    if space.script is not None:
+        import optuna
+
+        from w2ltune.search.space import call_space, load_space
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        trial = optuna.create_study().ask()
+        values = call_space(load_space(space.script), trial, space.script)
+        flags |= {name: format_value(value) for name, value in values.items()}
+        for name, text in flags.items():
+            check_flag(Flag(name=name, value=text, path=str(space.script)))
+    return flags
+
+
+def input_paths(space: SearchSpace, dataset: Dataset, options: SweepOptions) -> list[Path]:
+    """Return the files and folders that decide the results."""
+    paths: list[Path] = [*dataset.task.lists, *dataset.task.emissions]
+    for name in ("lexicon", "lm", "transitions", "tokens"):
+        searched = space.distributions.get(name)
+        values: Iterable[str] = searched.choices if isinstance(searched, Choice) else ()
+        folder = space.fixed.get("tokensdir", "") if name == "tokens" else ""
+        paths += [Path(folder, text) for text in (space.fixed.get(name, ""), *values) if text]
+    paths += [path for path in (options.normalize, options.space) if path is not None]
+    return paths
+
+
+def _sweep(options: SweepOptions, space: SearchSpace, console: Console) -> int:
+    from w2ltune.embedded.beamsearch import Decoder, decoder_flags, read_tokens
+    from w2ltune.runs.lock import StudyLock, this_process
+    from w2ltune.runs.provenance import read_request, require_same
+    from w2ltune.search.samplers import check_sampler
+    from w2ltune.trials.dataset import Dataset, find_task
+    from w2ltune.trials.sanity import check_task, refuse_absurd
+
+    example = example_flags(space)
+    flags = decoder_flags(example)
+    space = complete_space(space, flags, read_tokens(flags.tokens_path))
+    check_sampler(options.sampler, space.distributions, script=space.script is not None)
+    task = find_task(
+        example,
+        metric="cer" if options.metric == "cer" else "wer",
+        normalize=options.normalize,
+        ignore_case=options.ignore_case,
+    )
+    dataset = Dataset(task)
+    request = _request(options, space, dataset)
+    path = options.folder / "sweep.json"
+    old = read_request(path)
+    if old is not None:
+        require_same(old, request, path=path)
+    if old is None or old.inputs != request.inputs:
+        findings = check_task(dataset, Decoder(flags))
+        for finding in findings:
+            console.print(f"  {finding}", markup=False, soft_wrap=True)
+        if not options.allow_absurd_input:
+            refuse_absurd(findings)
+    interval = _interval_function(dataset, options)
+
+    os.umask(0o002)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    lock = StudyLock(options.folder / "lock", this_process())
+    lock.acquire()
+    try:
+        request = _settle_request(path, request, options)
+        return _run(options, space, dataset, request, interval, lock, console)
+    finally:
+        lock.release()
+
+
+def _request(options: SweepOptions, space: SearchSpace, dataset: Dataset) -> SweepRequest:
+    from w2ltune.runs.provenance import SweepRequest, fingerprints, git_commit, versions
+
+    scoring = {
+        "metric": options.metric,
+        "normalize": str(options.normalize or ""),
+        "ignore_case": str(options.ignore_case).lower(),
+        "cluster": options.cluster or "",
+    }
+    searched = {name: str(value) for name, value in space.distributions.items()}
+    if space.script is not None:
+        searched["space"] = str(space.script)
+    return SweepRequest(
+        task="decode",
+        flags=dict(space.fixed),
+        space=searched,
+        scoring=scoring,
+        inputs=fingerprints(input_paths(space, dataset, options)),
+        seed=secrets.randbelow(2**31) if options.seed is None else options.seed,
+        versions=versions(),
+        commit=git_commit(),
+    )
+
+
+def _settle_request(path: Path, request: SweepRequest, options: SweepOptions) -> SweepRequest:
+    """Write ``sweep.json`` or compare with it, now that the study is ours; keep its seed."""
+    from w2ltune.runs.provenance import read_request, require_same, write_request
+
+    old = read_request(path)
+    if old is None:
+        write_request(path, request)
+        return request
+    require_same(old, request, path=path)
+    if old.versions != request.versions or old.commit != request.commit:
+        print(
+            "w2ltune: note: versions or commit have changed since this sweep began", file=sys.stderr
+        )
+    return request if options.seed is not None else replace(request, seed=old.seed)
+
+
+def _interval_function(dataset: Dataset, options: SweepOptions) -> Any:
+    from w2ltune.scoring.significance import bootstrap_interval, clusters_from_ids
+    from w2ltune.trials.dataset import shuffled_order
+
+    order = shuffled_order(len(dataset.ids))
+    clusters = clusters_from_ids([dataset.ids[index] for index in order], options.cluster)
+
+    def interval(errors: Any, reference_words: Any) -> tuple[float, float, str]:
+        found = bootstrap_interval(errors, reference_words, clusters)
+        return found.low, found.high, f"{found.unit} ({found.count})"
+
+    return interval
+
+
+def _run(
+    options: SweepOptions,
+    space: SearchSpace,
+    dataset: Dataset,
+    request: SweepRequest,
+    interval: Any,
+    lock: StudyLock,
+    console: Console,
+) -> int:
+    from w2ltune.report.leaderboard import read_leaderboard
+    from w2ltune.search.study import open_study, settle
+
+    trials = options.folder / "trials"
+    trials.mkdir(exist_ok=True)
+    study = open_study(options.folder, lock)
+    settled = settle(study, trials)
+    before = read_leaderboard(options.folder)
+    if before.results or settled.interrupted:
+        console.print(
+            f"continuing {options.folder}: {settled.finished} trials finished before, "
+            f"{len(settled.interrupted)} interrupted",
+            soft_wrap=True,
+        )
+    if settled.finished < options.n or settled.interrupted:
+        from w2ltune.cluster.session import connect
+
+        console.print("starting Ray")
+        # Ray reads its environment when it is imported: the tuner only after the connection.
+        with connect(f"sweep:{options.prefix}", cores=options.cores) as session:
+            if session.dashboard:
+                token = f" (token in {session.token_file})" if session.token_file else ""
+                console.print(
+                    f"Ray dashboard: http://{session.dashboard}{token}",
+                    soft_wrap=True,
+                    markup=False,
+                )
+            _tune(options, space, dataset, request, interval, study, settled, session, console)
+    return _finish(options, console)
+
+
+def _tune(
+    options: SweepOptions,
+    space: SearchSpace,
+    dataset: Dataset,
+    request: SweepRequest,
+    interval: Any,
+    study: optuna.Study,
+    settled: Settled,
+    session: Session,
+    console: Console,
+) -> None:
+    """Run the trials that are left."""
+    from w2ltune import tuner
+    from w2ltune.report.leaderboard import read_leaderboard
+    from w2ltune.report.progress import Running, State, View
+    from w2ltune.search.pruning import PairedPruner
+    from w2ltune.search.samplers import make_sampler
+    from w2ltune.trials.decoding import RESOURCES, DecodeTrial
+    from w2ltune.trials.pool import start_pool
+
+    trials = options.folder / "trials"
+    board = read_leaderboard(options.folder)
+    results = list(board.results)
+    earlier = len(results)
+    pruner = PairedPruner() if options.pruner == "paired" else None
+    if pruner is not None:
+        _restore_incumbent(pruner, board, trials)
+
+    def on_result(result: TrialResult) -> None:
+        results.append(result)
+        _write_best(options, results)
+
+    plan = tuner.Plan(
+        study=study,
+        trials=trials.absolute(),
+        space=space,
+        sampler=lambda number: make_sampler(
+            options.sampler,
+            seed=request.seed,
+            number=number,
+            distributions=space.distributions,
+            trial_count=options.n,
+        ),
+        trial_count=options.n,
+        live_trials=options.concurrent_trials,
+        settled=settled,
+        pruner=pruner,
+        interval=interval,
+        on_result=on_result,
+    )
+    pool = start_pool(dataset.task, dataset.ids, session.scratch / "emissions")
+    started = time.monotonic()
+    with View(console, metric=options.metric) as view:
+
+        def show(hub: tuner.Hub) -> None:
+            with hub.lock:
+                running = [
+                    Running(number=live.trial.number, fraction=live.fraction, value=live.value)
+                    for live in hub.live.values()
+                ]
+                state = State(
+                    earlier=earlier,
+                    results=list(results),
+                    running=running,
+                    budget=options.n,
+                    seconds=time.monotonic() - started,
+                )
+            view.show(state)
+
+        tuner.run(
+            plan, DecodeTrial, resources=RESOURCES, private=session.scratch / "tune", show=show
+        )
+    del pool  # it lives as long as this reference
+
+
+def _restore_incumbent(pruner: PairedPruner, board: Leaderboard, trials: Path) -> None:
+    from w2ltune.runs.trialdir import TrialDirectory
+    from w2ltune.trials.dataset import read_utterance_counts
+
+    if board.best is not None:
+        counts = read_utterance_counts(TrialDirectory(trials, board.best.number).utterances)
+        pruner.finish(board.best.number, board.best.value, counts[:, :3].sum(axis=1))
+
+
+def _write_best(options: SweepOptions, results: Sequence[TrialResult]) -> None:
+    from w2ltune import files
+    from w2ltune.formats.flagsfile import format_flagsfile
+    from w2ltune.report.leaderboard import best_comments, rank
+
+    best = rank(results).best
+    if best is not None and best is results[-1]:
+        lists = [best.flags.get("test", "")]
+        comments = best_comments(best, metric=options.metric, lists=lists, trials=len(results))
+        files.write_text(
+            options.folder / "best.cfg", format_flagsfile(best.flags, comments=comments)
+        )
+
+
+def _finish(options: SweepOptions, console: Console) -> int:
+    from w2ltune import files
+    from w2ltune.report.leaderboard import as_csv, metric_line, read_leaderboard, show_value, table
+
+    board = read_leaderboard(options.folder)
+    files.write_text(options.folder / "trials.csv", as_csv(board))
+    console.print(table(board, metric=options.metric))
+    best = board.best
+    if best is None:
+        console.print("no trial succeeded; see the reasons in trials.csv")
+        return 1
+    if best.missing:
+        console.print(f"{best.missing} utterances have no hypothesis and count as deletions")
+    weights = " ".join(f"--{name}={show_value(value)}" for name, value in best.params.items())
+    console.print(f"best: {weights}", markup=False, soft_wrap=True)
+    console.print(
+        f"{metric_line(best, options.metric)}, 95 % interval by {best.interval_unit}",
+        markup=False, soft_wrap=True,
+    )  # fmt: skip
+    console.print(f"flagsfile: {options.folder / 'best.cfg'}", markup=False, soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, sys.argv[1:]))

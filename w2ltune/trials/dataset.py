@@ -1,0 +1,165 @@
+"""What a decode works on: utterances with references and emissions, in a fixed order of blocks."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from w2ltune.errors import InputError, UsageError
+from w2ltune.formats.emissions import EmissionSet, locate_emissions, open_emissions
+from w2ltune.formats.listfile import Utterance, read_list
+from w2ltune.scoring.text import load_normalizer, refuse_alternatives, split_units
+from w2ltune.scoring.wer import count_matrix
+
+Metric = Literal["wer", "cer"]
+
+_ORDER_SEED = 20201016  # any fixed number: the order must be the same in every run of every study
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeTask:
+    """What all decodes of a study have in common; small, so that it can be sent to each worker.
+
+    Attributes:
+        lists: The data lists; their utterances are decoded as one set.
+        emissions: The emission file or folder of each list.
+        metric: Count words or characters.
+        normalize: Python file with ``normalize(text)``, or None.
+        ignore_case: Whether upper and lower case are the same.
+    """
+
+    lists: tuple[Path, ...]
+    emissions: tuple[Path, ...]
+    metric: Metric = "wer"
+    normalize: Path | None = None
+    ignore_case: bool = False
+
+
+def find_task(
+    flags: Mapping[str, str], *, metric: Metric, normalize: Path | None, ignore_case: bool
+) -> DecodeTask:
+    """Return the task that ``--test``, ``--datadir`` and ``--emission_dir`` describe.
+
+    Raises:
+        UsageError: One of the flags is missing.
+        InputError: There are no emissions for a list.
+    """
+    names = [name for name in flags.get("test", "").split(",") if name]
+    if not names:
+        raise UsageError("no --test: name the data list to tune on, as in --test=dev.lst")
+    if not flags.get("emission_dir"):
+        raise UsageError(
+            "no --emission_dir: the embedded decoder needs the emissions of the list (a .npz file, "
+            "or the folder that fl_asr_test --emission_dir wrote)"
+        )
+    return DecodeTask(
+        lists=tuple(Path(flags.get("datadir", ""), name) for name in names),
+        emissions=tuple(locate_emissions(Path(flags["emission_dir"]), name) for name in names),
+        metric=metric,
+        normalize=normalize,
+        ignore_case=ignore_case,
+    )
+
+
+class Dataset:
+    """The utterances of a task.
+
+    Args:
+        task: Which lists and emissions.
+        scratch: Node-local folder where compressed emissions are unpacked once; None loads them.
+
+    Attributes:
+        ids: Utterance ids; for several lists prefixed by nothing: an id may stand in one list only.
+        references: The reference of each utterance, in units of the metric.
+
+    Raises:
+        InputError: A list or emission file is wrong.
+    """
+
+    def __init__(self, task: DecodeTask, *, scratch: Path | None = None) -> None:
+        self.task = task
+        self._normalize = load_normalizer(task.normalize, ignore_case=task.ignore_case)
+        self.utterances: list[Utterance] = []
+        self._sets: list[EmissionSet] = []
+        self.list_of: list[int] = []
+        owner: dict[str, Path] = {}
+        for number, (path, emissions) in enumerate(zip(task.lists, task.emissions, strict=True)):
+            self._sets.append(open_emissions(emissions, scratch=scratch))
+            for utterance in read_list(path):
+                if utterance.id in owner:
+                    raise InputError(
+                        f"utterance {utterance.id!r} stands in {owner[utterance.id]} too; "
+                        "an utterance may be in one list only",
+                        path=path,
+                    )
+                owner[utterance.id] = path
+                refuse_alternatives(" ".join(utterance.reference), path=path)
+                self.utterances.append(utterance)
+                self.list_of.append(number)
+        self.ids = tuple(utterance.id for utterance in self.utterances)
+        self.references = [
+            self.units(" ".join(utterance.reference)) for utterance in self.utterances
+        ]
+
+    @property
+    def emission_sets(self) -> Sequence[EmissionSet]:
+        """The emissions of each list."""
+        return self._sets
+
+    def units(self, text: str) -> list[str]:
+        """Return a reference or hypothesis in the units that are counted."""
+        return split_units(self._normalize(text), self.task.metric)
+
+    def emission(self, index: int) -> npt.NDArray[np.float32]:
+        """Return the [frames, tokens] emission of an utterance, float32 and C-contiguous."""
+        return self._sets[self.list_of[index]].emission(self.ids[index])
+
+    def frames(self, index: int) -> int:
+        """Return the number of frames of an utterance's emission."""
+        return self._sets[self.list_of[index]].frames(self.ids[index])
+
+    def count(self, indices: Sequence[int], hypotheses: Sequence[str]) -> npt.NDArray[np.int32]:
+        """Return the [utterances, 4] counts (S, D, I, reference length) of some hypotheses."""
+        return count_matrix(
+            [self.references[index] for index in indices],
+            [self.units(hypothesis) for hypothesis in hypotheses],
+        )
+
+
+def shuffled_order(count: int) -> list[int]:
+    """Return the order in which utterances are decoded, the same for every trial and run.
+
+    Lists are sorted by speaker or length; a prefix of the shuffled order is a fair sample, so that
+    a trial can be compared with another on the utterances done so far.
+    """
+    order = list(range(count))
+    random.Random(_ORDER_SEED).shuffle(order)
+    return order
+
+
+def blocks(count: int, *, most: int = 32, least_utterances: int = 8) -> list[list[int]]:
+    """Return utterance numbers in blocks of about equal size, in the fixed shuffled order.
+
+    Example:
+        >>> [len(block) for block in blocks(20)]
+        [10, 10]
+    """
+    order = shuffled_order(count)
+    number = max(1, min(most, count // least_utterances))
+    bounds = [count * index // number for index in range(number + 1)]
+    return [order[begin:end] for begin, end in itertools.pairwise(bounds)]
+
+
+def read_utterance_counts(path: Path) -> npt.NDArray[np.int32]:
+    """Return the [utterances, 4] counts of an ``utterances.tsv``, in the fixed shuffled order."""
+    rows = [line.split("\t", 5)[1:5] for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    counts = np.array(rows, dtype=np.int32).reshape(-1, 4)
+    order = [index for block in blocks(len(counts)) for index in block]
+    return counts[order]

@@ -1,0 +1,164 @@
+"""A decode as a Ray Tune trainable: a light actor on the head that collects the pool's results."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import ray
+from ray import tune
+from ray.exceptions import RayError
+
+from w2ltune import files
+from w2ltune.runs.trialdir import TrialDirectory
+from w2ltune.trials.dataset import blocks
+from w2ltune.trials.pool import HEAD_RESOURCE, POOL_NAME, BlockResult
+
+SLICE_SECONDS = 0.5
+"""How long a step waits for news; a stop is noticed between steps."""
+
+MOST_LAUNCHES = 5
+"""After so many launches in one run of the sweep the trial fails: its process dies of itself."""
+
+RESOURCES = {HEAD_RESOURCE: 0.001}
+"""Pins the trainable to the head: the pool holds every core, and Tune refuses zero CPUs."""
+
+
+class DecodeTrial(tune.Trainable):
+    """Decodes the list with one trial's flags.
+
+    The configuration holds ``number``, ``trials`` (folder), ``flags`` and ``launched`` (attempts
+    before this run). Each step reports::
+
+        attempt          the number of this launch of the trial
+        done             whether the trial is over
+        step             utterances in the finished prefix of the fixed order
+        value            error rate of that prefix
+        utterance_errors errors of each utterance of the prefix, in the fixed order
+        counts           S, D, I, reference length: of the prefix; of the whole list when done
+        fraction         part of the list that is decoded
+        work_seconds     processor time so far
+        missing          utterances without a hypothesis so far
+        failure          why the trial failed, or ""
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Begin a trial; its blocks go to the pool with the first step."""
+        os.umask(0o002)
+        pool: Any = ray.get_actor(POOL_NAME)
+        self._ids: tuple[str, ...] = ray.get(pool.ids.remote())
+        self._start(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next trial in the same process."""
+        self.cleanup()
+        self._start(new_config)
+        return True
+
+    def _start(self, config: dict[str, Any]) -> None:
+        self._directory = TrialDirectory(Path(config["trials"]), config["number"])
+        self._attempt = self._directory.begin_attempt()
+        self._launches = self._attempt - config["launched"]
+        self._flags: dict[str, str] = config["flags"]
+        self._blocks = dict(enumerate(blocks(len(self._ids))))
+        self._results: dict[int, BlockResult] = {}
+        self._over = False
+
+    def step(self) -> dict[str, Any]:
+        """Wait a moment for news and report what there is."""
+        failure = ""
+        try:
+            failure = self._collect()
+            done = bool(failure) or len(self._results) == len(self._blocks)
+            if done and not failure:
+                self._write_utterances()
+        except RayError:
+            # The pool is restarting; it is asked again, with the blocks that are still to do.
+            time.sleep(SLICE_SECONDS)
+            done = False
+        except Exception as error:  # Tune would try the same again without end
+            failure, done = f"{type(error).__name__}: {error}", True
+        self._over = done
+        return self._report(done=done, failure=failure)
+
+    def _collect(self) -> str:
+        """Take what the pool has for us; return why the trial fails, or ""."""
+        if self._launches > MOST_LAUNCHES:
+            return f"the trial's own process died {MOST_LAUNCHES} times"
+        pool: Any = ray.get_actor(POOL_NAME)
+        found: dict[int, BlockResult] | None = ray.get(
+            pool.poll.remote(
+                self._directory.number, self._attempt, list(self._results), SLICE_SECONDS
+            )
+        )
+        if found is None:
+            rest = {n: block for n, block in self._blocks.items() if n not in self._results}
+            ray.get(pool.submit.remote(self._directory.number, self._attempt, self._flags, rest))
+            found = ray.get(
+                pool.poll.remote(
+                    self._directory.number, self._attempt, list(self._results), SLICE_SECONDS
+                )
+            )
+        self._results |= found or {}
+        return next((result.failure for result in self._results.values() if result.failure), "")
+
+    def _report(self, *, done: bool, failure: str = "") -> dict[str, Any]:
+        results = [result for number, result in self._results.items() if number >= 0]
+        prefix = self._prefix()
+        errors = prefix[:, :3].sum(axis=1)
+        total = prefix.sum(axis=0)
+        return {
+            "done": done,
+            "failure": failure,
+            "attempt": self._attempt,
+            "step": len(prefix),
+            "value": float(errors.sum() / total[3]) if total[3] else float("nan"),
+            "utterance_errors": errors,
+            "reference_words": prefix[:, 3],
+            "counts": tuple(int(value) for value in total),
+            "fraction": len(results) / len(self._blocks),
+            "work_seconds": sum(result.work_seconds for result in results),
+            "missing": sum(result.hypotheses.count(None) for result in results),
+        }
+
+    def _prefix(self) -> npt.NDArray[np.int32]:
+        """Return the [utterances, 4] counts of the blocks finished without a gap."""
+        parts = [np.zeros((0, 4), np.int32)]
+        for number in sorted(self._blocks):
+            result = self._results.get(number)
+            if result is None or result.counts is None:
+                break
+            parts.append(result.counts)
+        return np.concatenate(parts)
+
+    def _write_utterances(self) -> None:
+        if self._directory.attempt() != self._attempt:
+            return  # superseded: a newer launch of this trial writes
+        rows: dict[int, str] = {}
+        for number, block in self._blocks.items():
+            result = self._results[number]
+            assert result.counts is not None
+            for index, counts, text in zip(block, result.counts, result.hypotheses, strict=True):
+                cells = [self._ids[index], *map(str, counts), "" if text is None else text]
+                rows[index] = "\t".join(cells) + "\n"
+        header = "id\tsubstitutions\tdeletions\tinsertions\treference_length\thypothesis\n"
+        files.write_text(self._directory.utterances, header + "".join(map(rows.get, sorted(rows))))  # type: ignore[arg-type]
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Save nothing: the trial's folder is the truth."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Load nothing."""
+
+    def cleanup(self) -> None:
+        """Tell the pool to forget the trial if it is not over."""
+        if not self._over:
+            try:
+                pool: Any = ray.get_actor(POOL_NAME)
+                ray.get(pool.cancel.remote(self._directory.number, self._attempt), timeout=5)
+            except (RayError, ValueError):
+                pass

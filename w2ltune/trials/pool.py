@@ -1,0 +1,295 @@
+"""The pool of decoder workers: one actor per core of every node, shared by all live trials.
+
+A trial hands its blocks to the pool and takes results as they come. Workers pull blocks in one
+fixed order, at most two in flight each. A lost worker costs the block that it was decoding; nodes
+may come and go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from w2ltune.embedded.beamsearch import Decoder, decoder_flags
+from w2ltune.errors import W2LTuneError
+from w2ltune.trials.dataset import Dataset, DecodeTask
+
+POOL_NAME = "decoder-pool"
+HEAD_RESOURCE = "node:__internal_head__"
+IN_FLIGHT = 2
+DEATHS_PER_BLOCK = 2
+LOADED_DECODERS = 2
+FOLLOW_NODES_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockResult:
+    """What came of one block.
+
+    Attributes:
+        counts: [utterances, 4] int32: S, D, I, reference length.
+        hypotheses: The best hypothesis of each utterance as text; None where there is none.
+        work_seconds: Processor time of the decoding.
+        failure: Why the whole trial cannot work, or "".
+    """
+
+    counts: npt.NDArray[np.int32] | None = None
+    hypotheses: tuple[str | None, ...] = ()
+    work_seconds: float = 0.0
+    failure: str = ""
+
+
+class DecoderWorker:
+    """Decodes blocks with emissions, LM and trie loaded once; an actor on one core.
+
+    Args:
+        task: What to decode.
+        scratch: Node-local folder for unpacked emissions.
+    """
+
+    def __init__(self, task: DecodeTask, scratch: Path) -> None:
+        self._task = task
+        self._scratch = scratch
+        self._dataset: Dataset | None = None
+        self._decoders: dict[tuple[object, ...], Decoder] = {}
+
+    def decode(self, flags: Mapping[str, str], block: Sequence[int]) -> BlockResult:
+        """Decode some utterances; what the user can mend comes back as ``failure``."""
+        try:
+            return self._decode(flags, block)
+        except W2LTuneError as error:
+            return BlockResult(failure=str(error))
+
+    def _decode(self, flags: Mapping[str, str], block: Sequence[int]) -> BlockResult:
+        if self._dataset is None:
+            self._scratch.mkdir(parents=True, exist_ok=True)
+            self._dataset = Dataset(self._task, scratch=self._scratch)
+        weights = decoder_flags(flags)
+        decoder = self._decoders.pop(weights.loaded, None) or Decoder(weights)
+        self._decoders[weights.loaded] = decoder  # the newest stands last
+        while len(self._decoders) > LOADED_DECODERS:
+            self._decoders.pop(next(iter(self._decoders)))
+        start = time.process_time()
+        hypotheses: list[str | None] = []
+        for index in block:
+            best = decoder.decode(self._dataset.emission(index), weights, nbest=1)
+            hypotheses.append(" ".join(best[0].words) if best else None)
+        return BlockResult(
+            counts=self._dataset.count(block, [text or "" for text in hypotheses]),
+            hypotheses=tuple(hypotheses),
+            work_seconds=time.process_time() - start,
+        )
+
+    def peak_bytes(self) -> int:
+        """Return the peak of memory that is this process's own (not shared with others)."""
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def pid(self) -> int:
+        """Return the process number."""
+        return os.getpid()
+
+
+@dataclass(kw_only=True)
+class _Job:
+    """One attempt of one trial in the pool."""
+
+    attempt: int
+    flags: Mapping[str, str]
+    blocks: Mapping[int, Sequence[int]]
+    pending: deque[int]
+    done: dict[int, BlockResult] = field(default_factory=dict)
+    deaths: dict[int, int] = field(default_factory=dict)
+    failure: str = ""
+
+
+@dataclass(kw_only=True)
+class _Worker:
+    handle: Any
+    node: str
+    blocks: list[tuple[int, int, int]] = field(default_factory=list)  # (trial, attempt, block)
+
+
+class DecoderPool:
+    """Keeps a worker on every core of the cluster and hands blocks to them; one actor on the head.
+
+    Args:
+        task: What all workers decode.
+        ids: The utterance ids of the task, for the trials.
+        scratch: Node-local folder for unpacked emissions.
+    """
+
+    def __init__(self, task: DecodeTask, ids: tuple[str, ...], scratch: Path) -> None:
+        self._task = task
+        self._ids = ids
+        self._scratch = scratch
+        self._jobs: dict[int, _Job] = {}
+        self._workers: dict[str, _Worker] = {}
+        self._news = asyncio.Condition()
+        self._running: set[asyncio.Task[None]] = set()
+        self._follower = asyncio.get_event_loop().create_task(self._follow_nodes())
+
+    async def submit(
+        self,
+        trial: int,
+        attempt: int,
+        flags: Mapping[str, str],
+        blocks: Mapping[int, Sequence[int]],
+    ) -> None:
+        """Take blocks to decode, in the order of their numbers; a newer attempt replaces one."""
+        known = self._jobs.get(trial)
+        if known is None or known.attempt < attempt:
+            self._jobs[trial] = _Job(
+                attempt=attempt, flags=flags, blocks=blocks, pending=deque(sorted(blocks))
+            )
+            self._assign()
+
+    async def poll(
+        self, trial: int, attempt: int, have: Sequence[int], wait_seconds: float
+    ) -> dict[int, BlockResult] | None:
+        """Return the results beyond those that the caller has, after waiting for some.
+
+        Returns:
+            Results by block number; None when the pool does not know this attempt (it was
+            restarted): submit again.
+        """
+        deadline = time.monotonic() + wait_seconds
+        having = set(have)
+        while True:
+            job = self._jobs.get(trial)
+            if job is None or job.attempt != attempt:
+                return None
+            if job.failure:
+                return {-1: BlockResult(failure=job.failure)}
+            finished = len(job.done) == len(job.blocks)
+            rest = deadline - time.monotonic()
+            if finished or rest <= 0:
+                return {block: job.done[block] for block in job.done if block not in having}
+            async with self._news:
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._news.wait(), rest)
+
+    async def cancel(self, trial: int, attempt: int) -> None:
+        """Forget a trial's blocks; those in flight are finished and thrown away."""
+        job = self._jobs.get(trial)
+        if job is not None and job.attempt <= attempt:
+            del self._jobs[trial]
+
+    async def ids(self) -> tuple[str, ...]:
+        """Return the utterance ids in the order of the lists."""
+        return self._ids
+
+    async def workers(self) -> list[Any]:
+        """Return the handles of the workers at this moment."""
+        return [worker.handle for worker in self._workers.values()]
+
+    def _assign(self) -> None:
+        for name, worker in list(self._workers.items()):
+            while len(worker.blocks) < IN_FLIGHT:
+                trial = next((n for n in sorted(self._jobs) if self._jobs[n].pending), None)
+                if trial is None:
+                    return
+                job = self._jobs[trial]
+                block = job.pending.popleft()
+                worker.blocks.append((trial, job.attempt, block))
+                task = asyncio.get_running_loop().create_task(
+                    self._decode(name, worker, trial, job, block)
+                )
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
+
+    async def _decode(self, name: str, worker: _Worker, trial: int, job: _Job, block: int) -> None:
+        place = (trial, job.attempt, block)
+        try:
+            result: BlockResult = await worker.handle.decode.remote(job.flags, job.blocks[block])
+            if result.failure:
+                job.failure = job.failure or result.failure
+            job.done[block] = result
+        except RayTaskError as error:
+            job.failure = f"the decoder failed: {str(error.cause).splitlines()[0]}"
+        except RayError as error:
+            # At most the first block in flight was being decoded when the worker died.
+            if worker.blocks and worker.blocks[0] == place and self._node_lives(worker.node):
+                job.deaths[block] = job.deaths.get(block, 0) + 1
+            if job.deaths.get(block, 0) >= DEATHS_PER_BLOCK:
+                first = job.blocks[block][0]
+                job.failure = (
+                    f"{DEATHS_PER_BLOCK} decoder workers died on the same block of "
+                    f"{len(job.blocks[block])} utterances (from number {first} of the list), "
+                    f"most likely for want of memory ({type(error).__name__})"
+                )
+            else:
+                job.pending.appendleft(block)
+            if isinstance(error, RayActorError):
+                self._workers.pop(name, None)
+        finally:
+            with contextlib.suppress(ValueError):
+                worker.blocks.remove(place)
+            async with self._news:
+                self._news.notify_all()
+            self._assign()
+
+    @staticmethod
+    def _node_lives(node: str) -> bool:
+        return any(entry["NodeID"] == node and entry["Alive"] for entry in _nodes())
+
+    async def _follow_nodes(self) -> None:
+        while True:
+            with contextlib.suppress(RayError):
+                self._fill()
+            await asyncio.sleep(FOLLOW_NODES_SECONDS)
+
+    def _fill(self) -> None:
+        alive = {entry["NodeID"]: entry for entry in _nodes() if entry["Alive"]}
+        for name, worker in list(self._workers.items()):
+            if worker.node not in alive and not worker.blocks:
+                del self._workers[name]
+        for node, entry in alive.items():
+            cores = int(entry["Resources"].get("CPU", 0))
+            for core in range(cores):
+                name = f"decoder-{entry['NodeManagerHostname']}-{node[:6]}-{core}"
+                if name not in self._workers:
+                    handle = _WORKER.options(
+                        name=f"{name}-{time.time_ns() % 10**9}",
+                        scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+                    ).remote(self._task, self._scratch)
+                    self._workers[name] = _Worker(handle=handle, node=node)
+        self._assign()
+
+
+def _nodes() -> list[dict[str, Any]]:
+    return ray.nodes()  # type: ignore[no-any-return, no-untyped-call]
+
+
+_WORKER = ray.remote(num_cpus=1, max_restarts=0)(DecoderWorker)
+_POOL = ray.remote(num_cpus=0, max_restarts=-1)(DecoderPool)
+
+
+def start_pool(task: DecodeTask, ids: tuple[str, ...], scratch: Path) -> Any:
+    """Start the pool on the head node and return its handle.
+
+    Args:
+        task: What to decode.
+        ids: The utterance ids of the task.
+        scratch: Node-local folder for unpacked emissions.
+    """
+    return _POOL.options(
+        name=POOL_NAME,
+        get_if_exists=True,
+        resources={HEAD_RESOURCE: 0.001},
+        max_concurrency=1000,
+    ).remote(task, ids, scratch)

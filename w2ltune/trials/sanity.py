@@ -1,0 +1,143 @@
+"""A look at the inputs before the first decode: what is wrong for every weight is said at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from w2ltune.embedded.beamsearch import Decoder
+from w2ltune.errors import InputError
+from w2ltune.formats.emissions import check_emissions
+from w2ltune.scoring.text import split_units
+from w2ltune.scoring.wer import count_matrix, total
+from w2ltune.trials.dataset import Dataset, shuffled_order
+
+MOST_GREEDY_UTTERANCES = 1000
+ABSURD_CER = 0.9
+ABSURD_UNKNOWN = 0.5
+ABSURD_SHORT = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line about the inputs.
+
+    Attributes:
+        text: What was found.
+        advice: What it means; "" when all is well.
+        absurd: Whether a sweep would be wasted.
+    """
+
+    text: str
+    advice: str = ""
+    absurd: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.text}; {self.advice}" if self.advice else self.text
+
+
+def check_task(dataset: Dataset, decoder: Decoder) -> list[Finding]:
+    """Return what is worth knowing of the inputs before decoding them.
+
+    Raises:
+        InputError: Emissions are missing, hold NaN, or have another number of tokens.
+    """
+    for number, emissions in enumerate(dataset.emission_sets):
+        ids = [
+            name for name, own in zip(dataset.ids, dataset.list_of, strict=True) if own == number
+        ]
+        check_emissions(
+            emissions, ids, token_count=decoder.token_count, path=dataset.task.emissions[number]
+        )
+    findings = [_greedy(dataset, decoder)]
+    if decoder.flags.uselexicon:
+        findings.append(_outside_lexicon(dataset, decoder))
+    if decoder.flags.uselexicon and decoder.flags.word_lm and decoder.flags.lm:
+        findings.append(_unknown_to_lm(decoder))
+    findings.append(_too_short(dataset, decoder))
+    return [finding for finding in findings if finding.text]
+
+
+def refuse_absurd(findings: Sequence[Finding]) -> None:
+    """Refuse inputs for which no weight can help.
+
+    Raises:
+        InputError: With the first absurd finding.
+    """
+    for finding in findings:
+        if finding.absurd:
+            raise InputError(f"{finding}. If it is meant so, give --allow_absurd_input")
+
+
+def _greedy(dataset: Dataset, decoder: Decoder) -> Finding:
+    sample = shuffled_order(len(dataset.ids))[:MOST_GREEDY_UTTERANCES]
+    references = [" ".join(dataset.utterances[index].reference) for index in sample]
+    greedy = [" ".join(decoder.greedy(dataset.emission(index))) for index in sample]
+    rates = {}
+    for metric in ("wer", "cer"):
+        pairs = [
+            [split_units(text.lower(), "wer" if metric == "wer" else "cer") for text in texts]
+            for texts in (references, greedy)
+        ]
+        rates[metric] = total(count_matrix(*pairs)).wer
+    of = "" if len(sample) == len(dataset.ids) else f" on {len(sample)} of the utterances"
+    text = f"greedy (no LM, no lexicon): WER {rates['wer']:.1%}, CER {rates['cer']:.1%}{of}"
+    if rates["cer"] > ABSURD_CER:
+        return Finding(
+            text=text,
+            advice="these emissions do not spell the references: the token list has another order, "
+            "the blank is not the last column, or the list belongs to other emissions",
+            absurd=True,
+        )
+    return Finding(text=text)
+
+
+def _outside_lexicon(dataset: Dataset, decoder: Decoder) -> Finding:
+    words = [word for utterance in dataset.utterances for word in utterance.reference]
+    outside = [word for word in words if word not in decoder.words]
+    text = f"reference words outside the lexicon: {len(outside)} of {len(words)}"
+    if not outside:
+        return Finding(text=text)
+    share = len(outside) / len(words)
+    examples = _examples(outside)
+    if share > ABSURD_UNKNOWN:
+        return Finding(
+            text=text, advice=f"as {examples}: is the case of the letters the same?", absurd=True
+        )
+    return Finding(text=text, advice=f"as {examples}; the WER cannot fall below {share:.1%}")
+
+
+def _unknown_to_lm(decoder: Decoder) -> Finding:
+    unknown = decoder.words_unknown_to_lm()
+    text = f"lexicon words unknown to the LM: {len(unknown)} of {len(decoder.words)}"
+    if not unknown:
+        return Finding(text=text)
+    advice = f"as {_examples(unknown)}"
+    absurd = len(unknown) > ABSURD_UNKNOWN * len(decoder.words)
+    if absurd:
+        advice += ": is the case of the letters the same?"
+    return Finding(text=text, advice=advice, absurd=absurd)
+
+
+def _too_short(dataset: Dataset, decoder: Decoder) -> Finding:
+    """CTC needs a frame for each token, and one more between two equal ones (not counted here)."""
+    short = []
+    for index, utterance in enumerate(dataset.utterances):
+        needed = [decoder.shortest_spelling(word) or len(word) for word in utterance.reference]
+        if not decoder.flags.usewordpiece and dataset.frames(index) < int(np.sum(needed)):
+            short.append(dataset.ids[index])
+    text = f"utterances with fewer frames than their reference needs: {len(short)}"
+    if not short:
+        return Finding(text="")
+    return Finding(
+        text=text,
+        advice=f"as {_examples(short)}; they can never be right",
+        absurd=len(short) > ABSURD_SHORT * len(dataset.ids),
+    )
+
+
+def _examples(names: Sequence[str], most: int = 3) -> str:
+    different = list(dict.fromkeys(names))
+    return ", ".join(map(repr, different[:most])) + (", …" if len(different) > most else "")
