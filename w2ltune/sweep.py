@@ -357,7 +357,7 @@ def _tune(
     from w2ltune.report.progress import Running, State, View
     from w2ltune.search.pruning import PairedPruner
     from w2ltune.search.samplers import make_sampler
-    from w2ltune.trials.decoding import RESOURCES, DecodeTrial
+    from w2ltune.trials.decoding import DecodeTrial, resources
     from w2ltune.trials.pool import start_pool
 
     trials = options.folder / "trials"
@@ -410,7 +410,11 @@ def _tune(
             view.show(state)
 
         tuner.run(
-            plan, DecodeTrial, resources=RESOURCES, private=session.scratch / "tune", show=show
+            plan,
+            DecodeTrial,
+            resources=resources(plan.live_trials),
+            private=session.scratch / "tune",
+            show=show,
         )
     del pool  # it lives as long as this reference
 

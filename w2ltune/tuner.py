@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +70,6 @@ class LiveTrial:
     trial: optuna.Trial
     directory: TrialDirectory
     flags: Mapping[str, str]
-    started: float = field(default_factory=time.monotonic)
     value: float | None = None
     fraction: float = 0.0
     reported: int = -1
@@ -205,7 +203,7 @@ class Hub:
             interval_unit=unit,
             params=searched,
             flags=live.flags,
-            seconds=round(time.monotonic() - live.started, 3),
+            seconds=round(float(result.get("seconds", 0.0)), 3),
             work_seconds=round(float(result.get("work_seconds", 0.0)), 3),
             missing=int(result.get("missing", 0)),
             reason=reason,

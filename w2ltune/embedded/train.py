@@ -56,15 +56,15 @@ class TrainingOptions:
     """
 
     optimizer: str = "adam"
-    learning_rate: float = 0.002
+    learning_rate: float = 0.003
     momentum: float = 0.9
     maximum_gradient_norm: float = 5.0
     batch_utterances: int = 8
-    epochs: int = 30
+    epochs: int = 26
     warmup_updates: int = 40
     mask_bands: int = 4
     mask_frames: int = 12
-    dropout: float = 0.2
+    dropout: float = 0.1
     seed: int = 1
 
 

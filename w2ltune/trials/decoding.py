@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from pathlib import Path
@@ -24,8 +25,16 @@ SLICE_SECONDS = 0.5
 MOST_LAUNCHES = 5
 """After so many launches in one run of the sweep the trial fails: its process dies of itself."""
 
-RESOURCES = {HEAD_RESOURCE: 0.001}
-"""Pins the trainable to the head: the pool holds every core, and Tune refuses zero CPUs."""
+
+def resources(live_trials: int) -> dict[str, float]:
+    """Return what Tune reserves for each trial when so many are asked at a time.
+
+    A share of the head's own resource pins the trainable to the head, without a core (the pool
+    holds them all). The shares are so large that one trial of several has to wait: Tune keeps a
+    finished trial's process for the next trial only if one is waiting, else it starts a new one,
+    which takes seconds.
+    """
+    return {HEAD_RESOURCE: math.floor(990 / max(1, live_trials - 1)) / 1000}
 
 
 class DecodeTrial(tune.Trainable):
@@ -35,6 +44,7 @@ class DecodeTrial(tune.Trainable):
     before this run). Each step reports::
 
         attempt          the number of this launch of the trial
+        seconds          wall time of this launch
         done             whether the trial is over
         step             utterances in the finished prefix of the fixed order
         value            error rate of that prefix
@@ -62,6 +72,7 @@ class DecodeTrial(tune.Trainable):
     def _start(self, config: dict[str, Any]) -> None:
         self._directory = TrialDirectory(Path(config["trials"]), config["number"])
         self._attempt = self._directory.begin_attempt()
+        self._started = time.monotonic()
         self._launches = self._attempt - config["launched"]
         self._flags: dict[str, str] = config["flags"]
         self._blocks = dict(enumerate(blocks(len(self._ids))))
@@ -115,6 +126,7 @@ class DecodeTrial(tune.Trainable):
             "done": done,
             "failure": failure,
             "attempt": self._attempt,
+            "seconds": time.monotonic() - self._started,
             "step": len(prefix),
             "value": float(errors.sum() / total[3]) if total[3] else float("nan"),
             "utterance_errors": errors,
