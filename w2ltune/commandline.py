@@ -10,19 +10,28 @@ import dataclasses
 import sys
 import textwrap
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from w2ltune import __version__
 from w2ltune.errors import FlagError, UsageError, did_you_mean
+from w2ltune.formats.distributions import parse_float, parse_integer
 from w2ltune.formats.flagsfile import Flag, effective, parse_arguments
 from w2ltune.formats.known_flags import is_boolean
 
 T = TypeVar("T")
 
-_TRUE = frozenset({"true", "t", "yes", "y", "1"})
-_FALSE = frozenset({"false", "f", "no", "n", "0"})
+_BOOLEANS = dict.fromkeys(("true", "t", "yes", "y", "1"), True)
+_BOOLEANS |= dict.fromkeys(("false", "f", "no", "n", "0"), False)
+
+_READERS: Mapping[type, tuple[Callable[[str], object | None], str]] = {
+    bool: (lambda text: _BOOLEANS.get(text.lower()), "true or false"),
+    int: (parse_integer, "a whole number"),
+    float: (parse_float, "a number"),
+    Path: (lambda text: Path(text) if text else None, "a path"),
+}
+"""How a text is read, None when it cannot be, and what it must be."""
 
 
 def option(
@@ -96,21 +105,13 @@ def _typed(flag: Flag, type_: Any, choices: Sequence[str]) -> Any:
             f"{flag.where}: --{flag.name}={text}: must be one of {', '.join(choices)}"
             f"{did_you_mean(text, choices)}"
         )
-    try:
-        if bool in kinds:
-            if text.lower() not in _TRUE | _FALSE:
-                raise ValueError("true or false")
-            return text.lower() in _TRUE
-        if int in kinds:
-            return int(text)
-        if float in kinds:
-            return float(text)
-    except ValueError:
-        wanted = (
-            "true or false" if bool in kinds else "a whole number" if int in kinds else "a number"
-        )
-        raise FlagError(f"{flag.where}: --{flag.name}={text!r}: must be {wanted}") from None
-    return Path(text) if Path in kinds else text
+    for kind, (read, wanted) in _READERS.items():
+        if kind in kinds:
+            value = read(text)
+            if value is None:
+                raise FlagError(f"{flag.where}: --{flag.name}={text!r}: must be {wanted}")
+            return value
+    return text
 
 
 def _help(usage: str, fields: Mapping[str, dataclasses.Field[Any]], options_class: type) -> str:

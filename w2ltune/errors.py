@@ -108,7 +108,11 @@ def existing_file(path: str | os.PathLike[str], what: str) -> Path:
         InputError: It is missing, a folder, or not readable.
     """
     found = Path(path)
-    if not found.exists():
+    try:
+        exists = found.exists()
+    except OSError as error:  # a folder on the way is closed to us, or the name is too long
+        raise InputError(f"{what}: {str(path)!r}: {error.strerror}") from None
+    if not exists:
         hint = "" if found.is_absolute() else f" (looked in {Path.cwd()})"
         raise InputError(f"{what}: no such file {str(path)!r}{hint}")
     if not found.is_file():
@@ -132,7 +136,10 @@ def run_command(main: Callable[[list[str]], int], arguments: list[str]) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        return main(arguments)
+        try:
+            return main(arguments)
+        finally:
+            sys.stdout.flush()  # here, where a reader that went away can be told from a failure
     except W2LTuneError as error:
         if debug:
             raise
@@ -146,9 +153,11 @@ def run_command(main: Callable[[list[str]], int], arguments: list[str]) -> int:
         print("w2ltune: interrupted; the same command continues", file=sys.stderr)
         return EXIT_INTERRUPTED
     except OSError as error:
-        if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if debug or not (full or error.filename):
             raise
-        print(f"w2ltune: error: {disk_full_message(error)}", file=sys.stderr)
+        message = disk_full_message(error) if full else f"{error.filename}: {error.strerror}"
+        print(f"w2ltune: error: {message}", file=sys.stderr)
         return EXIT_FAILED
 
 

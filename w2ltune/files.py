@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from w2ltune.errors import InputError
+
 TEMPORARY_MARK = ".tmp-"
 
 
@@ -56,11 +58,17 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Return the JSON value in ``path``, or None when there is no such file."""
+    """Return the JSON value in ``path``, or None when there is no such file.
+
+    Raises:
+        InputError: The file was damaged: w2ltune never leaves a part of a file.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise InputError(f"damaged, restore or remove it: {error}", path=path) from None
 
 
 def create_exclusively(path: Path, text: str) -> bool:
@@ -81,7 +89,8 @@ def create_exclusively(path: Path, text: str) -> bool:
         try:
             os.link(temporary, path)
         except FileExistsError:
-            return False
+            # NFS may answer so to the repetition of our own call that had gone well.
+            return temporary.stat().st_nlink == 2
         return True
     finally:
         with contextlib.suppress(OSError):

@@ -6,6 +6,7 @@ the trials' folders. Tune's own state is thrown away, and resume never reads it.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -313,6 +314,8 @@ def run(
         OSError: A file could not be written (the disk is full).
     """
     hub = Hub(plan)
+    # A lost process is not news: Tune starts the trial again.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     if plan.settled.finished >= plan.trial_count and not hub.waiting:
         return []
     # The folder is shared with nobody, and what Tune writes there is thrown away.

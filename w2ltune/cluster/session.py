@@ -30,7 +30,8 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # our own table is shown instead
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "RAY_TRAIN_V2_ENABLED": "1",
+    # A lost head is lost: end soon, so that the same command can start anew.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "15",
 }
 
 

@@ -1,4 +1,4 @@
-"""A small convolutional CTC acoustic model in numpy: forward, backward, save, load.
+"""A small convolutional CTC acoustic model in numpy: forward and backward.
 
 Layers of one-dimensional convolution over time with ReLU, then a linear layer per frame. The
 first layer's stride makes the emission's frames longer than the features'.
@@ -6,19 +6,13 @@ first layer's stride makes the emission's frames longer than the features'.
 
 from __future__ import annotations
 
-import json
-import os
-import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from w2ltune.embedded.ctc import Floats, Integers, log_softmax
-from w2ltune.errors import InputError, existing_file
-from w2ltune.files import replacing
 
 Parameters = dict[str, Floats]
 
@@ -166,44 +160,6 @@ def emission(model: AcousticModel, features: np.ndarray[Any, Any]) -> Floats:
     """Return one utterance's log-softmax outputs, [emission frames, outputs], blank last."""
     logits, _ = forward(model, *pad_batch(model, [features]))
     return log_softmax(logits[0])
-
-
-def save_model(path: Path, model: AcousticModel, **beside: Any) -> None:
-    """Write a model as ``.npz``, in one step, with other arrays beside it."""
-    scale = {"mean": model.feature_mean, "deviation": model.feature_deviation}
-    header = json.dumps({"architecture": asdict(model.architecture), "features": scale})
-    arrays: dict[str, Any] = {"header": np.array(header), **model.parameters, **beside}
-    with replacing(path, binary=True) as file:
-        np.savez(file, **arrays)
-
-
-def load_model(path: str | os.PathLike[str]) -> tuple[AcousticModel, dict[str, Any]]:
-    """Read what :func:`save_model` wrote.
-
-    Returns:
-        The model, and the arrays beside it.
-
-    Raises:
-        InputError: The file is missing or is no such model.
-    """
-    found = existing_file(path, "acoustic model")
-    try:
-        with np.load(found) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        header = json.loads(str(arrays.pop("header")))
-        sizes = header["architecture"]
-        sizes["kernels"] = tuple(sizes["kernels"])
-        architecture = Architecture(**sizes)
-        names = initial_parameters(architecture, seed=0)
-        model = AcousticModel(
-            architecture=architecture,
-            parameters={name: arrays.pop(name) for name in names},
-            feature_mean=header["features"]["mean"],
-            feature_deviation=header["features"]["deviation"],
-        )
-    except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"is no acoustic model of w2ltune ({error})", path=found) from None
-    return model, arrays
 
 
 def _inside(frames: Integers, feature_frames: int, stride: int) -> np.ndarray[Any, np.dtype[Any]]:

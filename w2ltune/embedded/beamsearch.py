@@ -286,8 +286,9 @@ class Decoder:
                 )
             self._token_dict.add_entry(BLANK_TOKEN)  # CTC expects the blank last
         self.token_count: int = self._token_dict.index_size()
-        self._sil = self._index(flags.wordseparator) if flags.wordseparator else -1
         self._blank = self.token_count - 1 if flags.criterion == "ctc" else -1
+        self._has_silence = self._index(flags.wordseparator) >= 0
+        self._sil = self._silence()
         self._transitions = self._load_transitions()
         self._spellings = self._load_lexicon() if flags.lexicon else {}
         self._word_dict = self._dictionary.Dictionary()
@@ -302,6 +303,22 @@ class Decoder:
 
     def _index(self, token: str) -> int:
         return int(self._token_dict.get_index(token)) if self._token_dict.contains(token) else -1
+
+    def _silence(self) -> int:
+        """Return the token in which a word may begin late: the separator, else CTC's blank.
+
+        The library reads the emission of this token without looking whether there is one: with -1
+        it would read outside of the array.
+        """
+        if self._has_silence:
+            return self._index(self.flags.wordseparator)
+        if self._blank < 0:
+            raise InputError(
+                f"the word separator {self.flags.wordseparator!r} is not in the token list, and ASG "
+                "cannot do without; set --wordseparator",
+                path=self.flags.tokens_path,
+            )
+        return self._blank
 
     def _load_transitions(self) -> list[float]:
         if self.flags.criterion != "asg":
@@ -421,7 +438,7 @@ class Decoder:
             "beam_size_token": min(weights.beamsizetoken, self.token_count),
             "beam_threshold": weights.beamthreshold,
             "lm_weight": weights.lmweight,
-            "sil_score": weights.silscore,
+            "sil_score": weights.silscore if self._has_silence else 0.0,
             "log_add": weights.logadd,
             "criterion_type": criterion,
         }
@@ -454,7 +471,7 @@ class Decoder:
             lm_score=result.lmScore,
             unknown_words=unknown,
             # The search starts and ends in silence without scoring these two.
-            silence_frames=tokens.count(self._sil) - 2 if self._sil >= 0 else 0,
+            silence_frames=tokens.count(self._sil) - 2 if self._has_silence else 0,
         )
 
     def words_of(self, frame_tokens: Sequence[int]) -> tuple[str, ...]:

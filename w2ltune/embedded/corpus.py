@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from w2ltune.embedded.acoustic import Architecture, emission_frames
 from w2ltune.embedded.beamsearch import read_lexicon
 from w2ltune.embedded.ctc import frames_needed
+from w2ltune.embedded.modelfile import read_npz
 from w2ltune.errors import InputError, existing_file
 from w2ltune.formats.listfile import read_list
 
@@ -122,11 +122,10 @@ def load_features(path: str | os.PathLike[str]) -> dict[str, Features]:
         InputError: The file is missing, or the arrays are or do not fit together.
     """
     found = existing_file(path, "features")
-    try:
-        with np.load(found) as arrays:
-            ids, frames, rows = (arrays[name] for name in ("ids", "frames", "features"))
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"is no .npz of features ({error})", path=found) from None
+    arrays = read_npz(found, ".npz of features")
+    if missing := {"ids", "frames", "features"} - arrays.keys():
+        raise InputError(f"lacks the arrays {sorted(missing)}", path=found)
+    ids, frames, rows = arrays["ids"], arrays["frames"], arrays["features"]
     if rows.ndim != 2 or len(ids) != len(frames) or frames.sum() != len(rows):
         raise InputError(
             f"{len(ids)} ids, {frames.sum()} frames of {len(frames)} utterances and features of "

@@ -211,13 +211,13 @@ def read_arpa(path: str | os.PathLike[str]) -> LanguageModel:
                     line=number,
                 ) from None
     read = {length: len(ngrams) for length, ngrams in probabilities.items()}
-    if not read or read != {order: count for order, count in announced.items() if count}:
+    orders = range(1, max(read, default=0) + 1)
+    if not read or read != announced or set(read) != set(orders):
         raise InputError(
             f"announces n-grams {announced or 'of no order'} but holds {read}; "
             "is it a whole ARPA file?",
             path=found,
         )
-    orders = range(1, max(read) + 1)
     return LanguageModel(
         probabilities_log10=tuple(probabilities[order] for order in orders),
         backoffs_log10=tuple(backoffs[order] for order in orders[:-1]),

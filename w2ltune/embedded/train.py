@@ -19,22 +19,17 @@ import numpy as np
 from w2ltune.embedded.acoustic import (
     AcousticModel,
     Architecture,
-    Parameters,
     backward,
     forward,
     initial_parameters,
-    load_model,
     pad_batch,
-    save_model,
 )
 from w2ltune.embedded.corpus import Corpus
 from w2ltune.embedded.ctc import Floats, Integers
 from w2ltune.embedded.evaluation import Evaluation, pool, score_batch
+from w2ltune.embedded.modelfile import load_model, save_model
+from w2ltune.embedded.optimizer import OPTIMIZERS, Moments, clip, optimize
 from w2ltune.errors import InputError, TrialFailedError, UsageError, did_you_mean
-
-OPTIMIZERS = ("adam", "sgd")
-ADAM_DECAYS = (0.9, 0.999)
-ADAM_EPSILON = 1e-8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,15 +69,13 @@ class TrainingState:
 
     Attributes:
         model: The acoustic model.
-        first_moments: Mean of the gradients (momentum).
-        second_moments: Mean of their squares (Adam).
+        moments: What the optimizer remembers.
         epoch: Epochs done.
         updates: Updates done.
     """
 
     model: AcousticModel
-    first_moments: Parameters
-    second_moments: Parameters
+    moments: Moments
     epoch: int = 0
     updates: int = 0
 
@@ -116,7 +109,7 @@ def start(corpus: Corpus, architecture: Architecture, *, seed: int) -> TrainingS
         feature_deviation=float(values.std()) or 1.0,
     )
     zeros = {name: np.zeros_like(value) for name, value in model.parameters.items()}
-    return TrainingState(model=model, first_moments=zeros, second_moments=zeros)
+    return TrainingState(model=model, moments=Moments(first=zeros, second=zeros))
 
 
 def train(
@@ -151,24 +144,11 @@ def train_epoch(
     batches = _batches(corpus, options.batch_utterances, random)
     parts, learning_rate = [], 0.0
     for batch in batches:
-        features, frames = pad_batch(state.model, [corpus.features[i] for i in batch])
-        for matrix, length in zip(features, frames, strict=True):
-            _mask(matrix[:length], options, random)
-        # A diverging model overflows: that is found by its loss, below.
-        with np.errstate(over="ignore", invalid="ignore"):
-            logits, cache = forward(
-                state.model, features, frames, dropout=options.dropout, random=random
-            )
-            part, gradient = score_batch(state.model, corpus, batch, logits, frames)
-            gradients = backward(state.model, cache, gradient / len(batch))
-        if not math.isfinite(part.loss):
-            raise TrialFailedError(
-                f"the loss is {part.loss} at update {state.updates + 1}; try a learning rate "
-                f"below {options.learning_rate:g}"
-            )
-        parts.append(part)
         learning_rate = learning_rate_at(options, state.updates + 1, len(batches))
-        state = _update(state, gradients, options, learning_rate)
+        # A diverging model overflows: that is found by its loss.
+        with np.errstate(over="ignore", invalid="ignore"):
+            state, part = _step(state, corpus, batch, options, learning_rate, random)
+        parts.append(part)
     state = replace(state, epoch=state.epoch + 1)
     report = EpochReport(
         epoch=state.epoch,
@@ -180,6 +160,39 @@ def train_epoch(
     return state, report
 
 
+def _step(
+    state: TrainingState,
+    corpus: Corpus,
+    batch: Integers,
+    options: TrainingOptions,
+    learning_rate: float,
+    random: np.random.Generator,
+) -> tuple[TrainingState, Evaluation]:
+    """Learn from one batch."""
+    features, frames = pad_batch(state.model, [corpus.features[i] for i in batch])
+    for matrix, length in zip(features, frames, strict=True):
+        _mask(matrix[:length], options, random)
+    logits, cache = forward(state.model, features, frames, dropout=options.dropout, random=random)
+    part, gradient = score_batch(state.model, corpus, batch, logits, frames)
+    if not math.isfinite(part.loss):
+        raise TrialFailedError(
+            f"the loss is {part.loss} at update {state.updates + 1}; try a learning rate below "
+            f"{options.learning_rate:g}"
+        )
+    gradients = backward(state.model, cache, gradient / len(batch))
+    parameters, moments = optimize(
+        state.model.parameters,
+        clip(gradients, options.maximum_gradient_norm),
+        state.moments,
+        optimizer=options.optimizer,
+        learning_rate=learning_rate,
+        momentum=options.momentum,
+        update=state.updates + 1,
+    )
+    model = replace(state.model, parameters=parameters)
+    return replace(state, model=model, moments=moments, updates=state.updates + 1), part
+
+
 def learning_rate_at(options: TrainingOptions, update: int, updates_per_epoch: int) -> float:
     """Return the learning rate of an update, counted from 1."""
     rise = min(1.0, update / max(options.warmup_updates, 1))
@@ -189,8 +202,8 @@ def learning_rate_at(options: TrainingOptions, update: int, updates_per_epoch: i
 
 def save_state(path: Path, state: TrainingState) -> None:
     """Write a state in one step; :func:`..acoustic.load_model` reads the model in it too."""
-    moments = {f"first_{name}": value for name, value in state.first_moments.items()}
-    moments |= {f"second_{name}": value for name, value in state.second_moments.items()}
+    moments = {f"first_{name}": value for name, value in state.moments.first.items()}
+    moments |= {f"second_{name}": value for name, value in state.moments.second.items()}
     save_model(path, state.model, progress=np.array([state.epoch, state.updates]), **moments)
 
 
@@ -202,10 +215,13 @@ def load_state(path: str | os.PathLike[str]) -> TrainingState:
     """
     model, beside = load_model(path)
     try:
+        moments = Moments(
+            first={name: beside[f"first_{name}"] for name in model.parameters},
+            second={name: beside[f"second_{name}"] for name in model.parameters},
+        )
         return TrainingState(
             model=model,
-            first_moments={name: beside[f"first_{name}"] for name in model.parameters},
-            second_moments={name: beside[f"second_{name}"] for name in model.parameters},
+            moments=moments,
             epoch=int(beside["progress"][0]),
             updates=int(beside["progress"][1]),
         )
@@ -245,30 +261,3 @@ def _mask(features: Floats, options: TrainingOptions, random: np.random.Generato
         width = random.integers(min(options.mask_frames, frames) + 1)
         first = random.integers(frames - width + 1)
         features[first : first + width] = 0
-
-
-def _update(
-    state: TrainingState, gradients: Parameters, options: TrainingOptions, learning_rate: float
-) -> TrainingState:
-    """Return the state after one update."""
-    norm = math.sqrt(sum(float((gradient**2).sum()) for gradient in gradients.values()))
-    limit = options.maximum_gradient_norm
-    shrink = np.float32(limit / norm if limit and norm > limit else 1.0)
-    updates = state.updates + 1
-    parameters, first, second = {}, {}, {}
-    for name, value in state.model.parameters.items():
-        gradient = gradients[name] * shrink
-        if options.optimizer == "adam":
-            decay, square_decay = ADAM_DECAYS
-            first[name] = decay * state.first_moments[name] + (1 - decay) * gradient
-            second[name] = square_decay * state.second_moments[name]
-            second[name] += (1 - square_decay) * gradient**2
-            deviation = np.sqrt(second[name] / (1 - square_decay**updates)) + ADAM_EPSILON
-            step = first[name] / (1 - decay**updates) / deviation
-        else:
-            first[name] = options.momentum * state.first_moments[name] + gradient
-            second[name] = state.second_moments[name]
-            step = first[name]
-        parameters[name] = value - learning_rate * step
-    model = replace(state.model, parameters=parameters)
-    return replace(state, model=model, first_moments=first, second_moments=second, updates=updates)

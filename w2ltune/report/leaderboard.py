@@ -13,6 +13,7 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from w2ltune.runs.trialdir import TrialResult, trial_directories
 
@@ -116,7 +117,7 @@ def table(board: Leaderboard, *, metric: str, most: int = 10) -> Table:
             f"({rate})" if result.state == "PRUNED" else rate,
             f"{per_cent(interval[0])}-{per_cent(interval[1])}" if interval else "",
             *kinds,
-            *(show_value(result.params[name]) if name in result.params else "" for name in names),
+            *(Text(show_value(result.params.get(name, ""))) for name in names),
             f"{result.seconds:.1f}",
             "" if result.state == "COMPLETE" else result.state.lower(),
         )

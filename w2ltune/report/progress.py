@@ -11,6 +11,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from w2ltune.report.leaderboard import Leaderboard, per_cent, rank, show_value, table
 from w2ltune.runs.trialdir import TrialResult
@@ -111,11 +112,11 @@ class View:
         if self._live is not None:
             bar = ProgressBar(total=state.budget, completed=len(state.results), width=40)
             group = Group(table(board, metric=self._metric, most=TOP), self._running(state), bar,
-                          self._line(state, board))  # fmt: skip
+                          Text(self._line(state, board)))  # fmt: skip
             self._live.update(group, refresh=True)
         elif time.monotonic() - self._last_line >= LOG_EVERY_SECONDS:
             self._last_line = time.monotonic()
-            self._console.print(self._line(state, board), highlight=False, soft_wrap=True)
+            self._console.print(self._line(state, board), markup=False, soft_wrap=True)
 
     def _running(self, state: State) -> Table:
         grid = Table.grid(padding=(0, 2))
@@ -123,7 +124,9 @@ class View:
             grid.add_row(
                 f"trial {trial.number}",
                 ProgressBar(total=1.0, completed=trial.fraction, width=24),
-                f"{self._metric.upper()} {per_cent(trial.value)} so far" if trial.value else "",
+                ""
+                if trial.value is None
+                else f"{self._metric.upper()} {per_cent(trial.value)} so far",
             )
         return grid
 

@@ -48,7 +48,7 @@ class Owner:
         """Return whether the process lives; None when it is of another host or boot."""
         if (self.host, self.boot_id) != (socket.gethostname(), _boot_id()):
             return None
-        return process_start(self.pid) == self.process_start
+        return process_start(self.pid) in (self.process_start, "")
 
     def __str__(self) -> str:
         job = f", SLURM job {self.job_id}" if self.job_id else ""
@@ -58,7 +58,7 @@ class Owner:
 def this_process() -> Owner:
     """Return the description of this process."""
     return Owner(
-        user=getpass.getuser(),
+        user=_user(),
         host=socket.gethostname(),
         boot_id=_boot_id(),
         pid=os.getpid(),
@@ -66,6 +66,13 @@ def this_process() -> Owner:
         job_id=os.environ.get("SLURM_JOB_ID", ""),
         restart_count=int(os.environ.get("SLURM_RESTART_COUNT", "0") or 0),
     )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number without a name
+        return str(os.getuid())
 
 
 def _boot_id() -> str:
@@ -78,14 +85,25 @@ def _boot_id() -> str:
 def process_start(pid: int) -> str | None:
     """Return the start time of a process in clock ticks, which its number alone cannot tell.
 
-    None when there is no such process, or only its unburied remains.
+    None when there is no such process, or only its unburied remains; "" when there is one of which
+    nothing more is to be seen (``/proc`` may hide other users' processes, or be absent).
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return None
+        return "" if _exists(pid) else None
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else fields[19]
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 class StudyLock:
@@ -159,19 +177,17 @@ class StudyLock:
         if not files.create_exclusively(_path(self._folder, generation), json.dumps(asdict(owner))):
             return False
         self._owner = owner
-        for old in range(generation - 1, 0, -1):
-            try:
-                _path(self._folder, old).unlink()
-            except OSError:
-                break
+        if not self.is_ours():
+            # We were slow: others have come and gone, and have removed the name that we took.
+            _path(self._folder, generation).unlink(missing_ok=True)
+            return False
+        for old in _owners(self._folder)[1:]:
+            old.unlink(missing_ok=True)
         return True
 
     def is_ours(self) -> bool:
         """Return whether nobody took the study over; one look at the folder, cheap."""
-        return (
-            not _path(self._folder, self.generation + 1).exists()
-            and _path(self._folder, self.generation).exists()
-        )
+        return _owners(self._folder)[:1] == [_path(self._folder, self.generation)]
 
     def release(self) -> None:
         """Give the study free. Its number stays, so that numbers only grow."""
@@ -197,10 +213,16 @@ def _path(folder: Path, generation: int) -> Path:
     return folder / f"{generation:06d}.json"
 
 
+def _owners(folder: Path) -> list[Path]:
+    """Return the owners' files, newest first."""
+    return sorted(folder.glob("[0-9]*.json"), reverse=True)
+
+
 def current_owner(folder: Path) -> Owner | None:
     """Return the newest owner written in a lock folder, or None when there never was one."""
-    for path in sorted(folder.glob("[0-9]*.json"), reverse=True):
-        content = files.read_json(path)
+    while owners := _owners(folder):
+        content = files.read_json(owners[0])
         if content is not None:
             return Owner(**content)
+        # It was removed between the two looks: there is a newer one.
     return None

@@ -107,5 +107,6 @@ class TrialDirectory:
 
 def trial_directories(trials: Path) -> Iterator[TrialDirectory]:
     """Yield the trials of a study's ``trials`` folder in the order of their numbers."""
-    for number in sorted(int(path.name) for path in trials.glob("[0-9]*")):
+    numbers = (int(path.name) for path in trials.glob("[0-9]*") if path.name.isdecimal())
+    for number in sorted(numbers):
         yield TrialDirectory(trials, number)

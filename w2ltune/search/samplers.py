@@ -139,7 +139,8 @@ def _own_values(distribution: Distribution) -> list[Any]:
     if distribution.step is not None and not distribution.log:
         count = math.floor((distribution.high - distribution.low) / distribution.step + 1e-9) + 1
         if not isinstance(distribution, IntegerRange) or count <= 10:
-            return [distribution.low + index * distribution.step for index in range(count)]
+            steps = (distribution.low + index * distribution.step for index in range(count))
+            return [min(value, distribution.high) for value in steps]
     return []
 
 
@@ -155,6 +156,8 @@ def _spread(distribution: Distribution, count: int) -> list[Any]:
 
 class GridSampler(BaseSampler):
     """Goes through a list of points in order; a trial lost while being asked leaves no hole.
+
+    When the budget has grown since and with it the grid, points that were tried are not repeated.
 
     Args:
         points: Parameter values by name.
@@ -183,9 +186,11 @@ class GridSampler(BaseSampler):
         param_distribution: optuna.distributions.BaseDistribution,
     ) -> Any:
         """Return this parameter's value of the first point that no earlier trial has."""
-        earlier = sum(
-            counts(other)
+        earlier = [
+            other.params
             for other in study.get_trials(deepcopy=False)
-            if other.number < trial.number
-        )
-        return self._points[earlier % len(self._points)][param_name]
+            if other.number < trial.number and counts(other)
+        ]
+        left = [point for point in self._points if point not in earlier]
+        point = left[0] if left else self._points[len(earlier) % len(self._points)]
+        return point[param_name]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 
 from w2ltune.errors import InputError
@@ -105,7 +106,7 @@ def call_space(space: SpaceFunction, trial: Any, path: Path) -> dict[str, Any]:
     """Return the flags that ``space`` chooses for a trial.
 
     Raises:
-        InputError: It fails or returns something else than a mapping from flag to value.
+        InputError: It fails or returns something else than a mapping from flag to number or text.
     """
     try:
         values = space(trial)
@@ -117,4 +118,12 @@ def call_space(space: SpaceFunction, trial: Any, path: Path) -> dict[str, Any]:
         raise InputError(
             f"space(trial) must return a dict of flag to value, not {values!r}", path=path
         )
-    return dict(values)
+    # A number of numpy would be written as "np.float64(0.1)".
+    plain = {n: v.item() if isinstance(v, np.generic) else v for n, v in values.items()}
+    for name, value in plain.items():
+        if not isinstance(value, (str, int, float)):
+            raise InputError(
+                f"space(trial) gives --{name} the value {value!r}: must be a number or a text",
+                path=path,
+            )
+    return plain

@@ -1,8 +1,8 @@
 """The study on the disk: an Optuna journal with one writer, mended after a kill.
 
 Rules that each stand for something seen to break: the journal is cut back to its last complete
-line before the first append; Optuna's own locks are not used; a trial's ``result.json`` is written
-before the study is told, so that the two are settled on the next start.
+line before an append; Optuna's own locks are not used; a trial's ``result.json`` is written before
+the study is told, so that the two are settled on the next start.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ LOST = "w2ltune:lost"
 def repair_journal(path: Path) -> int:
     """Cut a journal back to its last complete line; the cut bytes are kept beside it.
 
-    Only the owner of the study may call this, before its first append: an append after a torn line
-    would join the two and make the journal unreadable for good.
+    Only the owner of the study may call this: an append after a torn line would join the two and
+    make the journal unreadable for good.
 
     Returns:
         The number of bytes cut off; 0 when the journal was whole or absent.
@@ -66,11 +66,13 @@ def _last_line_end(descriptor: int, size: int) -> int:
 class OwnershipCheck(BaseJournalFileLock):
     """Stands where Optuna takes its lock: looks before every append whether the study is ours.
 
-    If it is not, this process ends at once: whoever took the study over writes it now.
+    If it is not, this process ends at once: whoever took the study over writes it now. If it is, a
+    torn last line is cut off, left by a kill or by an earlier append that found the disk full.
     """
 
-    def __init__(self, lock: StudyLock) -> None:
+    def __init__(self, lock: StudyLock, journal: Path) -> None:
         self._lock = lock
+        self._journal = journal
 
     def acquire(self) -> bool:
         """Return True, or end the process."""
@@ -81,6 +83,7 @@ class OwnershipCheck(BaseJournalFileLock):
                 flush=True,
             )
             os._exit(1)
+        repair_journal(self._journal)
         return True
 
     def release(self) -> None:
@@ -93,9 +96,8 @@ def open_study(folder: Path, lock: StudyLock) -> optuna.Study:
     The study minimises, and its sampler is set for each trial by the caller.
     """
     path = (folder / JOURNAL).absolute()
-    repair_journal(path)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(path), lock_obj=OwnershipCheck(lock)))
+    storage = JournalStorage(JournalFileBackend(str(path), lock_obj=OwnershipCheck(lock, path)))
     return optuna.create_study(
         study_name=STUDY_NAME, storage=storage, load_if_exists=True, direction="minimize"
     )

@@ -159,7 +159,9 @@ def blocks(count: int, *, most: int = 32, least_utterances: int = 8) -> list[lis
 
 def read_utterance_counts(path: Path) -> npt.NDArray[np.int32]:
     """Return the [utterances, 4] counts of an ``utterances.tsv``, in the fixed shuffled order."""
-    rows = [line.split("\t", 5)[1:5] for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    # Not splitlines(): it also splits at characters that a hypothesis may hold.
+    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")[1:]
+    rows = [line.split("\t", 5)[1:5] for line in lines]
     counts = np.array(rows, dtype=np.int32).reshape(-1, 4)
     order = [index for block in blocks(len(counts)) for index in block]
     return counts[order]

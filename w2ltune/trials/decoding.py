@@ -59,8 +59,7 @@ class DecodeTrial(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Begin a trial; its blocks go to the pool with the first step."""
         os.umask(0o002)
-        pool: Any = ray.get_actor(POOL_NAME)
-        self._ids: tuple[str, ...] = ray.get(pool.ids.remote())
+        self._ids: tuple[str, ...] = ()
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -75,7 +74,7 @@ class DecodeTrial(tune.Trainable):
         self._started = time.monotonic()
         self._launches = self._attempt - config["launched"]
         self._flags: dict[str, str] = config["flags"]
-        self._blocks = dict(enumerate(blocks(len(self._ids))))
+        self._blocks: dict[int, list[int]] = {}
         self._results: dict[int, BlockResult] = {}
         self._over = False
 
@@ -84,7 +83,7 @@ class DecodeTrial(tune.Trainable):
         failure = ""
         try:
             failure = self._collect()
-            done = bool(failure) or len(self._results) == len(self._blocks)
+            done = bool(failure) or len(self._results) == len(self._blocks) > 0
             if done and not failure:
                 self._write_utterances()
         except RayError:
@@ -101,6 +100,8 @@ class DecodeTrial(tune.Trainable):
         if self._launches > MOST_LAUNCHES:
             return f"the trial's own process died {MOST_LAUNCHES} times"
         pool: Any = ray.get_actor(POOL_NAME)
+        self._ids = self._ids or ray.get(pool.ids.remote())
+        self._blocks = self._blocks or dict(enumerate(blocks(len(self._ids))))
         found: dict[int, BlockResult] | None = ray.get(
             pool.poll.remote(
                 self._directory.number, self._attempt, list(self._results), SLICE_SECONDS
@@ -132,7 +133,7 @@ class DecodeTrial(tune.Trainable):
             "utterance_errors": errors,
             "reference_words": prefix[:, 3],
             "counts": tuple(int(value) for value in total),
-            "fraction": len(results) / len(self._blocks),
+            "fraction": len(results) / max(1, len(self._blocks)),
             "work_seconds": sum(result.work_seconds for result in results),
             "missing": sum(result.hypotheses.count(None) for result in results),
         }

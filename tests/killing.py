@@ -1,0 +1,116 @@
+"""Find and kill the processes of one sweep: all that carry a mark in their environment."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+MARK = "W2LTUNE_TEST_MARK"
+
+TARGETS = {
+    "driver": "",
+    "worker": "DecoderWorker",
+    "pool": "DecoderPool",
+    "trial": "ResourceTrainable",
+    "raylet": "raylet/raylet",
+    "gcs": "gcs/gcs_server",
+    "everything": "",
+}
+
+
+@dataclass
+class Sweep:
+    """A sweep as a child process, and everything that it started."""
+
+    arguments: list[str]
+    cwd: Path
+    log: Path
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+    process: subprocess.Popen[bytes] | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "w2ltune.sweep", *self.arguments],
+                cwd=self.cwd,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, MARK: self.mark, **self.environment},
+            )
+
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def wait(self, seconds: float) -> int:
+        assert self.process is not None
+        return self.process.wait(seconds)
+
+    def processes(self) -> dict[int, str]:
+        """Return the command lines of all living processes of this sweep."""
+        found = {}
+        for path in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if f"{MARK}={self.mark}".encode() in (path / "environ").read_bytes().split(b"\0"):
+                    command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    found[int(path.name)] = command
+        return found
+
+    def victims(self, target: str) -> list[int]:
+        assert self.process is not None
+        if target == "driver":
+            return [self.process.pid]
+        processes = self.processes()
+        if target == "everything":
+            return list(processes)
+        return [pid for pid, command in processes.items() if TARGETS[target] in command]
+
+    def kill(self, target: str, choose: random.Random) -> bool:
+        """Kill -9 one process of a kind, or everything; return whether there was one."""
+        victims = self.victims(target)
+        if not victims:
+            return False
+        for pid in victims if target == "everything" else [choose.choice(victims)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, 9)
+        return True
+
+    def wait_until_gone(self, seconds: float) -> dict[int, str]:
+        """Return the processes that are still there after so long."""
+        deadline = time.monotonic() + seconds
+        while (left := self.processes()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return left
+
+
+@dataclass
+class Ledger:
+    """What was finished at each look: nothing of it may ever change, vanish or be done again."""
+
+    trials: Path
+    seen: dict[str, tuple[bytes, int]] = field(default_factory=dict)
+
+    def look(self) -> list[str]:
+        """Return what went wrong since the last look."""
+        now = dict(self._finished())
+        wrong = [f"trial {name} lost" for name in self.seen.keys() - now.keys()]
+        for name in self.seen.keys() & now.keys():
+            if self.seen[name][0] != now[name][0]:
+                wrong.append(f"result of trial {name} changed")
+            if self.seen[name][1] != now[name][1]:
+                wrong.append(f"trial {name} was launched again after its end")
+        self.seen = now
+        return wrong
+
+    def _finished(self) -> Iterator[tuple[str, tuple[bytes, int]]]:
+        for result in self.trials.glob("*/result.json"):
+            attempts = len(list((result.parent / "attempts").glob("[0-9]*")))
+            yield result.parent.name, (result.read_bytes(), attempts)
