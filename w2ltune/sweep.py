@@ -6,28 +6,25 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from w2ltune.commandline import option, parse
 from w2ltune.errors import UsageError, run_command
-from w2ltune.formats.distributions import Choice, Distribution, parse_value
-from w2ltune.formats.flagsfile import Flag
-from w2ltune.formats.known_flags import check_flag
 
 if TYPE_CHECKING:
     import optuna
     from rich.console import Console
 
     from w2ltune.cluster.session import Session
-    from w2ltune.embedded.beamsearch import DecoderFlags
     from w2ltune.report.leaderboard import Leaderboard
     from w2ltune.runs.lock import StudyLock
     from w2ltune.runs.provenance import SweepRequest
     from w2ltune.runs.trialdir import TrialResult
     from w2ltune.search.pruning import PairedPruner
+    from w2ltune.search.run import StudyRun
     from w2ltune.search.space import SearchSpace
     from w2ltune.search.study import Settled
     from w2ltune.trials.dataset import Dataset
@@ -88,8 +85,14 @@ def main(arguments: list[str]) -> int:
     """Run or continue a sweep and print its leaderboard."""
     options, given = parse(arguments, SweepOptions, usage=USAGE)
     _check_options(options)
-    space = build_space(given, options)
+    from w2ltune.search.decodespace import build_space
 
+    space = build_space(
+        given,
+        script=options.space,
+        options=SweepOptions.__dataclass_fields__,
+        any_flag=options.allow_unknown_flags,
+    )
     from w2ltune.report.progress import make_console
 
     console = make_console()
@@ -109,104 +112,13 @@ def _check_options(options: SweepOptions) -> None:
         raise UsageError(f"--prefix={options.prefix!r}: must be a plain folder name")
 
 
-def build_space(given: Mapping[str, Flag], options: SweepOptions) -> SearchSpace:
-    """Return the search space that the flags describe.
-
-    Raises:
-        FlagError: A flag is unknown, its value does not fit, or its distribution is wrong.
-        UsageError: A searched flag does nothing with the other flags.
-    """
-    from w2ltune.embedded.beamsearch import OUR_FLAGS
-    from w2ltune.search.space import SearchSpace
-
-    if "binary" in given:
-        raise UsageError(
-            "--binary: this version decodes with the embedded decoder only; leave the flag out"
-        )
-    fixed: dict[str, str] = {}
-    distributions: dict[str, Distribution] = {}
-    for flag in given.values():
-        if not options.allow_unknown_flags:
-            own = [name for name in SweepOptions.__dataclass_fields__]
-            check_flag(flag, extra_known={*OUR_FLAGS, *own})
-        value = parse_value(flag.value, flag=flag.name, path=flag.path, line=flag.line)
-        if isinstance(value, str):
-            fixed[flag.name] = value
-        else:
-            distributions[flag.name] = value
-    return SearchSpace(fixed=fixed, distributions=distributions, script=options.space)
-
-
-def complete_space(space: SearchSpace, flags: DecoderFlags, tokens: Sequence[str]) -> SearchSpace:
-    """Add the default ranges where nothing is searched, and refuse searching what does nothing.
-
-    Raises:
-        UsageError: A searched flag is dead, unknown to the decoder, or there is none.
-    """
-    from w2ltune.embedded.beamsearch import DECODER_FLAGS, dead_weights
-    from w2ltune.search.space import ANCESTOR_RANGES
-
-    dead = dead_weights(flags, tokens)
-    # A weight may be dead for one value of a searched flag only; then it is left to the user.
-    deciding = {"criterion", "lm", "uselexicon", "decodertype", "wordseparator", "tokens"}
-    if not deciding & space.distributions.keys():
-        for name in space.distributions:
-            if name in dead:
-                raise UsageError(f"--{name} is searched but changes nothing: {dead[name]}")
-    for name in space.distributions:
-        if name not in DECODER_FLAGS and name not in dead:
-            raise UsageError(f"--{name} is searched but the decoder does not look at it")
-    if space.distributions or space.script:
-        return space
-    ranges = {
-        name: value
-        for name, value in ANCESTOR_RANGES.items()
-        if name not in space.fixed and name not in dead
-    }
-    if not ranges:
-        raise UsageError(
-            "nothing to search: give a flag a distribution, as in --lmweight='uniform(0, 5)'"
-        )
-    return replace(space, distributions=ranges)
-
-
-def example_flags(space: SearchSpace) -> dict[str, str]:
-    """Return one setting of all flags, for checks before the first trial."""
-    from w2ltune.formats.distributions import format_value
-
-    flags = dict(space.fixed)
-    for name, value in space.distributions.items():
-        flags[name] = value.choices[0] if isinstance(value, Choice) else format_value(value.low)
-    if space.script is not None:
-        import optuna
-
-        from w2ltune.search.space import call_space, load_space
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        trial = optuna.create_study().ask()
-        values = call_space(load_space(space.script), trial, space.script)
-        flags |= {name: format_value(value) for name, value in values.items()}
-        for name, text in flags.items():
-            check_flag(Flag(name=name, value=text, path=str(space.script)))
-    return flags
-
-
-def input_paths(space: SearchSpace, dataset: Dataset, options: SweepOptions) -> list[Path]:
-    """Return the files and folders that decide the results."""
-    paths: list[Path] = [*dataset.task.lists, *dataset.task.emissions]
-    for name in ("lexicon", "lm", "transitions", "tokens"):
-        searched = space.distributions.get(name)
-        values: Iterable[str] = searched.choices if isinstance(searched, Choice) else ()
-        folder = space.fixed.get("tokensdir", "") if name == "tokens" else ""
-        paths += [Path(folder, text) for text in (space.fixed.get(name, ""), *values) if text]
-    paths += [path for path in (options.normalize, options.space) if path is not None]
-    return paths
-
-
 def _sweep(options: SweepOptions, space: SearchSpace, console: Console) -> int:
-    from w2ltune.embedded.beamsearch import Decoder, decoder_flags, read_tokens
+    from w2ltune.embedded.beamsearch import Decoder
+    from w2ltune.embedded.decoderfiles import read_tokens
+    from w2ltune.embedded.decoderflags import decoder_flags
     from w2ltune.runs.lock import StudyLock, this_process
     from w2ltune.runs.provenance import read_request, require_same
+    from w2ltune.search.decodespace import complete_space, example_flags, input_paths
     from w2ltune.search.samplers import check_sampler
     from w2ltune.trials.dataset import Dataset, find_task
     from w2ltune.trials.sanity import check_task, refuse_absurd
@@ -222,7 +134,7 @@ def _sweep(options: SweepOptions, space: SearchSpace, console: Console) -> int:
         ignore_case=options.ignore_case,
     )
     dataset = Dataset(task)
-    request = _request(options, space, dataset)
+    request = _request(options, space, input_paths(space, task))
     path = options.folder / "sweep.json"
     old = read_request(path)
     if old is not None:
@@ -246,7 +158,7 @@ def _sweep(options: SweepOptions, space: SearchSpace, console: Console) -> int:
         lock.release()
 
 
-def _request(options: SweepOptions, space: SearchSpace, dataset: Dataset) -> SweepRequest:
+def _request(options: SweepOptions, space: SearchSpace, inputs: Iterable[Path]) -> SweepRequest:
     from w2ltune.runs.provenance import SweepRequest, fingerprints, git_commit, versions
 
     scoring = {
@@ -263,7 +175,7 @@ def _request(options: SweepOptions, space: SearchSpace, dataset: Dataset) -> Swe
         flags=dict(space.fixed),
         space=searched,
         scoring=scoring,
-        inputs=fingerprints(input_paths(space, dataset, options)),
+        inputs=fingerprints(inputs),
         seed=secrets.randbelow(2**31) if options.seed is None else options.seed,
         versions=versions(),
         commit=git_commit(),
@@ -356,6 +268,7 @@ def _tune(
     from w2ltune.report.leaderboard import read_leaderboard
     from w2ltune.report.progress import Running, State, View
     from w2ltune.search.pruning import PairedPruner
+    from w2ltune.search.run import Plan
     from w2ltune.search.samplers import make_sampler
     from w2ltune.trials.decoding import DecodeTrial, resources
     from w2ltune.trials.pool import start_pool
@@ -372,7 +285,7 @@ def _tune(
         results.append(result)
         _write_best(options, results)
 
-    plan = tuner.Plan(
+    plan = Plan(
         study=study,
         trials=trials.absolute(),
         space=space,
@@ -394,11 +307,11 @@ def _tune(
     started = time.monotonic()
     with View(console, metric=options.metric) as view:
 
-        def show(hub: tuner.Hub) -> None:
-            with hub.lock:
+        def show(run: StudyRun) -> None:
+            with run.lock:
                 running = [
                     Running(number=live.trial.number, fraction=live.fraction, value=live.value)
-                    for live in hub.live.values()
+                    for live in run.live.values()
                 ]
                 state = State(
                     earlier=earlier,

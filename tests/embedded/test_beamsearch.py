@@ -9,14 +9,9 @@ import numpy as np
 import pytest
 from conftest import VOICE_COMMANDS
 
-from w2ltune.embedded.beamsearch import (
-    Decoder,
-    check_lm_head,
-    dead_weights,
-    decoder_flags,
-    read_lexicon,
-    read_tokens,
-)
+from w2ltune.embedded.beamsearch import Decoder
+from w2ltune.embedded.decoderfiles import check_lm_head, read_lexicon, read_tokens
+from w2ltune.embedded.decoderflags import dead_weights, decoder_flags
 from w2ltune.errors import FlagError, InputError, UsageError
 from w2ltune.formats.beamdump import read_beam_dump
 from w2ltune.formats.emissions import open_emissions

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from w2ltune.cluster.guard import MARK, guarded
 from w2ltune.errors import W2LTuneError
 from w2ltune.runs.lock import process_start
 
@@ -83,27 +84,23 @@ def connect(job_name: str, *, cores: int | None = None) -> Iterator[Session]:
     address = os.environ.get("RAY_ADDRESS")
     remove_abandoned(Path(tempfile.gettempdir()))
     scratch = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-{_start_mark()}-"))
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         os.environ |= _ENVIRONMENT
-        token_file = None
+        token = os.environ.get("RAY_AUTH_TOKEN_PATH")
         if not address:
-            token_file = _write_token(scratch)
-            os.environ |= _LOCAL_ENVIRONMENT | {"RAY_AUTH_TOKEN_PATH": str(token_file)}
-        elif os.environ.get("RAY_AUTH_TOKEN_PATH"):
-            token_file = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+            stack.enter_context(guarded(scratch.name, scratch))
+            token = str(_write_token(scratch))
+            os.environ |= _LOCAL_ENVIRONMENT | {"RAY_AUTH_TOKEN_PATH": token, MARK: scratch.name}
         ray = _init(job_name, address, cores, scratch)
-        try:
-            yield Session(
-                dashboard=ray.worker.get_dashboard_url() or "",
-                token_file=token_file,
-                scratch=scratch,
-                local=not address,
-                cores=int(ray.cluster_resources().get("CPU", 0)),
-            )
-        finally:
-            ray.shutdown()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        stack.callback(ray.shutdown)
+        yield Session(
+            dashboard=ray.worker.get_dashboard_url() or "",
+            token_file=Path(token) if token else None,
+            scratch=scratch,
+            local=not address,
+            cores=int(ray.cluster_resources().get("CPU", 0)),
+        )
 
 
 def _init(job_name: str, address: str | None, cores: int | None, scratch: Path) -> Any:

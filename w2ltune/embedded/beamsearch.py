@@ -8,255 +8,21 @@ each process loads its own `Decoder`.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from w2ltune.errors import FlagError, InputError, UsageError, did_you_mean, existing_file
+from w2ltune.embedded.decoderfiles import check_lm_head, read_lexicon, read_tokens
+from w2ltune.embedded.decoderflags import DecoderFlags
+from w2ltune.errors import InputError, UsageError, did_you_mean, existing_file
 from w2ltune.formats.beamdump import Hypothesis
-from w2ltune.formats.known_flags import KNOWN_FLAGS, typed_value
 
 BLANK_TOKEN = "#"
 UNKNOWN_WORD = "<unk>"
-
-DECODER_FLAGS = frozenset(
-    [
-        "lmweight",
-        "wordscore",
-        "silscore",
-        "unkscore",
-        "beamsize",
-        "beamsizetoken",
-        "beamthreshold",
-        "logadd",
-        "smearing",
-        "decodertype",
-        "uselexicon",
-        "criterion",
-        "wordseparator",
-        "usewordpiece",
-        "replabel",
-        "surround",
-        "tokens",
-        "tokensdir",
-        "lexicon",
-        "lm",
-        "lmtype",
-        "maxword",
-        "transitions",
-    ]
-)
-"""Flags that change what the embedded decoder gives."""
-
-OUR_FLAGS = frozenset({"transitions"})
-"""Decoder flags that the binary does not have (its model file holds the transitions)."""
-
-_UNLIKE_THE_BINARY: Mapping[str, str] = {"criterion": "ctc"}
-"""Defaults that the binary takes from its model file."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecoderFlags:
-    """The decoder's flags, typed; names, defaults and meaning are the binary's.
-
-    ``lmweight`` multiplies log10 LM scores. ``transitions`` is ours: a ``.npy`` file with the
-    [tokens, tokens] transition scores of an ASG model.
-    """
-
-    tokens: str
-    tokensdir: str
-    lexicon: str
-    lm: str
-    lmtype: str
-    transitions: str
-    criterion: str
-    decodertype: str
-    uselexicon: bool
-    smearing: str
-    wordseparator: str
-    usewordpiece: bool
-    replabel: int
-    surround: str
-    maxword: int
-    beamsize: int
-    beamsizetoken: int
-    beamthreshold: float
-    logadd: bool
-    lmweight: float
-    wordscore: float
-    silscore: float
-    unkscore: float
-
-    @property
-    def loaded(self) -> tuple[object, ...]:
-        """What decides the loaded part (tokens, lexicon, LM, trie), as a key."""
-        return (
-            self.tokens, self.tokensdir, self.lexicon, self.lm, self.lmtype, self.transitions,
-            self.criterion, self.decodertype, self.uselexicon, self.smearing, self.wordseparator,
-            self.usewordpiece, self.replabel, self.surround, self.maxword,
-        )  # fmt: skip
-
-    @property
-    def word_lm(self) -> bool:
-        """Whether the LM scores words (else tokens)."""
-        return self.decodertype == "wrd"
-
-    @property
-    def tokens_path(self) -> Path:
-        """The token list; ``tokensdir`` is wav2letter v0.2's folder for it."""
-        return Path(self.tokensdir, self.tokens)
-
-
-def decoder_flags(flags: Mapping[str, str]) -> DecoderFlags:
-    """Return the typed decoder flags among ``flags`` with the binary's defaults for the rest.
-
-    Raises:
-        FlagError: A value does not fit, or asks for what the embedded decoder cannot do.
-    """
-    values: dict[str, Any] = {}
-    for name in sorted(DECODER_FLAGS):
-        if name in OUR_FLAGS:
-            values[name] = flags.get(name, "")
-            continue
-        spec = KNOWN_FLAGS[name]
-        text = flags.get(name, _UNLIKE_THE_BINARY.get(name, spec.default))
-        values[name] = typed_value(spec, text)
-    result = DecoderFlags(**values)
-    _check(result, flags)
-    return result
-
-
-def _check(flags: DecoderFlags, given: Mapping[str, str]) -> None:
-    _one_of("criterion", flags.criterion, ("ctc", "asg"))
-    _one_of("decodertype", flags.decodertype, ("wrd", "tkn"))
-    _one_of("smearing", flags.smearing, ("none", "max", "logadd"))
-    if flags.lm and flags.lmtype != "kenlm":
-        raise FlagError(
-            f"--lmtype={flags.lmtype}: the embedded decoder knows kenlm only; "
-            "give --binary to decode with another LM"
-        )
-    for name in ("beamsize", "beamsizetoken"):
-        if getattr(flags, name) < 1:
-            raise FlagError(f"--{name}={getattr(flags, name)}: must be 1 or more")
-    if not flags.beamthreshold > 0:
-        raise FlagError(f"--beamthreshold={flags.beamthreshold}: must be above 0")
-    for name in ("lmweight", "wordscore", "silscore"):
-        if not math.isfinite(getattr(flags, name)):
-            raise FlagError(f"--{name}={given.get(name)}: must be a finite number")
-    if not flags.tokens:
-        raise UsageError(
-            "no --tokens: give the token list that the acoustic model was trained with"
-        )
-    if flags.uselexicon and not flags.lexicon:
-        raise UsageError("no --lexicon: give one, or --uselexicon=false --decodertype=tkn")
-    if not flags.uselexicon and flags.word_lm:
-        raise UsageError(
-            "--uselexicon=false needs --decodertype=tkn: a word LM cannot score without a lexicon"
-        )
-    if flags.criterion == "asg" and not flags.transitions:
-        raise UsageError(
-            "--criterion=asg needs --transitions=FILE.npy [tokens, tokens] in process; "
-            "else give --binary"
-        )
-
-
-def _one_of(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise FlagError(
-            f"--{name}={value}: the embedded decoder knows {', '.join(known)}"
-            f"{did_you_mean(value, known)}"
-        )
-
-
-def dead_weights(flags: DecoderFlags, token_names: Sequence[str]) -> dict[str, str]:
-    """Return the weights that change nothing with these flags, each with the reason.
-
-    Sweeping one of them is a mistake: it adds a dimension in which nothing happens.
-
-    Args:
-        flags: The decoder's flags; ``lmweight`` and the like are not looked at.
-        token_names: The tokens of the model, without the blank.
-    """
-    dead = {"eosscore": f"--criterion={flags.criterion} has no end-of-sentence score"}
-    if not flags.lm:
-        dead["lmweight"] = "there is no --lm"
-    if not flags.uselexicon:
-        dead["wordscore"] = "a lexicon-free decoder has no word score"
-        dead["unkscore"] = "a lexicon-free decoder has no unknown words"
-    if flags.wordseparator not in token_names:
-        dead["silscore"] = f"the word separator {flags.wordseparator!r} is not a token"
-    return dead
-
-
-def read_tokens(path: Path) -> list[str]:
-    """Return the token names of a token list, one line each (the first name of the line).
-
-    Raises:
-        InputError: Missing, empty, not UTF-8, an empty line or a repeated token.
-    """
-    existing_file(path, "token list (--tokens)")
-    names: dict[str, int] = {}
-    tokens = []
-    for number, line in _lines(path):
-        entries = line.split()
-        if not entries:
-            raise InputError("empty line in a token list; remove it", path=path, line=number)
-        for name in entries:
-            if name in names:
-                raise InputError(
-                    f"token {name!r} stands in line {names[name]} already", path=path, line=number
-                )
-            names[name] = number
-        tokens.append(entries[0])
-    if not tokens:
-        raise InputError("the token list is empty", path=path)
-    return tokens
-
-
-def read_lexicon(path: Path, *, maxword: int = -1) -> Iterator[tuple[int, str, list[str]]]:
-    """Yield (line number, word, spelling in tokens) of a lexicon.
-
-    Args:
-        path: Lines of a word, white space and its tokens; a word may have several lines.
-        maxword: Stop after that many different words; -1 reads all (flag ``--maxword``).
-
-    Raises:
-        InputError: Missing, empty, not UTF-8 or a word without a spelling.
-    """
-    existing_file(path, "lexicon (--lexicon)")
-    words: set[str] = set()
-    for number, line in _lines(path):
-        entries = line.split()
-        if not entries:
-            continue
-        if len(entries) < 2:
-            raise InputError(
-                f"word {entries[0]!r} has no spelling; write the word and its tokens",
-                path=path,
-                line=number,
-            )
-        if entries[0] not in words and len(words) == maxword:
-            break
-        words.add(entries[0])
-        yield number, entries[0], entries[1:]
-    if not words:
-        raise InputError("the lexicon is empty", path=path)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            yield from enumerate(file, 1)
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"not UTF-8 text ({error.reason} at byte {error.start})", path=path
-        ) from None
 
 
 class Decoder:
@@ -314,8 +80,8 @@ class Decoder:
             return self._index(self.flags.wordseparator)
         if self._blank < 0:
             raise InputError(
-                f"the word separator {self.flags.wordseparator!r} is not in the token list, and ASG "
-                "cannot do without; set --wordseparator",
+                f"the word separator {self.flags.wordseparator!r} is not in the token list, and "
+                "ASG cannot do without; set --wordseparator",
                 path=self.flags.tokens_path,
             )
         return self._blank
@@ -513,31 +279,6 @@ def _guard(emission: npt.NDArray[np.float32], token_count: int) -> None:
         raise ValueError(
             f"an emission must be C-contiguous float32 [frames, {token_count}], "
             f"not {emission.dtype} {emission.shape}"
-        )
-
-
-def check_lm_head(path: Path) -> None:
-    """Refuse at once what cannot be an n-gram LM, before KenLM reads gigabytes of it.
-
-    Raises:
-        InputError: Empty, or neither ARPA nor KenLM binary, or an ARPA file cut before its end.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(64)
-        file.seek(max(0, size - 64))
-        tail = file.read()
-    if not head:
-        raise InputError("the language model is empty", path=path)
-    if head.startswith(b"mmap lm http://kheafield.com/code"):
-        return
-    if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
-        raise InputError("the language model is compressed; unpack it first", path=path)
-    if b"\\data\\" not in head:
-        raise InputError("neither an ARPA file nor a KenLM binary", path=path)
-    if b"\\end\\" not in tail:
-        raise InputError(
-            "the ARPA file has no \\end\\ line; it is cut short: copy it anew", path=path
         )
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from w2ltune.embedded.acoustic import Architecture, emission_frames
-from w2ltune.embedded.beamsearch import read_lexicon
 from w2ltune.embedded.ctc import frames_needed
+from w2ltune.embedded.decoderfiles import read_lexicon
 from w2ltune.embedded.modelfile import read_npz
 from w2ltune.errors import InputError, existing_file
 from w2ltune.formats.listfile import read_list

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from w2ltune import files
+from w2ltune.formats.flagsfile import effective, format_flagsfile, parse_flagsfile
+from w2ltune.formats.known_flags import is_boolean
 
 FORMAT = 1
 
@@ -78,6 +80,16 @@ class TrialDirectory:
     def was_asked(self) -> bool:
         """Whether the trial's flags were decided and written; else it was cut short in asking."""
         return self.flags.exists()
+
+    def write_flags(self, flags: Mapping[str, str]) -> None:
+        """Write the trial's flags as a flagsfile; from here on the trial was asked."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        files.write_text(self.flags, format_flagsfile(flags))
+
+    def read_flags(self) -> dict[str, str]:
+        """Return the flags that `write_flags` wrote."""
+        flags = effective(parse_flagsfile(self.flags, boolean=is_boolean))
+        return {name: flag.value for name, flag in flags.items()}
 
     def attempt(self) -> int:
         """Return the number of the newest launch; 0 before the first."""

@@ -23,7 +23,8 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from w2ltune.embedded.beamsearch import Decoder, decoder_flags
+from w2ltune.embedded.beamsearch import Decoder
+from w2ltune.embedded.decoderflags import decoder_flags
 from w2ltune.errors import W2LTuneError
 from w2ltune.trials.dataset import Dataset, DecodeTask
 

@@ -1,0 +1,106 @@
+"""The search space of a decode sweep: from flags, checked against what the decoder looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+
+from w2ltune.embedded.decoderflags import DECODER_FLAGS, OUR_FLAGS, DecoderFlags, dead_weights
+from w2ltune.errors import UsageError
+from w2ltune.formats.distributions import Choice, Distribution, format_value, parse_value
+from w2ltune.formats.flagsfile import Flag
+from w2ltune.formats.known_flags import check_flag
+from w2ltune.search.space import ANCESTOR_RANGES, SearchSpace, call_space, load_space
+from w2ltune.trials.dataset import DecodeTask
+
+
+def build_space(
+    given: Mapping[str, Flag], *, script: Path | None, options: Collection[str], any_flag: bool
+) -> SearchSpace:
+    """Return the search space that the flags describe.
+
+    Args:
+        given: The flags in effect.
+        script: The ``--space`` file, if any.
+        options: Names of the command's own options, for did-you-mean.
+        any_flag: Let unknown flags through.
+
+    Raises:
+        FlagError: A flag is unknown, its value does not fit, or its distribution is wrong.
+        UsageError: A searched flag does nothing with the other flags.
+    """
+    if "binary" in given:
+        raise UsageError(
+            "--binary: this version decodes with the embedded decoder only; leave the flag out"
+        )
+    fixed: dict[str, str] = {}
+    distributions: dict[str, Distribution] = {}
+    for flag in given.values():
+        if not any_flag:
+            check_flag(flag, extra_known={*OUR_FLAGS, *options})
+        value = parse_value(flag.value, flag=flag.name, path=flag.path, line=flag.line)
+        if isinstance(value, str):
+            fixed[flag.name] = value
+        else:
+            distributions[flag.name] = value
+    return SearchSpace(fixed=fixed, distributions=distributions, script=script)
+
+
+def complete_space(space: SearchSpace, flags: DecoderFlags, tokens: Sequence[str]) -> SearchSpace:
+    """Add the default ranges where nothing is searched, and refuse searching what does nothing.
+
+    Raises:
+        UsageError: A searched flag is dead, unknown to the decoder, or there is none.
+    """
+    dead = dead_weights(flags, tokens)
+    # A weight may be dead for one value of a searched flag only; then it is left to the user.
+    deciding = {"criterion", "lm", "uselexicon", "decodertype", "wordseparator", "tokens"}
+    if not deciding & space.distributions.keys():
+        for name in space.distributions:
+            if name in dead:
+                raise UsageError(f"--{name} is searched but changes nothing: {dead[name]}")
+    for name in space.distributions:
+        if name not in DECODER_FLAGS and name not in dead:
+            raise UsageError(f"--{name} is searched but the decoder does not look at it")
+    if space.distributions or space.script:
+        return space
+    ranges = {
+        name: value
+        for name, value in ANCESTOR_RANGES.items()
+        if name not in space.fixed and name not in dead
+    }
+    if not ranges:
+        raise UsageError(
+            "nothing to search: give a flag a distribution, as in --lmweight='uniform(0, 5)'"
+        )
+    return replace(space, distributions=ranges)
+
+
+def example_flags(space: SearchSpace) -> dict[str, str]:
+    """Return one setting of all flags, for checks before the first trial."""
+    flags = dict(space.fixed)
+    for name, value in space.distributions.items():
+        flags[name] = value.choices[0] if isinstance(value, Choice) else format_value(value.low)
+    if space.script is not None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        trial = optuna.create_study().ask()
+        values = call_space(load_space(space.script), trial, space.script)
+        flags |= {name: format_value(value) for name, value in values.items()}
+        for name, text in flags.items():
+            check_flag(Flag(name=name, value=text, path=str(space.script)))
+    return flags
+
+
+def input_paths(space: SearchSpace, task: DecodeTask) -> list[Path]:
+    """Return the files and folders that decide the results."""
+    paths: list[Path] = [*task.lists, *task.emissions]
+    for name in ("lexicon", "lm", "transitions", "tokens"):
+        searched = space.distributions.get(name)
+        values: Iterable[str] = searched.choices if isinstance(searched, Choice) else ()
+        folder = space.fixed.get("tokensdir", "") if name == "tokens" else ""
+        paths += [Path(folder, text) for text in (space.fixed.get(name, ""), *values) if text]
+    paths += [path for path in (task.normalize, space.script) if path is not None]
+    return paths

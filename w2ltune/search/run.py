@@ -1,0 +1,215 @@
+"""One run of a study: what lives, what is finished, when to stop; the only place that tells."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+from optuna.trial import FrozenTrial
+
+from w2ltune.errors import TrialFailedError
+from w2ltune.runs.trialdir import State, TrialDirectory, TrialResult
+from w2ltune.search.pruning import PairedPruner
+from w2ltune.search.space import SearchSpace
+from w2ltune.search.study import Settled, tell
+
+SAME_FAILURES = 3
+"""So many failures from the first trial on, with one and the same reason, end the sweep."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run of a study needs to know.
+
+    Attributes:
+        study: The open study; this process is its one writer.
+        trials: The folder of the trials.
+        space: What is searched.
+        sampler: Returns the sampler for the trial of a number.
+        trial_count: The budget: trials that count, finished before or now.
+        live_trials: How many run at a time.
+        settled: What earlier runs left.
+        pruner: Stops hopeless trials; None lets all run to their end.
+        interval: Returns lower end, upper end and unit for a complete trial's utterance errors.
+        on_result: Called with each finished trial's result.
+    """
+
+    study: optuna.Study
+    trials: Path
+    space: SearchSpace
+    sampler: Callable[[int], optuna.samplers.BaseSampler]
+    trial_count: int
+    live_trials: int
+    settled: Settled
+    pruner: PairedPruner | None
+    interval: Callable[[npt.NDArray[Any], npt.NDArray[Any]], tuple[float, float, str]]
+    on_result: Callable[[TrialResult], None]
+
+
+@dataclass(kw_only=True)
+class LiveTrial:
+    """A trial that is running."""
+
+    trial: optuna.Trial
+    directory: TrialDirectory
+    flags: Mapping[str, str]
+    value: float | None = None
+    fraction: float = 0.0
+    reported: int = -1
+    pruned: bool = False
+
+
+class StudyRun:
+    """The run's state, shared by searcher, scheduler and display; guarded by one lock.
+
+    Args:
+        plan: What to run.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.lock = threading.RLock()
+        self.live: dict[str, LiveTrial] = {}
+        self.results: list[TrialResult] = []
+        self.finished = plan.settled.finished
+        self.waiting: list[FrozenTrial] = list(plan.settled.interrupted)
+        self.stop_reason = ""
+        self.error: BaseException | None = None
+
+    def __reduce__(self) -> tuple[type[object], tuple[()]]:
+        """Leave nothing in Tune's own state files, which nobody reads."""
+        return object, ()
+
+    def stop(self, reason: str) -> None:
+        """End the run soon; the same command continues. The first reason stands."""
+        self.stop_reason = self.stop_reason or reason
+
+    def fail(self, error: BaseException) -> None:
+        """End the run with an error; the first one stands."""
+        with self.lock:
+            self.error = self.error or error
+            self.stop("error")
+
+    @property
+    def over(self) -> bool:
+        """Whether all is done: nothing waits, nothing lives, and the budget is spent."""
+        return not self.waiting and not self.live and self.finished >= self.plan.trial_count
+
+    def next(self, trial_id: str) -> dict[str, Any] | None:
+        """Return the configuration of the next trial, or None when there is none now."""
+        if self.stop_reason:
+            return None
+        if self.waiting:
+            frozen = self.waiting.pop(0)
+            trial = optuna.Trial(self.plan.study, frozen._trial_id)
+            directory = TrialDirectory(self.plan.trials, frozen.number)
+            flags = directory.read_flags()
+        elif self.finished + len(self.live) < self.plan.trial_count:
+            number = len(self.plan.study.get_trials(deepcopy=False))
+            self.plan.study.sampler = self.plan.sampler(number)
+            trial, flags = self.plan.space.ask(self.plan.study)
+            directory = TrialDirectory(self.plan.trials, trial.number)
+            directory.write_flags(flags)
+        else:
+            return None
+        self.live[trial_id] = LiveTrial(trial=trial, directory=directory, flags=flags)
+        return {
+            "number": trial.number,
+            "launched": directory.attempt(),
+            "trials": str(self.plan.trials),
+            "flags": dict(flags),
+        }
+
+    def progress(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """Take a live trial's report; return whether it should be stopped."""
+        live = self.live.get(trial_id)
+        if live is None or result.get("failure") or self.stop_reason:
+            return False
+        live.fraction = float(result["fraction"])
+        step = int(result["step"])
+        if step <= live.reported or not step:
+            return False  # a restarted trial goes through the same steps again
+        live.value, live.reported = float(result["value"]), step
+        if self.plan.pruner is None or result["done"]:
+            return False
+        live.trial.report(live.value, step)
+        self.plan.pruner.observe(live.trial.number, result["utterance_errors"])
+        frozen = self.plan.study.get_trials(deepcopy=False)[live.trial.number]
+        live.pruned = self.plan.pruner.prune(self.plan.study, frozen)
+        return live.pruned
+
+    def complete(self, trial_id: str, result: Mapping[str, Any] | None, *, error: bool) -> None:
+        """Write a trial's result and tell the study; result.json first, always."""
+        live = self.live.pop(trial_id, None)
+        if live is None or (self.stop_reason and not (result or {}).get("done")):
+            return  # it goes on when the same command is given again
+        if result is None or error:
+            outcome = self._outcome(live, {}, state="FAIL", reason="Ray lost the trial")
+        elif result.get("failure"):
+            outcome = self._outcome(live, result, state="FAIL", reason=str(result["failure"]))
+        elif live.pruned:
+            outcome = self._outcome(
+                live, result, state="PRUNED", reason="worse than the best trial"
+            )
+        elif result.get("done"):
+            outcome = self._outcome(live, result, state="COMPLETE")
+        else:
+            return
+        live.directory.write_result(outcome)
+        tell(self.plan.study, outcome.number, outcome)
+        self.finished += 1
+        self.results.append(outcome)
+        if self.plan.pruner is not None:
+            errors = (result or {}).get("utterance_errors")
+            complete = outcome.state == "COMPLETE"
+            self.plan.pruner.finish(outcome.number, outcome.value, errors if complete else None)
+        self.plan.on_result(outcome)
+        self._stop_if_hopeless()
+
+    def _outcome(
+        self, live: LiveTrial, result: Mapping[str, Any], *, state: State, reason: str = ""
+    ) -> TrialResult:
+        interval, unit = None, ""
+        if state == "COMPLETE":
+            low, high, unit = self.plan.interval(
+                result["utterance_errors"], result["reference_words"]
+            )
+            interval = (low, high)
+        searched = live.trial.params or {
+            name: live.flags[name] for name in live.flags.keys() - self.plan.space.fixed.keys()
+        }
+        counts = result.get("counts")
+        value = result.get("value")
+        return TrialResult(
+            number=live.trial.number,
+            attempt=int(result.get("attempt", 0)),
+            state=state,
+            value=None if state == "FAIL" or value is None or np.isnan(value) else float(value),
+            counts=None if state == "FAIL" or counts is None else tuple(counts),
+            interval=interval,
+            interval_unit=unit,
+            params=searched,
+            flags=live.flags,
+            seconds=round(float(result.get("seconds", 0.0)), 3),
+            work_seconds=round(float(result.get("work_seconds", 0.0)), 3),
+            missing=int(result.get("missing", 0)),
+            reason=reason,
+        )
+
+    def _stop_if_hopeless(self) -> None:
+        first = self.results[:SAME_FAILURES]
+        if (
+            self.plan.settled.finished == 0
+            and len(first) == SAME_FAILURES == self.finished
+            and all(result.state == "FAIL" for result in first)
+            and len({result.reason for result in first}) == 1
+        ):
+            self.fail(
+                TrialFailedError(f"the first {SAME_FAILURES} trials failed: {first[0].reason}")
+            )
