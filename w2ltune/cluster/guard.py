@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MARK = "W2LTUNE_SESSION"
-ROUNDS = 20
+QUIET_ROUNDS = 5
+"""A process that is just being started shows no environment: one look is not enough."""
 
 
 @contextlib.contextmanager
@@ -63,10 +64,10 @@ def marked(mark: str) -> list[int]:
 def _watch(read_end: int, mark: str, folder: Path) -> None:
     while os.read(read_end, 1):
         pass
-    for _ in range(ROUNDS):  # again, for what was just being started
+    quiet = 0
+    while quiet < QUIET_ROUNDS:
         processes = marked(mark)
-        if not processes:
-            break
+        quiet = 0 if processes else quiet + 1
         for pid in processes:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -187,7 +187,8 @@ class StudyLock:
 
     def is_ours(self) -> bool:
         """Return whether nobody took the study over; one look at the folder, cheap."""
-        return _owners(self._folder)[:1] == [_path(self._folder, self.generation)]
+        own = _path(self._folder, self.generation)
+        return own.exists() and not any(path.name > own.name for path in _owners(self._folder))
 
     def release(self) -> None:
         """Give the study free. Its number stays, so that numbers only grow."""

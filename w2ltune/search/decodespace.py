@@ -9,12 +9,19 @@ from pathlib import Path
 import optuna
 
 from w2ltune.embedded.decoderflags import DECODER_FLAGS, OUR_FLAGS, DecoderFlags, dead_weights
-from w2ltune.errors import UsageError
+from w2ltune.errors import UsageError, existing_file
 from w2ltune.formats.distributions import Choice, Distribution, format_value, parse_value
 from w2ltune.formats.flagsfile import Flag
 from w2ltune.formats.known_flags import check_flag
 from w2ltune.search.space import ANCESTOR_RANGES, SearchSpace, call_space, load_space
 from w2ltune.trials.dataset import DecodeTask
+
+_FILES = {
+    "tokens": "token list",
+    "lexicon": "lexicon",
+    "lm": "language model",
+    "transitions": "transitions",
+}
 
 
 def build_space(
@@ -97,10 +104,14 @@ def example_flags(space: SearchSpace) -> dict[str, str]:
 def input_paths(space: SearchSpace, task: DecodeTask) -> list[Path]:
     """Return the files and folders that decide the results."""
     paths: list[Path] = [*task.lists, *task.emissions]
-    for name in ("lexicon", "lm", "transitions", "tokens"):
+    for name, what in _FILES.items():
         searched = space.distributions.get(name)
         values: Iterable[str] = searched.choices if isinstance(searched, Choice) else ()
         folder = space.fixed.get("tokensdir", "") if name == "tokens" else ""
-        paths += [Path(folder, text) for text in (space.fixed.get(name, ""), *values) if text]
+        paths += [
+            existing_file(Path(folder, text), f"{what} (--{name})")
+            for text in (space.fixed.get(name, ""), *values)
+            if text
+        ]
     paths += [path for path in (task.normalize, space.script) if path is not None]
     return paths

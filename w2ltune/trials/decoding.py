@@ -70,7 +70,9 @@ class DecodeTrial(tune.Trainable):
 
     def _start(self, config: dict[str, Any]) -> None:
         self._directory = TrialDirectory(Path(config["trials"]), config["number"])
-        self._attempt = self._directory.begin_attempt()
+        # Tune may start a trial again that was stopped or done when its process died.
+        self._finished = self._directory.result.exists()
+        self._attempt = 0 if self._finished else self._directory.begin_attempt()
         self._started = time.monotonic()
         self._launches = self._attempt - config["launched"]
         self._flags: dict[str, str] = config["flags"]
@@ -99,6 +101,8 @@ class DecodeTrial(tune.Trainable):
         """Take what the pool has for us; return why the trial fails, or ""."""
         if self._launches > MOST_LAUNCHES:
             return f"the trial's own process died {MOST_LAUNCHES} times"
+        if self._finished:
+            return "the trial has a result already"
         pool: Any = ray.get_actor(POOL_NAME)
         self._ids = self._ids or ray.get(pool.ids.remote())
         self._blocks = self._blocks or dict(enumerate(blocks(len(self._ids))))
@@ -169,7 +173,7 @@ class DecodeTrial(tune.Trainable):
 
     def cleanup(self) -> None:
         """Tell the pool to forget the trial if it is not over."""
-        if not self._over:
+        if not self._over and not self._finished:
             try:
                 pool: Any = ray.get_actor(POOL_NAME)
                 ray.get(pool.cancel.remote(self._directory.number, self._attempt), timeout=5)

@@ -15,7 +15,7 @@ from w2ltune.scoring.wer import count_matrix, total
 from w2ltune.trials.dataset import Dataset, shuffled_order
 
 MOST_GREEDY_UTTERANCES = 1000
-ABSURD_CER = 0.9
+ABSURD_CER = 0.8
 ABSURD_UNKNOWN = 0.5
 ABSURD_SHORT = 0.2
 

@@ -1,0 +1,117 @@
+import numpy as np
+import optuna
+import pytest
+
+from w2ltune.search.pruning import PairedPruner
+
+UTTERANCES = 200
+
+
+@pytest.fixture
+def study():
+    return optuna.create_study()
+
+
+@pytest.fixture
+def random():
+    return np.random.default_rng(5)
+
+
+@pytest.fixture
+def incumbent(random):
+    """Errors of each utterance under the best weights so far."""
+    return random.poisson(1.0, UTTERANCES)
+
+
+@pytest.fixture
+def pruner(incumbent):
+    pruner = PairedPruner()
+    pruner.finish(0, incumbent.sum() / 1000, incumbent)
+    return pruner
+
+
+@pytest.fixture
+def verdicts(study):
+    """What a pruner says at each prefix of a trial, given its errors."""
+
+    def verdicts(pruner, errors, prefixes=range(10, UTTERANCES + 1, 10)):
+        study.ask()
+        trial = study.get_trials()[-1]
+        found = {}
+        for prefix in prefixes:
+            pruner.observe(trial.number, errors[:prefix])
+            found[prefix] = pruner.prune(study, trial)
+        return found
+
+    return verdicts
+
+
+def test_a_clearly_worse_trial_stops_early_but_not_before_the_least_share(
+    pruner, incumbent, verdicts
+):
+    found = verdicts(pruner, incumbent + 3)
+    assert not any(found[prefix] for prefix in (10, 20))
+    assert found[30]
+    assert not found[UTTERANCES]  # nothing is saved at the end
+
+
+def test_a_somewhat_worse_trial_stops_later(pruner, incumbent, random, verdicts):
+    found = verdicts(pruner, incumbent + random.poisson(0.1, UTTERANCES))
+    assert not found[30]
+    assert any(found.values())
+
+
+def test_an_equal_trial_is_never_stopped(pruner, incumbent, verdicts):
+    assert not any(verdicts(pruner, incumbent).values())
+
+
+def test_a_better_trial_is_never_stopped(pruner, incumbent, verdicts):
+    assert not any(verdicts(pruner, np.maximum(incumbent - 1, 0)).values())
+
+
+def test_one_error_more_is_no_reason(pruner, incumbent, verdicts):
+    worse = incumbent.copy()
+    worse[:2] += 1
+    assert not any(verdicts(pruner, worse).values())
+
+
+def test_trials_as_good_as_the_incumbent_are_seldom_stopped(random, verdicts):
+    # Errors at other places, as often: at each of the looks the level is 1 %.
+    stopped = 0
+    for _ in range(50):
+        pruner = PairedPruner()
+        best, other = random.poisson(0.5, (2, UTTERANCES))
+        pruner.finish(0, 0.1, best)
+        stopped += any(verdicts(pruner, other).values())
+    assert stopped < 10
+
+
+def test_without_an_incumbent_nothing_is_stopped(verdicts):
+    pruner = PairedPruner()
+    bad = np.full(UTTERANCES, 9)
+    assert not any(verdicts(pruner, bad).values())
+    pruner.finish(0, None, None)  # failed
+    pruner.finish(1, 0.9, None)  # pruned: its errors are those of a part
+    assert not any(verdicts(pruner, bad).values())
+
+
+def test_the_best_complete_trial_is_the_incumbent(pruner, incumbent, verdicts):
+    better = np.zeros(UTTERANCES, int)
+    assert not any(verdicts(pruner, incumbent).values())
+    pruner.finish(1, 0.0, better)
+    pruner.finish(2, 0.9, incumbent + 5)
+    assert any(verdicts(pruner, incumbent).values())
+
+
+def test_a_trial_that_did_not_report_is_not_stopped(pruner, study):
+    study.ask()
+    assert not pruner.prune(study, study.get_trials()[-1])
+
+
+def test_limits(incumbent, verdicts):
+    worse = incumbent + (np.arange(UTTERANCES) % 5 == 0)
+    strict, patient = PairedPruner(limit=1.0, least=0.05), PairedPruner(limit=50.0)
+    for pruner in (strict, patient):
+        pruner.finish(0, 0.1, incumbent)
+    assert verdicts(strict, worse)[20]
+    assert not any(verdicts(patient, worse).values())

@@ -1,0 +1,115 @@
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from w2ltune.errors import InputError
+from w2ltune.formats.distributions import Choice, FloatRange, IntegerRange
+from w2ltune.search.space import SearchSpace, call_space, load_space, to_optuna
+
+
+@pytest.fixture
+def study():
+    return optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        path = tmp_path / "my space.py"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("ours", "optunas"),
+    [
+        (FloatRange(0.0, 5.0), FloatDistribution(0.0, 5.0)),
+        (FloatRange(1e-4, 1.0, log=True), FloatDistribution(1e-4, 1.0, log=True)),
+        (FloatRange(0.0, 1.0, step=0.25), FloatDistribution(0.0, 1.0, step=0.25)),
+        (IntegerRange(10, 500), IntDistribution(10, 500)),
+        (IntegerRange(1, 64, log=True), IntDistribution(1, 64, log=True)),
+        (IntegerRange(0, 100, step=20), IntDistribution(0, 100, step=20)),
+        (Choice(("none", "max")), CategoricalDistribution(("none", "max"))),
+    ],
+)
+def test_distributions(ours, optunas):
+    assert to_optuna(ours) == optunas
+
+
+def test_a_trial_gets_fixed_and_searched_flags(study):
+    space = SearchSpace(
+        fixed={"lm": "lm.arpa"},
+        distributions={"lmweight": FloatRange(0.0, 5.0), "smearing": Choice(("none", "max"))},
+    )
+    trial, flags = space.ask(study)
+    assert trial.number == 0
+    assert flags["lm"] == "lm.arpa"
+    assert float(flags["lmweight"]) == trial.params["lmweight"]  # to the last digit
+    assert flags["smearing"] == trial.params["smearing"]
+    assert len(flags) == 3
+
+
+def test_a_script_makes_a_conditional_space(study, write):
+    path = write(
+        "def space(trial):\n"
+        "    flags = {'uselexicon': trial.suggest_categorical('uselexicon', [True, False])}\n"
+        "    if flags['uselexicon']:\n"
+        "        flags['wordscore'] = trial.suggest_float('wordscore', -1, 1)\n"
+        "    return flags\n"
+    )
+    space = SearchSpace(fixed={"beamsize": "50"}, script=path)
+    asked = [space.ask(study) for _ in range(10)]
+    assert {flags["uselexicon"] for _, flags in asked} == {"true", "false"}
+    for trial, flags in asked:
+        assert ("wordscore" in flags) == (flags["uselexicon"] == "true")
+        assert trial.params.keys() == flags.keys() - {"beamsize"}
+
+
+def test_numbers_of_numpy_are_plain_numbers(study, write):
+    path = write(
+        "import numpy as np\n"
+        "def space(trial):\n"
+        "    x = trial.suggest_float('x', 1, 2)\n"
+        "    return {'lmweight': np.log(x), 'beamsize': np.int64(50), 'logadd': np.bool_(True)}\n"
+    )
+    trial, flags = SearchSpace(fixed={}, script=path).ask(study)
+    assert 0 <= float(flags["lmweight"]) <= 0.7
+    assert (flags["beamsize"], flags["logadd"]) == ("50", "true")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def space(trial:", r"my space\.py: the search space fails: SyntaxError"),
+        ("import no_such_module", r"fails: ModuleNotFoundError: No module named 'no_such_module'"),
+        ("def spaces(trial): return {}", r"my space\.py: the search space has no function space"),
+        ("space = {}", "has no function space"),
+    ],
+)
+def test_files_that_are_no_space(write, text, message):
+    with pytest.raises(InputError, match=message):
+        load_space(write(text))
+
+
+def test_a_file_that_is_missing(tmp_path):
+    with pytest.raises(InputError, match=r"search space \(--space\): no such file '.*none\.py'"):
+        load_space(tmp_path / "none.py")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("trial.suggest_float('x', 2, 1)", r"my space\.py: space\(trial\) fails: ValueError"),
+        ("1 / 0", "fails: ZeroDivisionError"),
+        ("None", "must return a dict of flag to value, not None"),
+        ("{3: 4}", "must return a dict of flag to value"),
+        ("{'lmweight': None}", "gives --lmweight the value None: must be a number or a text"),
+        ("{'lmweight': [1, 2]}", r"gives --lmweight the value \[1, 2\]"),
+    ],
+)
+def test_spaces_that_give_no_flags(study, write, body, message):
+    path = write(f"def space(trial):\n    return {body}\n")
+    with pytest.raises(InputError, match=message):
+        call_space(load_space(path), study.ask(), path)

@@ -1,0 +1,186 @@
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from w2ltune import errors
+from w2ltune.errors import (
+    FlagError,
+    InputError,
+    StoppedError,
+    StudyMismatchError,
+    StudyOwnedError,
+    TrialFailedError,
+    UsageError,
+    W2LTuneError,
+    did_you_mean,
+    existing_file,
+    run_command,
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (W2LTuneError("a"), 1),
+        (UsageError("a"), 2),
+        (InputError("a"), 2),
+        (FlagError("a"), 2),
+        (StudyOwnedError("a"), 2),
+        (StudyMismatchError("a"), 2),
+        (TrialFailedError("a"), 1),
+        (StoppedError("a"), 75),
+        (StoppedError("a", interrupted=True), 130),
+        (KeyboardInterrupt(), 130),
+        (OSError(errno.ENOSPC, "No space left on device", "a/b.json"), 1),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), 1),
+        (PermissionError(errno.EACCES, "Permission denied", "a/b.json"), 1),
+    ],
+)
+def test_errors_become_one_line_and_an_exit_code(error, code, capsys):
+    def main(arguments):
+        raise error
+
+    assert run_command(main, []) == code
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("w2ltune: ")
+    assert output.err.count("\n") == 1
+
+
+def test_the_tree_drawn_in_the_docstring_is_the_tree():
+    drawn = [line.split()[-3:] for line in errors.__doc__.splitlines() if "Error  " in line]
+    names = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, W2LTuneError)
+    }
+    lines = [line for line in errors.__doc__.splitlines() if "Error  " in line]
+    assert len(drawn) == len(names)
+    for line in lines:
+        name, code = line.replace("│", " ").replace("├──", " ").replace("└──", " ").split()[:2]
+        assert getattr(errors, name)("").exit_code == int(code)
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ({}, "bad"),
+        ({"path": "a b.cfg"}, "a b.cfg: bad"),
+        ({"path": Path("a.cfg"), "line": 3}, "a.cfg:3: bad"),
+    ],
+)
+def test_where(where, message):
+    assert str(InputError("bad", **where)) == message
+
+
+def test_full_disk(capsys):
+    def main(arguments):
+        raise OSError(errno.ENOSPC, "No space left on device", "a/b.json")
+
+    run_command(main, [])
+    message = capsys.readouterr().err
+    assert "disk full while writing a/b.json (No space left on device)" in message
+    assert "the same command again" in message
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path, capsys):
+    (tmp_path / "file").touch()
+
+    def main(arguments):
+        (tmp_path / "file" / "sweeps").mkdir()
+
+    assert run_command(main, []) == 1
+    assert capsys.readouterr().err == (
+        f"w2ltune: error: {tmp_path / 'file' / 'sweeps'}: Not a directory\n"
+    )
+
+
+@pytest.mark.parametrize("error", [UsageError("a"), OSError(errno.ENOSPC, "full")])
+def test_debug_shows_the_traceback(error):
+    given = []
+
+    def main(arguments):
+        given.extend(arguments)
+        raise error
+
+    with pytest.raises(type(error)):
+        run_command(main, ["--n=3", "--debug"])
+    assert given == ["--n=3"]
+
+
+def test_a_bug_is_not_hidden():
+    def main(arguments):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_command(main, [])
+
+
+@pytest.mark.parametrize("ending", ["return 0", "sys.exit(0)"])
+def test_a_reader_that_went_away_is_no_failure(ending):
+    # As in `w2ltune collect | head -1`: the reader is gone before anything was printed.
+    code = f"""
+import sys
+from w2ltune.errors import run_command
+
+def main(arguments):
+    sys.stdin.readline()
+    print("a leaderboard")
+    {ending}
+
+sys.exit(run_command(main, []))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    process.stdout.close()
+    process.stdin.write("go\n")
+    process.stdin.close()
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=30) == 0
+    process.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("lmwieght", "; did you mean 'lmweight'?"), ("zzz", ""), ("", "")],
+)
+def test_did_you_mean(name, hint):
+    assert did_you_mean(name, ["wordscore", "lmweight"]) == hint
+
+
+def test_existing_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("lm.arpa").write_text("x")
+    assert existing_file("lm.arpa", "language model (--lm)") == Path("lm.arpa")
+    with pytest.raises(InputError) as caught:
+        existing_file("none.arpa", "language model (--lm)")
+    assert str(caught.value) == (
+        f"language model (--lm): no such file 'none.arpa' (looked in {tmp_path})"
+    )
+    with pytest.raises(InputError, match=r"no such file '/none/lm\.arpa'$"):
+        existing_file("/none/lm.arpa", "lm")
+    with pytest.raises(InputError, match="'.' is not a file"):
+        existing_file(".", "lm")
+    with pytest.raises(InputError, match="File name too long"):
+        existing_file("x" * 5000, "lm")
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read(tmp_path):
+    path = tmp_path / "closed" / "lm.arpa"
+    path.parent.mkdir()
+    path.touch(mode=0)
+    with pytest.raises(InputError, match="may not be read by this user"):
+        existing_file(path, "lm")
+    path.parent.chmod(0)
+    try:
+        with pytest.raises(InputError, match="Permission denied"):
+            existing_file(path, "lm")
+    finally:
+        path.parent.chmod(0o700)

@@ -1,0 +1,213 @@
+"""Bad input gives one clear line, exit code 2, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+
+from w2ltune import sweep
+from w2ltune.errors import run_command
+from w2ltune.formats.emissions import open_emissions, write_emissions
+
+Task = Callable[..., list[str]]
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a sweep that must be refused and return its one line."""
+    folder = Path(next(a for a in arguments if a.startswith("--logdir=")).partition("=")[2])
+    before = sorted(folder.rglob("*"))
+    code = run_command(sweep.main, arguments)
+    output = capsys.readouterr()
+    assert code == 2, output
+    assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
+    assert sorted(folder.rglob("*")) == before
+    line = output.err.strip()
+    assert "\n" not in line
+    assert line.startswith("w2ltune: error: ")
+    return line
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"test": None}, "no --test"),
+        ({"test": "nothing.lst"}, "nothing.lst"),
+        ({"emission_dir": None}, "no --emission_dir"),
+        ({"emission_dir": "/nowhere"}, "/nowhere"),
+        ({"lm": "/nowhere/lm.bin"}, "language model (--lm): no such file '/nowhere/lm.bin'"),
+        ({"tokens": "/nowhere"}, "token list (--tokens): no such file"),
+        ({"lexicon": "/nowhere"}, "lexicon (--lexicon): no such file"),
+        ({"lmwieght": 2}, "unknown flag --lmwieght; did you mean 'lmweight'?"),
+        ({"samplr": "tpe"}, "unknown flag --samplr; did you mean 'sampler'?"),
+        ({"sampler": "tpee"}, "did you mean 'tpe'"),
+        ({"lmweight": "unifrom(0, 5)"}, "did you mean 'uniform'"),
+        ({"lmweight": "uniform(5, 0)"}, "lmweight"),
+        ({"lmweight": "uniform(0)"}, "lmweight"),
+        ({"lmweight": "loguniform(0, 5)"}, "lmweight"),
+        ({"lmweight": "much"}, "--lmweight='much': not a number"),
+        ({"beamsize": "uniform(1, 5)"}, "write randint"),
+        ({"eosscore": "uniform(-8, -2)"}, "--eosscore is searched but changes nothing"),
+        ({"lm": None}, "--lmweight is searched but changes nothing: there is no --lm"),
+        (
+            {"uselexicon": "false", "decodertype": "tkn", "lm": None, "lmweight": None},
+            "--wordscore is searched but changes nothing: a lexicon-free decoder",
+        ),
+        ({"wordseparator": "_", "silscore": "uniform(-1, 1)"}, "'_' is not a token"),
+        ({"lr": "loguniform(1e-4, 1)"}, "--lr is searched but the decoder does not look at it"),
+        ({"lmweight": 1, "wordscore": 0}, "nothing to search"),
+        ({"n": 0}, "--n=0: must be 1 or more"),
+        ({"n": "many"}, "--n='many': must be a whole number"),
+        ({"prefix": "a/b"}, "must be a plain folder name"),
+        ({"sampler": "gp"}, "pip install 'w2ltune[gp]'"),
+        ({"sampler": "cmaes", "smearing": "choice(none, max)"}, "CMA-ES knows numbers only"),
+        ({"criterion": "seq2seq"}, "knows ctc, asg"),
+        ({"binary": "/bin/true"}, "--binary"),
+        ({"normalize": "/nowhere.py"}, "--normalize"),
+        ({"space": "/nowhere.py"}, "--space"),
+        ({"cluster": "("}, "--cluster"),
+    ],
+)
+def test_one_line(
+    task: Task, capsys: pytest.CaptureFixture[str], changes: dict[str, object], message: str
+) -> None:
+    assert message in refused(task(**changes), capsys)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("dev.lst", b"", "dev.lst"),
+        ("dev.lst", b"dev-0001 x.wav\n", "dev.lst:1: "),
+        ("dev.lst", b"a x.wav 10 go\na x.wav 10 go\n", "dev.lst:2: "),
+        ("dev.lst", b"nobody x.wav 10 go home\n", "no emission: nobody"),
+        ("dev.lst", b"dev-0001 x.wav 10 \xff\n", "UTF-8"),
+        ("tokens.txt", b"", "the token list is empty"),
+        ("tokens.txt", b"|\na\nb\n", "is not in"),
+        ("lexicon.txt", b"yes y e 5 |\n", "lexicon.txt:1: token '5'"),
+        ("lexicon.txt", b"", "the lexicon is empty"),
+        ("lm.arpa", b"", "the language model is empty"),
+        ("lm.arpa", b"\\data\\\nngram 1=9\n", "cut short"),
+        ("dev.npz", b"", "dev.npz"),
+        ("dev.npz", b"PK\x03\x04 nonsense", "dev.npz"),
+    ],
+)
+def test_damaged_files(
+    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    file: str, content: bytes, message: str,
+) -> None:  # fmt: skip
+    (tmp_path / "data" / file).write_bytes(content)
+    assert message in refused(task(), capsys)
+
+
+def test_truncated_language_model(
+    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "data" / "lm.arpa"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert "cut short" in refused(task(), capsys)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda e: np.where(np.arange(e.size).reshape(e.shape) == 5, np.nan, e), "NaN"),
+        (lambda e: e[:, :-1], "token"),
+        (lambda e: e[:, ::-1], "do not spell the references"),
+    ],
+    ids=["NaN", "one token less", "tokens in another order"],
+)
+def test_damaged_emissions(
+    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    change: Callable[[np.ndarray], np.ndarray], message: str,
+) -> None:  # fmt: skip
+    path = tmp_path / "data" / "dev.npz"
+    emissions = open_emissions(path)
+    items = [(name, change(emissions.emission(name))) for name in emissions.ids[:40]]
+    write_emissions(path, items)
+    assert message in refused(task(), capsys)
+
+
+def test_wrong_case_is_absurd(
+    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "data" / "dev.lst"
+    rows = [row.split() for row in path.read_text().splitlines()]
+    path.write_text("".join(" ".join([*r[:3], *map(str.upper, r[3:])]) + "\n" for r in rows))
+    assert "is the case of the letters the same?" in refused(task(), capsys)
+
+
+def test_reference_with_alternatives(
+    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "data" / "dev.lst"
+    path.write_text("dev-0001 x.wav 10 the { colour / color } red\n")
+    assert "sclite" in refused(task(), capsys)
+
+
+def test_bad_flagsfile_points_at_its_line(
+    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "my flags.cfg"
+    path.write_text("# weights\n--lmweight=uniform(0, x)\n")
+    arguments = [f"--flagsfile={path}", *task(lmweight=None)]
+    assert "my flags.cfg:2: " in refused(arguments, capsys)
+
+
+def test_folder_of_another_sweep(
+    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "sweeps" / "small"
+    folder.mkdir(parents=True)
+    request = {
+        "task": "decode", "flags": {"beamsize": "500"}, "space": {}, "scoring": {}, "inputs": {},
+        "seed": 1, "versions": {}, "commit": "", "format": 1,
+    }  # fmt: skip
+    (folder / "sweep.json").write_text(json.dumps(request))
+    code = run_command(sweep.main, task())
+    error = capsys.readouterr().err
+    assert code == 2
+    assert "holds another sweep" in error
+    assert "--beamsize was 500, is 50" in error
+    assert "--wordscore was not given, is uniform(-8, 7)" in error
+    assert sorted(path.name for path in folder.iterdir()) == ["sweep.json"]
+
+
+def test_folder_of_a_running_sweep(
+    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "sweeps" / "small"
+    folder.mkdir(parents=True)
+    holder = subprocess.Popen(
+        [
+            sys.executable, "-c",
+            "import sys, pathlib; from w2ltune.runs.lock import *\n"
+            "lock = StudyLock(pathlib.Path(sys.argv[1]), this_process()); lock.acquire()\n"
+            "print('mine', flush=True); sys.stdin.read()",
+            str(folder / "lock"),
+        ],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPOSITORY,
+    )  # fmt: skip
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"mine\n"
+        line = refused(task(), capsys)
+    finally:
+        holder.communicate(b"")
+    assert f"running already (process {holder.pid}" in line
+
+
+def test_paths_with_hostile_names(
+    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "a b; 'c\" $(d) ü.lst"
+    os.rename(tmp_path / "data" / "dev.lst", tmp_path / "data" / name)
+    line = refused(task(test=name, lm="/no where/l'm;.bin"), capsys)
+    assert "a b; 'c" in line or "l'm;.bin" in line
