@@ -45,6 +45,7 @@ def sweep_of(tmp_path: Path) -> Iterator[Callable[[list[str]], Sweep]]:
     yield make
     for sweep in sweeps:
         sweep.kill("everything", random.Random(0))
+        sweep.wait(10)
         sweep.wait_until_gone(10)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from w2ltune.commandline import option, parse
-from w2ltune.errors import UsageError, run_command
+from w2ltune.errors import TrialFailedError, UsageError, run_command
 
 if TYPE_CHECKING:
     import optuna
@@ -364,8 +364,8 @@ def _finish(options: SweepOptions, console: Console) -> int:
     console.print(table(board, metric=options.metric))
     best = board.best
     if best is None:
-        console.print("no trial succeeded; see the reasons in trials.csv")
-        return 1
+        reason = board.results[0].reason if board.results else "there was none"
+        raise TrialFailedError(f"no trial succeeded: {reason}")
     if best.missing:
         console.print(f"{best.missing} utterances have no hypothesis and count as deletions")
     weights = " ".join(f"--{name}={show_value(value)}" for name, value in best.params.items())

@@ -169,7 +169,18 @@ def as_csv(board: Leaderboard) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
-        ["number", "state", "wer", "low", "high", "errors", "reference_words", *names, "seconds"]
+        [
+            "number",
+            "state",
+            "wer",
+            "low",
+            "high",
+            "errors",
+            "reference_words",
+            *names,
+            "seconds",
+            "reason",
+        ]
     )
     for result in board.results:
         row = _row(result)
@@ -178,7 +189,7 @@ def as_csv(board: Leaderboard) -> str:
             [
                 row["number"], row["state"], row["wer"], low, high, row["errors"],
                 row["reference_words"], *(result.params.get(name, "") for name in names),
-                row["seconds"],
+                row["seconds"], row["reason"],
             ]
         )  # fmt: skip
     return text.getvalue()

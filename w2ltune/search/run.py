@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from w2ltune.search.space import SearchSpace
 from w2ltune.search.study import Settled, tell
 
 SAME_FAILURES = 3
-"""So many failures from the first trial on, with one and the same reason, end the sweep."""
+"""So many failures from the first trial on, with one reason (numbers apart), end the sweep."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +209,7 @@ class StudyRun:
             self.plan.settled.finished == 0
             and len(first) == SAME_FAILURES == self.finished
             and all(result.state == "FAIL" for result in first)
-            and len({result.reason for result in first}) == 1
+            and len({re.sub(r"\d+", "", result.reason) for result in first}) == 1
         ):
             self.fail(
                 TrialFailedError(f"the first {SAME_FAILURES} trials failed: {first[0].reason}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -93,16 +92,6 @@ class DecoderWorker:
             hypotheses=tuple(hypotheses),
             work_seconds=time.process_time() - start,
         )
-
-    def peak_bytes(self) -> int:
-        """Return the peak of memory that is this process's own (not shared with others)."""
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-    def pid(self) -> int:
-        """Return the process number."""
-        return os.getpid()
 
 
 @dataclass(kw_only=True)
@@ -193,10 +182,6 @@ class DecoderPool:
     async def ids(self) -> tuple[str, ...]:
         """Return the utterance ids in the order of the lists."""
         return self._ids
-
-    async def workers(self) -> list[Any]:
-        """Return the handles of the workers at this moment."""
-        return [worker.handle for worker in self._workers.values()]
 
     def _assign(self) -> None:
         for name, worker in list(self._workers.items()):
