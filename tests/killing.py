@@ -36,6 +36,7 @@ class Sweep:
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     process: subprocess.Popen[bytes] | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    _drivers: list[int] = field(default_factory=list)
 
     def start(self) -> None:
         with self.log.open("ab") as log:
@@ -46,6 +47,7 @@ class Sweep:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, MARK: self.mark, **self.environment},
             )
+        self._drivers.append(self.process.pid)
 
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
@@ -59,10 +61,17 @@ class Sweep:
         found = {}
         for path in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if f"{MARK}={self.mark}".encode() in (path / "environ").read_bytes().split(b"\0"):
+                # Ray's process titles overwrite environments; its open logs tell the rest.
+                marked = f"{MARK}={self.mark}".encode() in (path / "environ").read_bytes()
+                if marked or self._is_open_in(path):
                     command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
                     found[int(path.name)] = command
         return found
+
+    def _is_open_in(self, process: Path) -> bool:
+        folders = [f"/w2ltune-{pid}-" for pid in self._drivers]
+        links = [os.readlink(link) for link in (process / "fd").iterdir()]
+        return any(folder in link for link in links for folder in folders)
 
     def victims(self, target: str) -> list[int]:
         assert self.process is not None

@@ -208,7 +208,7 @@ def command(*arguments, cwd):
     [
         (["swep"], "unknown command 'swep'; did you mean 'sweep'? (known: sweep, collect"),
         (["sweep"], "missing --logdir, --prefix (see --help)"),
-        (["sweep", "--logdir=l", "--prefix=p", "--lmwieght=3"], "did you mean '--lmweight'?"),
+        (["sweep", "--logdir=l", "--prefix=p", "--lmwieght=3"], "did you mean 'lmweight'?"),
         (["sweep", "--logdir=l", "--prefix=p", "--lmweight=unifrom(0, 5)"], "'uniform'?"),
         (["sweep", "--logdir=l", "--prefix=p/../q"], "--prefix='p/../q': must be a plain folder"),
         (["sweep", "--logdir=l", "--prefix=p", "--n=0"], "--n=0: must be 1 or more"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -208,6 +207,6 @@ def test_paths_with_hostile_names(
     task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = "a b; 'c\" $(d) ü.lst"
-    os.rename(tmp_path / "data" / "dev.lst", tmp_path / "data" / name)
+    (tmp_path / "data" / "dev.lst").rename(tmp_path / "data" / name)
     line = refused(task(test=name, lm="/no where/l'm;.bin"), capsys)
     assert "a b; 'c" in line or "l'm;.bin" in line

@@ -3,8 +3,8 @@
     python tests/benchmarks/worker_memory.py [--copies=400]
 
 Writes an uncompressed emission file that repeats the dev set many times, runs a real sweep on it and
-watches the decoder workers: the peak of what is their own (USS; Ray, Python, numpy, utterance
-list, LM and trie, no emissions) and what they map of the emission file (shared).
+watches the decoder workers: the peak of what is their own (USS: Ray, Python, numpy, utterance list,
+LM and trie, but no emissions) and what they map of the emission file (shared pages).
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def test_a_damaged_result_is_named(tmp_path):
     directory = TrialDirectory(tmp_path, 7)
     directory.path.mkdir()
     directory.result.write_text('{"number": 7,')
-    with pytest.raises(InputError, match="0007/result.json: damaged"):
+    with pytest.raises(InputError, match=r"0007/result\.json: damaged"):
         directory.read_result()
 
 
@@ -91,7 +91,7 @@ def test_attempts_of_several_processes_are_all_different(tmp_path):
         process.stdin.flush()
     numbers = [list(map(int, process.communicate(timeout=30)[0].split())) for process in processes]
     assert all(own == sorted(own) for own in numbers)
-    assert sorted(sum(numbers, [])) == list(range(1, 81))
+    assert sorted(number for own in numbers for number in own) == list(range(1, 81))
     assert TrialDirectory(tmp_path, 7).attempt() == 80
 
 

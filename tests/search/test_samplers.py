@@ -1,6 +1,7 @@
 import importlib.util
 import itertools
 import math
+import os
 
 import pytest
 from optuna.trial import TrialState
@@ -25,8 +26,9 @@ TRIALS = 12
 
 
 @pytest.fixture
-def study(tmp_path):
+def study(tmp_path, monkeypatch):
     """Open a study of a name, again and again."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no power cut here, and many trials
     lock = StudyLock(tmp_path / "lock", this_process())
     lock.acquire()
 

@@ -74,7 +74,7 @@ def test_numbers_of_numpy_are_plain_numbers(study, write):
         "    x = trial.suggest_float('x', 1, 2)\n"
         "    return {'lmweight': np.log(x), 'beamsize': np.int64(50), 'logadd': np.bool_(True)}\n"
     )
-    trial, flags = SearchSpace(fixed={}, script=path).ask(study)
+    _, flags = SearchSpace(fixed={}, script=path).ask(study)
     assert 0 <= float(flags["lmweight"]) <= 0.7
     assert (flags["beamsize"], flags["logadd"]) == ("50", "true")
 

@@ -2,7 +2,9 @@
 
 Ray's processes notice a dead driver one after another, some after a minute, and a few not at all.
 The guard is a small process of its own session that holds the read end of a pipe: when the driver
-is gone the pipe ends, and the guard kills what carries the cluster's mark and removes its folder.
+is gone the pipe ends, and the guard kills every process that has a file of the cluster's private
+folder open (all of Ray's write their logs there) and removes the folder. Neither parents nor
+environments would tell them: orphans lose the first, and Ray's process titles overwrite the second.
 """
 
 from __future__ import annotations
@@ -17,25 +19,21 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-MARK = "W2LTUNE_SESSION"
 QUIET_ROUNDS = 5
-"""A process that is just being started shows no environment: one look is not enough."""
+"""One look is not enough: a process that is just being started may not show its files yet."""
 
 
 @contextlib.contextmanager
-def guarded(mark: str, folder: Path) -> Iterator[None]:
-    """Let no process with ``MARK=mark`` in its environment outlive this block or this process.
+def guarded(folder: Path) -> Iterator[None]:
+    """Let no process that works in ``folder`` outlive this block or this process.
 
     Args:
-        mark: The cluster's mark. The caller puts it into its environment inside the block: what a
-            process shows of its environment is that of its start, so that the guard never finds
-            the caller.
-        folder: Removed at the end.
+        folder: The private folder of a cluster; removed at the end.
     """
     read_end, write_end = os.pipe()
     guard = subprocess.Popen(
         # Isolated and without site-packages: it starts at once and needs next to no memory.
-        [sys.executable, "-I", "-S", __file__, str(read_end), mark, str(folder)],
+        [sys.executable, "-I", "-S", __file__, str(read_end), str(os.getpid()), str(folder)],
         pass_fds=(read_end,),
         start_new_session=True,
         stdin=subprocess.DEVNULL,
@@ -50,23 +48,23 @@ def guarded(mark: str, folder: Path) -> Iterator[None]:
         guard.wait()
 
 
-def marked(mark: str) -> list[int]:
-    """Return the living processes of this user that carry the mark."""
-    wanted = f"{MARK}={mark}".encode()
+def processes_in(folder: Path) -> list[int]:
+    """Return the processes of this user that have a file below ``folder`` open."""
+    inside = f"{folder}{os.sep}"
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # ended meanwhile, or somebody else's
-            if wanted in (path / "environ").read_bytes().split(b"\0"):
+            if any(os.readlink(link).startswith(inside) for link in (path / "fd").iterdir()):
                 found.append(int(path.name))
     return found
 
 
-def _watch(read_end: int, mark: str, folder: Path) -> None:
+def _watch(read_end: int, driver: int, folder: Path) -> None:
     while os.read(read_end, 1):
         pass
     quiet = 0
     while quiet < QUIET_ROUNDS:
-        processes = marked(mark)
+        processes = [pid for pid in processes_in(folder) if pid != driver]
         quiet = 0 if processes else quiet + 1
         for pid in processes:
             with contextlib.suppress(ProcessLookupError):
@@ -78,4 +76,4 @@ def _watch(read_end: int, mark: str, folder: Path) -> None:
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    _watch(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
+    _watch(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from w2ltune.cluster.guard import MARK, guarded
+from w2ltune.cluster.guard import guarded
 from w2ltune.errors import W2LTuneError
 from w2ltune.runs.lock import process_start
 
@@ -89,9 +89,9 @@ def connect(job_name: str, *, cores: int | None = None) -> Iterator[Session]:
         os.environ |= _ENVIRONMENT
         token = os.environ.get("RAY_AUTH_TOKEN_PATH")
         if not address:
-            stack.enter_context(guarded(scratch.name, scratch))
+            stack.enter_context(guarded(scratch))
             token = str(_write_token(scratch))
-            os.environ |= _LOCAL_ENVIRONMENT | {"RAY_AUTH_TOKEN_PATH": token, MARK: scratch.name}
+            os.environ |= _LOCAL_ENVIRONMENT | {"RAY_AUTH_TOKEN_PATH": token}
         ray = _init(job_name, address, cores, scratch)
         stack.callback(ray.shutdown)
         yield Session(

@@ -111,8 +111,9 @@ class View:
         board = rank(state.results)
         if self._live is not None:
             bar = ProgressBar(total=state.budget, completed=len(state.results), width=40)
-            group = Group(table(board, metric=self._metric, most=TOP), self._running(state), bar,
-                          Text(self._line(state, board)))  # fmt: skip
+            # The bar comes last: what follows one stands on the same row, and is cut off.
+            group = Group(table(board, metric=self._metric, most=TOP), self._running(state),
+                          Text(self._line(state, board)), bar)  # fmt: skip
             self._live.update(group, refresh=True)
         elif time.monotonic() - self._last_line >= LOG_EVERY_SECONDS:
             self._last_line = time.monotonic()
