@@ -19,7 +19,7 @@ TARGETS = {
     "driver": "",
     "worker": "DecoderWorker",
     "pool": "DecoderPool",
-    "trial": "ResourceTrainable",
+    "trial": "DecodeTrial",
     "raylet": "raylet/raylet",
     "gcs": "gcs/gcs_server",
     "everything": "",
@@ -70,7 +70,7 @@ class Sweep:
 
     def _is_open_in(self, process: Path) -> bool:
         folders = [f"/w2ltune-{pid}-" for pid in self._drivers]
-        links = [os.readlink(link) for link in (process / "fd").iterdir()]
+        links = [str(link.readlink()) for link in (process / "fd").iterdir()]
         return any(folder in link for link in links for folder in folders)
 
     def victims(self, target: str) -> list[int]:

@@ -88,6 +88,7 @@ def test_one_line(
         ("dev.lst", b"a x.wav 10 go\na x.wav 10 go\n", "dev.lst:2: "),
         ("dev.lst", b"nobody x.wav 10 go home\n", "no emission: nobody"),
         ("dev.lst", b"dev-0001 x.wav 10 \xff\n", "UTF-8"),
+        ("dev.lst", b"dev-0001 x.wav 10\n", "no utterance has a reference"),
         ("tokens.txt", b"", "the token list is empty"),
         ("tokens.txt", b"|\na\nb\n", "is not in"),
         ("lexicon.txt", b"yes y e 5 |\n", "lexicon.txt:1: token '5'"),

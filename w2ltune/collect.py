@@ -34,6 +34,8 @@ class CollectOptions:
 def main(arguments: list[str]) -> int:
     """Print a study's leaderboard."""
     options, flags = parse(arguments, CollectOptions, usage=USAGE)
+    if not 0 < options.every_seconds < 3600:
+        raise UsageError(f"--every_seconds={options.every_seconds}: must be above 0 and below 3600")
     for flag in flags.values():
         raise UsageError(
             f"{flag.where}: unknown option --{flag.name}"

@@ -72,6 +72,9 @@ class SweepOptions:
     )
     concurrent_trials: int = option("trials decoded at a time, at most 4", 3)
     cores: int | None = option("cores of a local Ray cluster; all that may be used", None)
+    node_wait_minutes: float = option(
+        "stop (exit code 75) when the cluster had no core for this long", 5.0
+    )
     allow_unknown_flags: bool = option("let unknown flags through", False)
     allow_absurd_input: bool = option("decode although the checks say that it cannot work", False)
 
@@ -119,7 +122,7 @@ def _sweep(options: SweepOptions, space: SearchSpace, console: Console) -> int:
     from w2ltune.runs.lock import StudyLock, this_process
     from w2ltune.runs.provenance import read_request, require_same
     from w2ltune.search.decodespace import complete_space, example_flags, input_paths
-    from w2ltune.search.samplers import check_sampler
+    from w2ltune.search.samplers import check_sampler, grid_points
     from w2ltune.trials.dataset import Dataset, find_task
     from w2ltune.trials.sanity import check_task, refuse_absurd
 
@@ -127,6 +130,9 @@ def _sweep(options: SweepOptions, space: SearchSpace, console: Console) -> int:
     flags = decoder_flags(example)
     space = complete_space(space, flags, read_tokens(flags.tokens_path))
     check_sampler(options.sampler, space.distributions, script=space.script is not None)
+    if options.sampler == "grid":
+        points = len(grid_points(space.distributions, options.n))
+        options = replace(options, n=min(options.n, points))  # a point twice tells nothing new
     task = find_task(
         example,
         metric="cer" if options.metric == "cer" else "wer",
@@ -271,7 +277,7 @@ def _tune(
     from w2ltune.search.run import Plan
     from w2ltune.search.samplers import make_sampler
     from w2ltune.trials.decoding import DecodeTrial, resources
-    from w2ltune.trials.pool import start_pool
+    from w2ltune.trials.pool import has_workers, start_pool
 
     trials = options.folder / "trials"
     board = read_leaderboard(options.folder)
@@ -328,6 +334,8 @@ def _tune(
             resources=resources(plan.live_trials),
             private=session.scratch / "tune",
             show=show,
+            fits=has_workers,
+            node_wait_minutes=options.node_wait_minutes,
         )
     del pool  # it lives as long as this reference
 

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -97,6 +98,8 @@ def run(
     resources: Mapping[str, float],
     private: Path,
     show: Callable[[StudyRun], None],
+    fits: Callable[[], bool],
+    node_wait_minutes: float,
     show_every_seconds: float = 0.25,
 ) -> list[TrialResult]:
     """Run the study's remaining trials and return their results.
@@ -107,7 +110,9 @@ def run(
         resources: What Tune reserves for each.
         private: Node-local folder for Tune's own files, which nobody reads.
         show: Draws the state; called from this thread now and then.
-        show_every_seconds: How often.
+        fits: Whether the cluster as it is now can run a trial at all.
+        node_wait_minutes: The run stops when that was not so for this long.
+        show_every_seconds: How often to draw.
 
     Raises:
         StoppedError: A signal asked to stop; the same command continues.
@@ -121,8 +126,10 @@ def run(
         return []
     # The folder is shared with nobody, and what Tune writes there is thrown away.
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "86400"
+    prepared = tune.with_resources(trainable, dict(resources))
+    prepared.__name__ = trainable.__name__  # what the dashboard shows
     tuner = tune.Tuner(
-        tune.with_resources(trainable, dict(resources)),
+        prepared,
         tune_config=tune.TuneConfig(
             search_alg=StudySearcher(state),
             scheduler=StudyScheduler(state),
@@ -145,11 +152,16 @@ def run(
     )
     thread = threading.Thread(target=_fit, args=(tuner, state), name="ray tune", daemon=True)
     handlers = _stop_on_signals(state)
+    fitted = time.monotonic()
     try:
         thread.start()
         while thread.is_alive():
             thread.join(show_every_seconds)
             show(state)
+            if fits():
+                fitted = time.monotonic()
+            elif time.monotonic() - fitted > 60 * node_wait_minutes:
+                state.stop(f"no node can run a trial since {node_wait_minutes:g} minutes")
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -2,9 +2,9 @@
 
     python tests/benchmarks/worker_memory.py [--copies=400]
 
-Writes an uncompressed emission file that repeats the dev set many times, runs a real sweep on it and
-watches the decoder workers: the peak of what is their own (USS: Ray, Python, numpy, utterance list,
-LM and trie, but no emissions) and what they map of the emission file (shared pages).
+Writes an uncompressed emission file that repeats the dev set many times, runs a real sweep on it
+and watches the decoder workers: the peak of what is their own (USS: Ray, Python, numpy, utterance
+list, LM and trie, but no emissions) and what they map of the emission file (shared pages).
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def main() -> None:
         size = (folder / "many.npz").stat().st_size
         arguments = [
             "--flagsfile=experiments/voice_commands/decode.cfg", "--test=many.lst", "--n=3",
-            f"--emission_dir={folder}", f"--datadir={folder}", f"--logdir={folder}", "--beamsize=20",
-            "--pruner=none",
+            f"--emission_dir={folder}", f"--datadir={folder}", f"--logdir={folder}",
+            "--beamsize=20", "--pruner=none",
         ]  # fmt: skip
         sweep = Sweep(arguments, REPOSITORY, folder / "log")
         sweep.start()

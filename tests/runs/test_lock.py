@@ -305,3 +305,16 @@ def test_start_time_of_processes(start_owner):
     assert process_start(process.pid).isdigit()
     kill(process)
     assert process_start(process.pid) is None
+
+
+def test_an_owner_from_before_the_last_boot_is_followed_when_its_heart_stands_still(tmp_path):
+    folder = tmp_path / "lock"
+    folder.mkdir()
+    before = replace(this_process(), boot_id="another boot", pid=1, generation=1)
+    files.write_json(folder / "000001.json", asdict(before))
+    lock = StudyLock(folder, this_process())
+    start = time.monotonic()
+    lock.acquire(wait_seconds=0.5, poll_seconds=0.05)
+    assert time.monotonic() - start >= 0.5
+    assert lock.generation == 2
+    lock.release()

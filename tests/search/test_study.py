@@ -11,6 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from w2ltune import files
+from w2ltune.errors import StudyMismatchError
 from w2ltune.formats.distributions import FloatRange, IntegerRange
 from w2ltune.formats.flagsfile import format_flagsfile
 from w2ltune.runs.lock import TAKE_OVER_VARIABLE, StudyLock, this_process
@@ -39,6 +40,7 @@ PRELUDE = """
 import os, signal, sys
 from pathlib import Path
 from w2ltune import files
+from w2ltune.errors import StudyMismatchError
 from w2ltune.formats.distributions import FloatRange, IntegerRange
 from w2ltune.formats.flagsfile import format_flagsfile
 from w2ltune.runs.lock import StudyLock, this_process
@@ -391,3 +393,16 @@ def test_a_disk_that_was_full_for_a_while(tmp_path):
     assert done.returncode == 0, done.stderr
     asked, trials = map(int, done.stdout.split())
     assert trials == asked + 1
+
+
+def test_a_journal_that_is_gone_is_not_begun_anew(tmp_path):
+    TrialDirectory(tmp_path / "trials", 0).write_flags({"lmweight": "1"})
+    lock = StudyLock(tmp_path / "lock", this_process())
+    lock.acquire()
+    try:
+        with pytest.raises(
+            StudyMismatchError, match=r"study\.journal is gone but there are trials"
+        ):
+            open_study(tmp_path, lock)
+    finally:
+        lock.release()

@@ -55,7 +55,7 @@ def test_upper_case_lm_is_absurd(tmp_path: Path) -> None:
     for old, new in {**keep, "\\END\\": "\\end\\"}.items():
         upper = upper.replace(old, new)
     lm.write_text(upper, encoding="utf-8")
-    with pytest.raises(InputError, match="unknown to the LM: 340 of 340.*case of the letters"):
+    with pytest.raises(InputError, match=r"unknown to the LM: 340 of 340.*case of the letters"):
         findings(tmp_path, lm=str(lm))
 
 

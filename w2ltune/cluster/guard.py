@@ -54,7 +54,7 @@ def processes_in(folder: Path) -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # ended meanwhile, or somebody else's
-            if any(os.readlink(link).startswith(inside) for link in (path / "fd").iterdir()):
+            if any(str(link.readlink()).startswith(inside) for link in (path / "fd").iterdir()):
                 found.append(int(path.name))
     return found
 

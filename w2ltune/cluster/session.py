@@ -148,6 +148,8 @@ def _start_mark() -> str:
 
 def remove_abandoned(folder: Path) -> None:
     """Remove the private folders that killed sweeps of this user left in ``folder``."""
+    if process_start(os.getpid()) is None:
+        return  # without /proc nobody can tell the dead from the living
     for path in folder.glob(f"{_PREFIX}*"):
         match = re.fullmatch(rf"{_PREFIX}(\d+)-(\d+)-\w+", path.name)
         with contextlib.suppress(OSError):

@@ -131,7 +131,8 @@ class StudyLock:
         """Become the owner.
 
         An owner of this host that is dead is followed at once. An earlier start of the same SLURM
-        job is followed when its heartbeat stood still for ``wait_seconds`` by our own clock.
+        job, and an owner of a host of this name before its last boot, is followed when its
+        heartbeat stood still for ``wait_seconds`` by our own clock.
 
         Raises:
             StudyOwnedError: Another process owns the study; it is named, with the way to override.
@@ -145,7 +146,7 @@ class StudyLock:
                 if self._create(1 if current is None else current.generation + 1):
                     break
                 continue
-            if not self._same_job_earlier_start(current):
+            if not self._is_likely_dead(current):
                 raise StudyOwnedError(
                     f"{self._folder.parent}: this sweep is running already ({current}); wait for "
                     "it, or stop it. If you know that it is dead, "
@@ -165,12 +166,15 @@ class StudyLock:
             return True
         return os.environ.get(TAKE_OVER_VARIABLE) == str(current.generation)
 
-    def _same_job_earlier_start(self, current: Owner) -> bool:
-        return (
+    def _is_likely_dead(self, current: Owner) -> bool:
+        """Whether it is an earlier start of this job, or of this host before it went down."""
+        earlier_start = (
             bool(current.job_id)
             and current.job_id == self._owner.job_id
             and current.restart_count < self._owner.restart_count
         )
+        rebooted = current.host == self._owner.host and current.boot_id != self._owner.boot_id
+        return earlier_start or rebooted
 
     def _create(self, generation: int) -> bool:
         owner = Owner(**{**asdict(self._owner), "generation": generation})

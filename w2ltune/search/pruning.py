@@ -10,8 +10,6 @@ import numpy.typing as npt
 import optuna
 from optuna.trial import FrozenTrial
 
-PRUNERS = ("paired", "none")
-
 
 class PairedPruner(optuna.pruners.BasePruner):
     """Prunes a trial that is worse than the incumbent on the utterances that both have decoded.

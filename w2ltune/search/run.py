@@ -109,17 +109,21 @@ class StudyRun:
         if self.waiting:
             frozen = self.waiting.pop(0)
             trial = optuna.Trial(self.plan.study, frozen._trial_id)
+            reported = max(frozen.intermediate_values, default=-1)
             directory = TrialDirectory(self.plan.trials, frozen.number)
             flags = directory.read_flags()
         elif self.finished + len(self.live) < self.plan.trial_count:
             number = len(self.plan.study.get_trials(deepcopy=False))
+            reported = -1
             self.plan.study.sampler = self.plan.sampler(number)
             trial, flags = self.plan.space.ask(self.plan.study)
             directory = TrialDirectory(self.plan.trials, trial.number)
             directory.write_flags(flags)
         else:
             return None
-        self.live[trial_id] = LiveTrial(trial=trial, directory=directory, flags=flags)
+        self.live[trial_id] = LiveTrial(
+            trial=trial, directory=directory, flags=flags, reported=reported
+        )
         return {
             "number": trial.number,
             "launched": directory.attempt(),

@@ -20,6 +20,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.trial import FrozenTrial, TrialState
 
+from w2ltune.errors import StudyMismatchError
 from w2ltune.runs.lock import StudyLock
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 
@@ -94,8 +95,16 @@ def open_study(folder: Path, lock: StudyLock) -> optuna.Study:
     """Open or create the study of a folder for writing; ``lock`` must be held.
 
     The study minimises, and its sampler is set for each trial by the caller.
+
+    Raises:
+        StudyMismatchError: The journal of a folder with trials is gone.
     """
     path = (folder / JOURNAL).absolute()
+    if not path.exists() and next((folder / "trials").glob("[0-9]*"), None) is not None:
+        raise StudyMismatchError(
+            f"{JOURNAL} is gone but there are trials; put it back, or use another --prefix",
+            path=folder,
+        )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = JournalStorage(JournalFileBackend(str(path), lock_obj=OwnershipCheck(lock, path)))
     return optuna.create_study(

@@ -108,6 +108,12 @@ class Dataset:
             self.units(" ".join(utterance.reference)) for utterance in self.utterances
         ]
 
+        if not any(self.references):
+            raise InputError(
+                "no utterance has a reference: there is nothing to count errors against",
+                path=task.lists[0],
+            )
+
     @property
     def emission_sets(self) -> Sequence[EmissionSet]:
         """The emissions of each list."""

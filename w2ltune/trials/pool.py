@@ -279,3 +279,8 @@ def start_pool(task: DecodeTask, ids: tuple[str, ...], scratch: Path) -> Any:
         resources={HEAD_RESOURCE: 0.001},
         max_concurrency=1000,
     ).remote(task, ids, scratch)
+
+
+def has_workers() -> bool:
+    """Return whether the cluster has a core to decode on at this moment."""
+    return any(entry["Alive"] and entry["Resources"].get("CPU", 0) >= 1 for entry in _nodes())
