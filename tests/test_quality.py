@@ -15,6 +15,8 @@ ROOT = Path(__file__).parents[1]
     ids=" ".join,
 )
 def test_clean(command):
+    if command == ["mypy"] and sys.version_info < (3, 11):
+        pytest.skip("the newest numpy for Python 3.10 has no complete types; 3.11 on are checked")
     done = subprocess.run(
         [sys.executable, "-m", *command], capture_output=True, text=True, cwd=ROOT, timeout=300
     )
