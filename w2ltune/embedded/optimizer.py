@@ -57,7 +57,9 @@ def optimize(
         update: Its number, from 1 (Adam corrects the bias of its first steps).
     """
     decay, square_decay = ADAM_DECAYS
-    first, second, moved = {}, dict(moments.second), {}
+    second = dict(moments.second)
+    first: Parameters = {}
+    moved: Parameters = {}
     for name, gradient in gradients.items():
         if optimizer == "adam":
             first[name] = decay * moments.first[name] + (1 - decay) * gradient
