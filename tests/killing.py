@@ -83,14 +83,20 @@ class Sweep:
         return [pid for pid, command in processes.items() if TARGETS[target] in command]
 
     def kill(self, target: str, choose: random.Random) -> bool:
-        """Kill -9 one process of a kind, or everything; return whether there was one."""
+        """Kill -9 one process of a kind, or everything; return whether there was one.
+
+        Everything is what SLURM or a power cut ends: what was just being started as well.
+        """
         victims = self.victims(target)
-        if not victims:
-            return False
-        for pid in victims if target == "everything" else [choose.choice(victims)]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, 9)
-        return True
+        if target != "everything":
+            victims = [choose.choice(victims)] if victims else []
+        found = bool(victims)
+        while victims:
+            for pid in victims:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, 9)
+            victims = self.victims(target) if target == "everything" else []
+        return found
 
     def wait_until_gone(self, seconds: float) -> dict[int, str]:
         """Return the processes that are still there after so long."""
