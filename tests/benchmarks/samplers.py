@@ -19,7 +19,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
-SAMPLERS = ("random", "qmc", "tpe", "cmaes")
+SAMPLERS = ("random", "tpe", "cmaes")
 NEAR = 0.001  # 0.1 % absolute
 
 
