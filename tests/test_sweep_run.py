@@ -143,6 +143,8 @@ def test_killed_at_random_and_moved(
     assert sweep.wait(LIMIT_SECONDS) == 0, sweep.log.read_text()
     assert ledger.look() == []
     assert len(ledger.seen) == 14
+    states = {json.loads(content)["state"] for content, _ in ledger.seen.values()}
+    assert states <= {"COMPLETE", "PRUNED"}  # a killed process is no trial's failure
 
 
 def test_one_at_a_time_is_repeatable_across_a_kill(

@@ -127,7 +127,7 @@ def run(
     # The folder is shared with nobody, and what Tune writes there is thrown away.
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "86400"
     prepared = tune.with_resources(trainable, dict(resources))
-    prepared.__name__ = trainable.__name__  # what the dashboard shows
+    prepared.__name__ = prepared.__qualname__ = trainable.__name__  # for the dashboard
     tuner = tune.Tuner(
         prepared,
         tune_config=tune.TuneConfig(

@@ -76,6 +76,8 @@ def main() -> int:
             code = None
     numbers = sorted(int(name) for name in ledger.seen)
     states = _told(folder / "campaign")
+    if states.get("FAIL"):
+        wrong.append(f"{states['FAIL']} trials failed by the kills")
     print(f"\nkills          {sum(kills.values())} ({dict(sorted(kills.items()))})")
     print(f"starts         {starts}")
     print(f"trials         {options.trials} asked for, {len(numbers)} finished, told: {states}")

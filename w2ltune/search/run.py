@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from w2ltune.search.pruning import PairedPruner
 from w2ltune.search.space import SearchSpace
 from w2ltune.search.study import Settled, tell
 
+MOST_LOSSES = 5
 SAME_FAILURES = 3
 """So many failures from the first trial on, with one reason (numbers apart), end the sweep."""
 
@@ -81,6 +83,7 @@ class StudyRun:
         self.finished = plan.settled.finished
         self.waiting: list[FrozenTrial] = list(plan.settled.interrupted)
         self.stop_reason = ""
+        self._losses: collections.Counter[int] = collections.Counter()
         self.error: BaseException | None = None
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
@@ -154,8 +157,11 @@ class StudyRun:
         live = self.live.pop(trial_id, None)
         if live is None or (self.stop_reason and not (result or {}).get("done")):
             return  # it goes on when the same command is given again
+        if error and not self._lost_too_often(live):
+            return
         if result is None or error:
-            outcome = self._outcome(live, {}, state="FAIL", reason="Ray lost the trial")
+            reason = f"Ray lost the trial {MOST_LOSSES} times"
+            outcome = self._outcome(live, {}, state="FAIL", reason=reason)
         elif result.get("failure"):
             outcome = self._outcome(live, result, state="FAIL", reason=str(result["failure"]))
         elif live.pruned:
@@ -176,6 +182,18 @@ class StudyRun:
             self.plan.pruner.finish(outcome.number, outcome.value, errors if complete else None)
         self.plan.on_result(outcome)
         self._stop_if_hopeless()
+
+    def _lost_too_often(self, live: LiveTrial) -> bool:
+        """Let a trial wait for another start, unless Tune gave it up too often.
+
+        Tune gives a trial up when its process dies before the first step.
+        """
+        number = live.trial.number
+        self._losses[number] += 1
+        if self._losses[number] >= MOST_LOSSES:
+            return True
+        self.waiting.append(self.plan.study.get_trials(deepcopy=False)[number])
+        return False
 
     def _outcome(
         self, live: LiveTrial, result: Mapping[str, Any], *, state: State, reason: str = ""

@@ -57,7 +57,7 @@ class DecodeTrial(tune.Trainable):
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Begin a trial; its blocks go to the pool with the first step."""
+        """Take a trial; it begins with the first step."""
         os.umask(0o002)
         self._ids: tuple[str, ...] = ()
         self._start(config)
@@ -70,11 +70,9 @@ class DecodeTrial(tune.Trainable):
 
     def _start(self, config: dict[str, Any]) -> None:
         self._directory = TrialDirectory(Path(config["trials"]), config["number"])
-        # Tune may start a trial again that was stopped or done when its process died.
-        self._finished = self._directory.result.exists()
-        self._attempt = 0 if self._finished else self._directory.begin_attempt()
+        self._launched: int = config["launched"]
+        self._attempt = 0
         self._started = time.monotonic()
-        self._launches = self._attempt - config["launched"]
         self._flags: dict[str, str] = config["flags"]
         self._blocks: dict[int, list[int]] = {}
         self._results: dict[int, BlockResult] = {}
@@ -87,7 +85,7 @@ class DecodeTrial(tune.Trainable):
             failure = self._collect()
             done = bool(failure) or len(self._results) == len(self._blocks) > 0
             if done and not failure:
-                self._write_utterances()
+                done = self._write_utterances()
         except RayError:
             # The pool is restarting; it is asked again, with the blocks that are still to do.
             time.sleep(SLICE_SECONDS)
@@ -99,10 +97,14 @@ class DecodeTrial(tune.Trainable):
 
     def _collect(self) -> str:
         """Take what the pool has for us; return why the trial fails, or ""."""
-        if self._launches > MOST_LAUNCHES:
+        if not self._attempt:
+            # Not earlier: Tune prepares processes for a trial that it then gives to another one,
+            # and starts a trial again that was stopped or done when its process died.
+            if self._directory.result.exists():
+                return "the trial has a result already"
+            self._attempt = self._directory.begin_attempt()
+        if self._attempt - self._launched > MOST_LAUNCHES:
             return f"the trial's own process died {MOST_LAUNCHES} times"
-        if self._finished:
-            return "the trial has a result already"
         pool: Any = ray.get_actor(POOL_NAME)
         self._ids = self._ids or ray.get(pool.ids.remote())
         self._blocks = self._blocks or dict(enumerate(blocks(len(self._ids))))
@@ -152,9 +154,11 @@ class DecodeTrial(tune.Trainable):
             parts.append(result.counts)
         return np.concatenate(parts)
 
-    def _write_utterances(self) -> None:
+    def _write_utterances(self) -> bool:
+        """Write each utterance's errors; return False if a newer launch is to do it."""
         if self._directory.attempt() != self._attempt:
-            return  # superseded: a newer launch of this trial writes
+            time.sleep(SLICE_SECONDS)
+            return False
         rows: dict[int, str] = {}
         for number, block in self._blocks.items():
             result = self._results[number]
@@ -163,7 +167,10 @@ class DecodeTrial(tune.Trainable):
                 cells = [self._ids[index], *map(str, counts), "" if text is None else text]
                 rows[index] = "\t".join(cells) + "\n"
         header = "id\tsubstitutions\tdeletions\tinsertions\treference_length\thypothesis\n"
-        files.write_text(self._directory.utterances, header + "".join(map(rows.get, sorted(rows))))  # type: ignore[arg-type]
+        files.write_text(
+            self._directory.utterances, header + "".join(rows[i] for i in sorted(rows))
+        )
+        return True
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Save nothing: the trial's folder is the truth."""
@@ -173,7 +180,7 @@ class DecodeTrial(tune.Trainable):
 
     def cleanup(self) -> None:
         """Tell the pool to forget the trial if it is not over."""
-        if not self._over and not self._finished:
+        if self._attempt and not self._over:
             try:
                 pool: Any = ray.get_actor(POOL_NAME)
                 ray.get(pool.cancel.remote(self._directory.number, self._attempt), timeout=5)
