@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -158,6 +159,7 @@ def test_one_at_a_time_is_repeatable_across_a_kill(
     wait_for(lambda: finished(tmp_path) >= 11, sweep)  # beyond the random start of TPE
     sweep.kill("driver", random.Random(0))
     sweep.wait(10)
+    assert sweep.wait_until_gone(10) == {}
     sweep = sweep_of(arguments)
     assert sweep.wait(LIMIT_SECONDS) == 0
     results = []
@@ -203,12 +205,12 @@ def test_nothing_listens_beyond_loopback_or_without_a_token(
     mode = Path(token_file).stat().st_mode
     assert mode & 0o777 == 0o600
     assert Path(token_file).parent.stat().st_mode & 0o777 == 0o700
-    listening = [
-        connection.laddr.ip
-        for pid in [*sweep.processes()]
-        for connection in psutil.Process(pid).net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    ]
+    listening = []
+    for pid in sweep.processes():
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended meanwhile
+            for connection in psutil.Process(pid).net_connections("inet"):
+                if connection.status == psutil.CONN_LISTEN:
+                    listening.append(connection.laddr.ip)
     assert listening
     assert set(listening) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
     with pytest.raises(urllib.error.HTTPError, match="401"):
