@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,40 @@ def test_each_flag_changes_something(utterances: list[np.ndarray], flag: str, va
         decoder = Decoder(flags)
         results.append([decoder.decode(emission, flags) for emission in utterances])
     assert results[0] != results[1]
+
+
+# The demo's lm.arpa, written as a trie by KenLM 0.3.0's `build_binary trie`.
+BINARY_LM = Path(__file__).resolve().parents[1] / "data" / "voice_commands.klm"
+
+
+def test_a_binary_lm_is_mapped_and_scores_as_its_arpa(utterances: list[np.ndarray]) -> None:
+    results = []
+    for lm in (VOICE["lm"], str(BINARY_LM)):
+        flags = decoder_flags(VOICE | {"lm": lm})
+        decoder = Decoder(flags)
+        results.append([decoder.decode(emission, flags) for emission in utterances])
+    assert results[0] == results[1]
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    mapped = [line.split()[1] for line in maps if line.endswith(str(BINARY_LM))]
+    assert mapped == ["r--s"], "one mapping, shared by all workers of a computer"
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda data: data[: len(data) // 2], "Binary file has size"),
+        (lambda data: data[:100], "End of file"),
+        (lambda data: data[:55] + b"9" + data[56:], "test values don't match"),
+    ],
+    ids=["cut", "cut in its head", "another version"],
+)
+def test_a_damaged_binary_lm_is_named(
+    tmp_path: Path, damage: Callable[[bytes], bytes], reason: str
+) -> None:
+    path = tmp_path / "lm.klm"
+    path.write_bytes(damage(BINARY_LM.read_bytes()))
+    with pytest.raises(InputError, match=rf"lm\.klm: KenLM cannot load.*{reason}"):
+        Decoder(decoder_flags(VOICE | {"lm": str(path)}))
 
 
 def test_token_lm_scores_tokens(tmp_path: Path, utterances: list[np.ndarray]) -> None:
