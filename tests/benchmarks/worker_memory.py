@@ -50,11 +50,13 @@ def write_large_lm(folder: Path, trigrams: int, tool: str) -> Path:
     pairs = [(first, second) for first in ["<s>", *inner] for second in inner]
     chosen = np.sort(rng.choice(len(pairs) * len(inner), size=trigrams, replace=False))
     scores = rng.uniform(-4, -0.1, trigrams)
+    # A score of its own for <unk>: words that score as it are taken for unknown ones.
+    unigrams = [f"{-5 if word == '<unk>' else -2.5}\t{word}\t-0.3\n" for word in words]
     arpa = folder / "large.arpa"
     with arpa.open("w") as file:
         counts = (len(words), len(pairs), trigrams)
         file.write("\\data\\\n" + "".join(f"ngram {n}={c}\n" for n, c in enumerate(counts, 1)))
-        file.write("\n\\1-grams:\n" + "".join(f"-2.5\t{word}\t-0.3\n" for word in words))
+        file.write("\n\\1-grams:\n" + "".join(unigrams))
         file.write("\n\\2-grams:\n" + "".join(f"-2\t{a} {b}\t-0.2\n" for a, b in pairs))
         file.write("\n\\3-grams:\n")
         for index, score in zip(chosen.tolist(), scores.tolist(), strict=True):
