@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import threading
 import time
 import warnings
@@ -21,7 +20,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from w2ltune.errors import StoppedError, W2LTuneError
-from w2ltune.runs.trialdir import TrialResult
+from w2ltune.runs.signals import by_hand, stopping_signals
 from w2ltune.search.run import Plan, StudyRun
 
 
@@ -101,8 +100,8 @@ def run(
     fits: Callable[[], bool],
     node_wait_minutes: float,
     show_every_seconds: float = 0.25,
-) -> list[TrialResult]:
-    """Run the study's remaining trials and return their results.
+) -> str:
+    """Run the study's remaining trials; return why the search ended before its budget, or "".
 
     Args:
         plan: What to run.
@@ -123,7 +122,7 @@ def run(
     # A lost process is not news: Tune starts the trial again.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     if plan.settled.finished >= plan.trial_count and not state.waiting:
-        return []
+        return ""
     # The folder is shared with nobody, and what Tune writes there is thrown away.
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "86400"
     prepared = tune.with_resources(trainable, dict(resources))
@@ -151,9 +150,8 @@ def run(
         ),
     )
     thread = threading.Thread(target=_fit, args=(tuner, state), name="ray tune", daemon=True)
-    handlers = _stop_on_signals(state)
     fitted = time.monotonic()
-    try:
+    with stopping_signals(state.stop):
         thread.start()
         while thread.is_alive():
             thread.join(show_every_seconds)
@@ -162,9 +160,6 @@ def run(
                 fitted = time.monotonic()
             elif time.monotonic() - fitted > 60 * node_wait_minutes:
                 state.stop(f"no node can run a trial since {node_wait_minutes:g} minutes")
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
     if isinstance(state.error, (W2LTuneError, OSError)):
         raise state.error
     if state.error is not None:
@@ -176,9 +171,9 @@ def run(
         raise StoppedError(
             f"stopped ({state.stop_reason}) after {state.finished} of {plan.trial_count} trials; "
             "the same command continues",
-            interrupted="SIGINT" in state.stop_reason and "SLURM_JOB_ID" not in os.environ,
+            interrupted=by_hand(state.stop_reason),
         )
-    return state.results
+    return state.reason
 
 
 def _fit(tuner: tune.Tuner, run: StudyRun) -> None:
@@ -188,13 +183,3 @@ def _fit(tuner: tune.Tuner, run: StudyRun) -> None:
             tuner.fit()
     except BaseException as error:
         run.fail(error)
-
-
-def _stop_on_signals(run: StudyRun) -> dict[int, Any]:
-    """Let USR1, TERM and INT stop the run; return the handlers that they had."""
-    old: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
-            name = signal.Signals(number).name
-            old[number] = signal.signal(number, lambda *_, name=name: run.stop(f"signal {name}"))
-    return old

@@ -57,17 +57,20 @@ class Decodes:
         self.seconds = 0.0
 
     def wer(self, flags: dict[str, str]) -> float:
+        return self.decode(flags, nbest=1)[0]
+
+    def decode(self, flags: dict[str, str], *, nbest: int) -> tuple[float, Any, Any]:
+        """Return the rate, the counts of each utterance and the n-best lists."""
         from w2ltune.embedded.decoderflags import decoder_flags
         from w2ltune.scoring.wer import total
 
         start = time.process_time()
         weights = decoder_flags(flags)
-        texts = [
-            " ".join(self.decoder.decode(emission, weights, nbest=1)[0].words)
-            for emission in self.emissions
-        ]
+        lists = [self.decoder.decode(emission, weights, nbest=nbest) for emission in self.emissions]
         self.seconds += time.process_time() - start
-        return total(self.dataset.count(range(len(texts)), texts)).wer
+        texts = [" ".join(entries[0].words) for entries in lists]
+        counts = self.dataset.count(range(len(texts)), texts)
+        return total(counts).wer, counts, lists
 
 
 def run(method: str, name: str, beamsize: int, seed: int, trials: int) -> dict[str, Any]:
@@ -104,6 +107,89 @@ def run(method: str, name: str, beamsize: int, seed: int, trials: int) -> dict[s
     }  # fmt: skip
 
 
+STARTS = ((2.0, 0.0), (3.0, -7.5), (0.35, -6.0), (4.74, 1.3), (0.7, 4.0))
+
+
+def run_nbest(name: str, beamsize: int, seed: int, trials: int) -> dict[str, Any]:
+    """Return one run of the n-best search from one of five starts.
+
+    It is driven as the sweep drives it, one trial at a time; what it takes beside decoding (error
+    counts of the lists, proposals) is in ``other_seconds``.
+    """
+    import optuna
+
+    from w2ltune.decodeinput import prepare
+    from w2ltune.formats.nbest import write_nbest
+    from w2ltune.runs.trialdir import TrialDirectory, TrialResult
+    from w2ltune.scoring.nbest import collect
+    from w2ltune.search.choice import Decoded, choose
+    from w2ltune.search.method import NOTE, GivenSampler
+    from w2ltune.search.nbest import NBestSearch
+    from w2ltune.search.space import ANCESTOR_RANGES, SearchSpace
+    from w2ltune.search.study import tell
+    from w2ltune.sweepoptions import SweepOptions
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    fixed = fixed_flags(beamsize, name)
+    space = SearchSpace(fixed=fixed, distributions=ANCESTOR_RANGES)
+    dev = Decodes(fixed)
+    began = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        given = prepare(SweepOptions(logdir=root, prefix="run", n=trials), space, command=())
+        storage = optuna.storages.JournalStorage(
+            optuna.storages.journal.JournalFileBackend(f"{folder}/journal")
+        )
+        study = optuna.create_study(storage=storage)
+        method = NBestSearch(
+            study=study, trials=root / "trials", space=space, box=given.box, key=given.key,
+            targets=given.targets(), trial_count=trials, seed=seed,
+        )  # fmt: skip
+        rates: list[float] = []
+        decoded = []
+        while len(rates) < trials and not method.finished():
+            number = len(rates)
+            assert method.ready(())
+            study.sampler = method.sampler(number)
+            note = dict(method.note(number))
+            if number == 0:
+                start = dict(zip(ANCESTOR_RANGES, STARTS[seed], strict=True))
+                study.sampler, note = GivenSampler(start), {"how": "baseline"}
+            trial, flags = space.ask(study)
+            trial.set_user_attr(NOTE, note)
+            directory = TrialDirectory(root / "trials", number)
+            directory.write_flags(flags)
+            rate, counts, lists = dev.decode(flags, nbest=given.options.nbest)
+            nbest = collect(lists, dev.dataset.references, dev.dataset.units)
+            write_nbest(directory.nbest, nbest, key=given.key(flags))
+            rows = zip(dev.dataset.ids, counts.tolist(), strict=True)
+            text = "".join("\t".join([i, *map(str, row), ""]) + "\n" for i, row in rows)
+            directory.utterances.write_text("id\ts\td\ti\tn\thypothesis\n" + text)
+            result = TrialResult(
+                number=number, attempt=1, state="COMPLETE", value=rate,
+                counts=tuple(counts.sum(axis=0).tolist()), params=trial.params, flags=flags,
+            )  # fmt: skip
+            directory.write_result(result)
+            tell(study, number, result)
+            method.observe(result)
+            decoded.append(Decoded(result=result, counts=counts, note=note))
+            rates.append(rate)
+        utterances = given.targets()[""]
+        choice = choose(
+            decoded, target="", utterances=utterances, clusters=given.clusters(utterances),
+            baseline=None, middle=method.middle(""),
+        )  # fmt: skip
+        why = method.finished() or f"{trials} trials"
+    spent = time.process_time() - began
+    test = Decodes(fixed_flags(beamsize, TESTS[name]))
+    chosen = decoded[choice.trial].result
+    return {
+        "method": "nbest", "list": name, "beam": beamsize, "seed": seed, "rates": rates,
+        "dev": chosen.value, "test": test.wer({**chosen.flags, "test": f"{TESTS[name]}.lst"}),
+        "seconds": dev.seconds, "other_seconds": spent - dev.seconds, "why": why,
+    }  # fmt: skip
+
+
 def key(row: dict[str, Any]) -> tuple[Any, ...]:
     return row["method"], row["list"], row["beam"], row["seed"]
 
@@ -113,7 +199,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def _one(job: tuple[Any, ...]) -> dict[str, Any]:
-    return run(*job)
+    return run_nbest(*job[1:]) if job[0] == "nbest" else run(*job)
 
 
 def run_all(options: argparse.Namespace) -> None:

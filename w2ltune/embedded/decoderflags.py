@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from w2ltune.errors import FlagError, UsageError, did_you_mean
+from w2ltune.formats.beamdump import Hypothesis
 from w2ltune.formats.known_flags import KNOWN_FLAGS, typed_value
 
 DECODER_FLAGS = frozenset(
@@ -42,6 +43,9 @@ DECODER_FLAGS = frozenset(
 
 OUR_FLAGS = frozenset({"transitions"})
 """Decoder flags that the binary does not have (its model file holds the transitions)."""
+
+LINEAR = 1e-4
+"""Relative difference from which on a score is not the weighted sum of its parts."""
 
 _UNLIKE_THE_BINARY: Mapping[str, str] = {"criterion": "ctc"}
 """Defaults that the binary takes from its model file."""
@@ -178,3 +182,23 @@ def dead_weights(flags: DecoderFlags, token_names: Sequence[str]) -> dict[str, s
     if flags.wordseparator not in token_names:
         dead["silscore"] = f"the word separator {flags.wordseparator!r} is not a token"
     return dead
+
+
+def feature_weights(flags: DecoderFlags) -> tuple[float, float, float, float, float]:
+    """Return what the features of an n-best list are multiplied with; see ``formats.nbest``.
+
+    A lexicon-free decoder has neither word score nor unknown words, and an unknown word at the
+    score of minus infinity is never in a hypothesis.
+    """
+    unkscore = flags.unkscore if math.isfinite(flags.unkscore) else 0.0
+    if not flags.uselexicon:
+        return 1.0, flags.lmweight, 0.0, 0.0, flags.silscore
+    return 1.0, flags.lmweight, flags.wordscore, unkscore, flags.silscore
+
+
+def is_linear(entry: Hypothesis, flags: DecoderFlags) -> bool:
+    """Whether a score is the weighted sum of its parts, so that other weights can be tried."""
+    known = len(entry.words) - entry.unknown_words
+    parts = (entry.am_score, entry.lm_score, known, entry.unknown_words, entry.silence_frames)
+    total = sum(w * part for w, part in zip(feature_weights(flags), parts, strict=True))
+    return abs(entry.score - total) <= LINEAR * max(1.0, abs(entry.score))

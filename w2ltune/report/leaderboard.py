@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -195,22 +195,13 @@ def as_csv(board: Leaderboard) -> str:
     return text.getvalue()
 
 
-def best_comments(
-    best: TrialResult, *, metric: str, lists: Sequence[str], trials: int
-) -> tuple[str, ...]:
-    """Return the comment lines of ``best.cfg``: what was reached, and the weights elsewhere."""
-    lines = [
-        f"best of {trials} trials on {', '.join(lists)} (trial {best.number})",
-        f"{metric_line(best, metric)}, interval by {best.interval_unit}",
-    ]
-    if best.missing:
-        lines.append(f"{best.missing} utterances have no hypothesis and count as deletions")
-    weights: Mapping[str, str] = best.flags
-    if "lmweight" in weights:
-        alpha = float(weights["lmweight"]) / LN_10
-        beta = weights.get("wordscore", "0")
-        lines += [
-            f"elsewhere: pyctcdecode alpha = lmweight/{LN_10:.3f} = {alpha:.4f}, "
-            f"beta = wordscore = {float(beta):.4f}; torchaudio lm_weight, word_score as here",
-        ]
-    return tuple(lines)
+def elsewhere(best: TrialResult) -> tuple[str, ...]:
+    """Return a line that says what the weights are in other tools; empty without an LM weight."""
+    if "lmweight" not in best.flags:
+        return ()
+    alpha = float(best.flags["lmweight"]) / LN_10
+    beta = float(best.flags.get("wordscore", "0"))
+    return (
+        f"elsewhere: pyctcdecode alpha = lmweight/{LN_10:.3f} = {alpha:.4f}, "
+        f"beta = wordscore = {beta:.4f}; torchaudio lm_weight, word_score as here",
+    )

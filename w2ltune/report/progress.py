@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.progress import Progress
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -38,7 +40,8 @@ class State:
         earlier: Trials finished by earlier runs of the same command.
         results: Results of all runs.
         running: Trials at work.
-        budget: Trials in all.
+        budget: Trials in all, or as many as are expected.
+        most: Trials at most; 0 where the budget is exact.
         seconds: Since the first trial of this run started.
     """
 
@@ -47,6 +50,7 @@ class State:
     running: Sequence[Running]
     budget: int
     seconds: float
+    most: int = 0
 
     @property
     def eta_seconds(self) -> float | None:
@@ -76,6 +80,21 @@ def make_console() -> Console:
     if not console.is_terminal:
         console.width = LOG_WIDTH
     return console
+
+
+@contextlib.contextmanager
+def bar(console: Console, what: str) -> Iterator[Callable[[float], None]]:
+    """Show the progress of one piece of work; nothing in a log.
+
+    Yields:
+        A function that takes the part that is done.
+    """
+    if not console.is_terminal:
+        yield lambda part: None
+        return
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task(what, total=1.0)
+        yield lambda part: progress.update(task, completed=part)
 
 
 class View:
@@ -132,7 +151,9 @@ class View:
         return grid
 
     def _line(self, state: State, board: Leaderboard) -> str:
-        parts = [f"{len(state.results)} of {state.budget} trials"]
+        few = 0 < state.budget < state.most
+        of = f" of at most {state.most} trials" if few else f" of {state.budget} trials"
+        parts = [f"{len(state.results)}{of}"]
         best = board.best
         if best is not None:
             weights = " ".join(f"{name} {show_value(v)}" for name, v in best.params.items())
@@ -142,5 +163,6 @@ class View:
             )
         eta = state.eta_seconds
         if eta is not None:
-            parts.append(f"{duration(state.seconds)}, ETA {duration(eta)}")
+            about = "about " if few else ""
+            parts.append(f"{duration(state.seconds)}, ETA {about}{duration(eta)}")
         return ", ".join(parts)

@@ -49,6 +49,7 @@ class SweepRequest:
         seed: The seed of the samplers; kept when the command does not name one.
         versions: Versions of what took part.
         commit: The git commit of the current directory, or "".
+        command: The arguments of the command that began it.
     """
 
     task: str
@@ -59,6 +60,7 @@ class SweepRequest:
     seed: int
     versions: Mapping[str, str] = field(default_factory=dict)
     commit: str = ""
+    command: tuple[str, ...] = ()
     format: int = FORMAT
 
 
@@ -157,6 +159,7 @@ def read_request(path: Path) -> SweepRequest | None:
             f"{FORMAT}); use the newer one",
             path=path,
         )
+    content["command"] = tuple(content.get("command", ()))
     content["inputs"] = {name: Fingerprint(**value) for name, value in content["inputs"].items()}
     return SweepRequest(**content)
 

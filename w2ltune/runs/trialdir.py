@@ -6,6 +6,7 @@
       flags.cfg          all flags of the trial, written by the driver when the trial is asked
       attempts/0001      one empty file for each launch; the highest is the one that may publish
       utterances.tsv     a decode's error counts and hypotheses, by its trainable
+      nbest.npz          its n-best lists, by its trainable; only where a search uses them
       result.json        the outcome, by the driver; its presence makes the trial finished
 """
 
@@ -42,6 +43,8 @@ class TrialResult:
         seconds: Wall time from the launch to the end.
         work_seconds: Processor time of the program or decoder.
         missing: Utterances of the list without a hypothesis; each counts as all deletions.
+        lists: Error counts of each list, by its name; empty where there is one.
+        linear: Whether the n-best lists' scores were linear in the weights.
         reason: Why it failed or was stopped.
     """
 
@@ -57,6 +60,8 @@ class TrialResult:
     seconds: float = 0.0
     work_seconds: float = 0.0
     missing: int = 0
+    lists: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    linear: bool = True
     reason: str = ""
     format: int = FORMAT
 
@@ -75,6 +80,7 @@ class TrialDirectory:
         self.flags = self.path / "flags.cfg"
         self.result = self.path / "result.json"
         self.utterances = self.path / "utterances.tsv"
+        self.nbest = self.path / "nbest.npz"
         self._attempts = self.path / "attempts"
 
     def was_asked(self) -> bool:

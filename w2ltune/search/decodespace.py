@@ -8,11 +8,18 @@ from pathlib import Path
 
 import optuna
 
-from w2ltune.embedded.decoderflags import DECODER_FLAGS, OUR_FLAGS, DecoderFlags, dead_weights
-from w2ltune.errors import UsageError, existing_file
+from w2ltune.embedded.decoderflags import (
+    DECODER_FLAGS,
+    OUR_FLAGS,
+    DecoderFlags,
+    dead_weights,
+    decoder_flags,
+)
+from w2ltune.errors import FlagError, UsageError, existing_file
 from w2ltune.formats.distributions import Choice, Distribution, format_value, parse_value
-from w2ltune.formats.flagsfile import Flag
-from w2ltune.formats.known_flags import check_flag
+from w2ltune.formats.flagsfile import Flag, effective, parse_flagsfile
+from w2ltune.formats.known_flags import check_flag, is_boolean
+from w2ltune.search.probe import AUTO_START
 from w2ltune.search.space import ANCESTOR_RANGES, SearchSpace, call_space, load_space
 from w2ltune.trials.dataset import DecodeTask
 
@@ -86,6 +93,37 @@ def complete_space(space: SearchSpace, flags: DecoderFlags, tokens: Sequence[str
     return replace(space, distributions=ranges)
 
 
+def split_auto(space: SearchSpace) -> tuple[SearchSpace, dict[str, str]]:
+    """Return the space with the first values of ``auto`` beam flags, and these values."""
+    auto = {n: AUTO_START[n] for n in AUTO_START if space.fixed.get(n) == "auto"}
+    return replace(space, fixed={**space.fixed, **auto}), auto
+
+
+def read_baseline(path: Path, flags: Mapping[str, str]) -> dict[str, str]:
+    """Return the decoder's flags of the user's present flagsfile, over the sweep's own.
+
+    What does not concern the decoder (lists, folders, the acoustic model) is left aside.
+
+    Args:
+        path: The flagsfile.
+        flags: All flags of the sweep with one setting of the searched ones.
+
+    Raises:
+        InputError: The file is missing or cannot be read.
+        FlagError: A flag is unknown, or its value is wrong or a distribution.
+    """
+    existing_file(path, "flagsfile of present weights (--baseline)")
+    given: dict[str, str] = {}
+    for flag in effective(parse_flagsfile(path, boolean=is_boolean)).values():
+        check_flag(flag, extra_known=OUR_FLAGS)
+        if not isinstance(parse_value(flag.value, flag=flag.name), str):
+            raise FlagError(f"{flag.where}: --{flag.name}={flag.value}: a baseline has values only")
+        if flag.name in DECODER_FLAGS:
+            given[flag.name] = flag.value
+    decoder_flags({**flags, **given})
+    return given
+
+
 def example_flags(space: SearchSpace) -> dict[str, str]:
     """Return one setting of all flags, for checks before the first trial."""
     flags = dict(space.fixed)
@@ -101,17 +139,19 @@ def example_flags(space: SearchSpace) -> dict[str, str]:
     return flags
 
 
-def input_paths(space: SearchSpace, task: DecodeTask) -> list[Path]:
-    """Return the files and folders that decide the results."""
-    paths: list[Path] = [*task.lists, *task.emissions]
+def input_paths(
+    space: SearchSpace, task: DecodeTask, baseline: Mapping[str, str] | None
+) -> list[Path]:
+    """Return the files and folders that decide the results; held-out lists do not."""
+    paths: list[Path] = [*task.lists, *task.emissions[: len(task.lists)]]
     for name, what in _FILES.items():
         searched = space.distributions.get(name)
         values: Iterable[str] = searched.choices if isinstance(searched, Choice) else ()
         folder = space.fixed.get("tokensdir", "") if name == "tokens" else ""
         paths += [
             existing_file(Path(folder, text), f"{what} (--{name})")
-            for text in (space.fixed.get(name, ""), *values)
+            for text in (space.fixed.get(name, ""), (baseline or {}).get(name, ""), *values)
             if text
         ]
     paths += [path for path in (task.normalize, space.script) if path is not None]
-    return paths
+    return list(dict.fromkeys(paths))

@@ -6,7 +6,7 @@ import collections
 import re
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,29 @@ from optuna.trial import FrozenTrial
 
 from w2ltune.errors import TrialFailedError
 from w2ltune.runs.trialdir import State, TrialDirectory, TrialResult
+from w2ltune.search.method import NOTE, GivenSampler, SearchMethod
 from w2ltune.search.pruning import PairedPruner
 from w2ltune.search.space import SearchSpace
-from w2ltune.search.study import Settled, tell
+from w2ltune.search.study import Settled, counted, tell
 
 MOST_LOSSES = 5
 SAME_FAILURES = 3
 """So many failures from the first trial on, with one reason (numbers apart), end the sweep."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """What a complete trial's counts say beyond their sum.
+
+    Attributes:
+        interval: Lower and upper end of its rate.
+        unit: What was resampled for it.
+        lists: Counts of each list, by its name; empty where there is one.
+    """
+
+    interval: tuple[float, float]
+    unit: str
+    lists: Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,25 +50,33 @@ class Plan:
         study: The open study; this process is its one writer.
         trials: The folder of the trials.
         space: What is searched.
-        sampler: Returns the sampler for the trial of a number.
+        method: Chooses the trials.
         trial_count: The budget: trials that count, finished before or now.
         live_trials: How many run at a time.
         settled: What earlier runs left.
         pruner: Stops hopeless trials; None lets all run to their end.
-        interval: Returns lower end, upper end and unit for a complete trial's utterance errors.
+        score: Returns interval, its unit and the counts by list of a complete trial's counts.
         on_result: Called with each finished trial's result.
+        nbest: Hypotheses of each utterance that trials keep; 0 for none.
+        key: Names the pool that a trial's n-best lists belong to.
+        baseline: Flags of a first trial that is not chosen but given; None without.
+        beam: Flags that were chosen beside the space, shown with a trial's searched values.
     """
 
     study: optuna.Study
     trials: Path
     space: SearchSpace
-    sampler: Callable[[int], optuna.samplers.BaseSampler]
+    method: SearchMethod
     trial_count: int
     live_trials: int
     settled: Settled
     pruner: PairedPruner | None
-    interval: Callable[[npt.NDArray[Any], npt.NDArray[Any]], tuple[float, float, str]]
+    score: Callable[[npt.NDArray[np.int32]], Score]
     on_result: Callable[[TrialResult], None]
+    nbest: int = 0
+    key: Callable[[Mapping[str, str]], str] = lambda flags: ""
+    baseline: Mapping[str, str] | None = None
+    beam: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -83,6 +107,7 @@ class StudyRun:
         self.finished = plan.settled.finished
         self.waiting: list[FrozenTrial] = list(plan.settled.interrupted)
         self.stop_reason = ""
+        self.reason = ""
         self._losses: collections.Counter[int] = collections.Counter()
         self.error: BaseException | None = None
 
@@ -102,8 +127,13 @@ class StudyRun:
 
     @property
     def over(self) -> bool:
-        """Whether all is done: nothing waits, nothing lives, and the budget is spent."""
-        return not self.waiting and not self.live and self.finished >= self.plan.trial_count
+        """Whether all is done: nothing waits or lives, and there is no budget or no need left."""
+        if self.waiting or self.live:
+            return False
+        if self.finished >= self.plan.trial_count:
+            return True
+        self.reason = self.plan.method.finished()
+        return bool(self.reason)
 
     def next(self, trial_id: str) -> dict[str, Any] | None:
         """Return the configuration of the next trial, or None when there is none now."""
@@ -115,11 +145,9 @@ class StudyRun:
             reported = max(frozen.intermediate_values, default=-1)
             directory = TrialDirectory(self.plan.trials, frozen.number)
             flags = directory.read_flags()
-        elif self.finished + len(self.live) < self.plan.trial_count:
-            number = len(self.plan.study.get_trials(deepcopy=False))
+        elif self._may_ask():
             reported = -1
-            self.plan.study.sampler = self.plan.sampler(number)
-            trial, flags = self.plan.space.ask(self.plan.study)
+            trial, flags = self._ask()
             directory = TrialDirectory(self.plan.trials, trial.number)
             directory.write_flags(flags)
         else:
@@ -132,7 +160,32 @@ class StudyRun:
             "launched": directory.attempt(),
             "trials": str(self.plan.trials),
             "flags": dict(flags),
+            "nbest": self.plan.nbest,
+            "key": self.plan.key(flags) if self.plan.nbest else "",
         }
+
+    def _may_ask(self) -> bool:
+        if self.finished + len(self.live) >= self.plan.trial_count:
+            return False
+        return self.plan.method.ready({live.trial.number for live in self.live.values()})
+
+    def _ask(self) -> tuple[optuna.Trial, dict[str, str]]:
+        """Ask for a new trial: the baseline first, then what the method chooses."""
+        study, given = self.plan.study, self.plan.baseline
+        number = len(study.get_trials(deepcopy=False))
+        if given is None or any(trial.user_attrs.get(NOTE) for trial in counted(study)):
+            study.sampler = self.plan.method.sampler(number)
+            trial, flags = self.plan.space.ask(study)
+            trial.set_user_attr(NOTE, dict(self.plan.method.note(number)))
+            return trial, flags
+        values = self.plan.space.values(given)
+        if values is None:  # outside of the ranges: a trial of the study, but not of its space
+            trial, flags = study.ask(), dict(self.plan.space.fixed)
+        else:
+            study.sampler = GivenSampler(values)
+            trial, flags = self.plan.space.ask(study)
+        trial.set_user_attr(NOTE, {"how": "baseline"})
+        return trial, flags | dict(given)
 
     def progress(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Take a live trial's report; return whether it should be stopped."""
@@ -146,8 +199,11 @@ class StudyRun:
         live.value, live.reported = float(result["value"]), step
         if self.plan.pruner is None or result["done"]:
             return False
+        if not self.plan.method.prunes(live.trial.number):
+            return False
         live.trial.report(live.value, step)
-        self.plan.pruner.observe(live.trial.number, result["utterance_errors"])
+        errors = result["utterance_counts"][:, :3].sum(axis=1)
+        self.plan.pruner.observe(live.trial.number, errors)
         frozen = self.plan.study.get_trials(deepcopy=False)[live.trial.number]
         live.pruned = self.plan.pruner.prune(self.plan.study, frozen)
         return live.pruned
@@ -177,9 +233,11 @@ class StudyRun:
         self.finished += 1
         self.results.append(outcome)
         if self.plan.pruner is not None:
-            errors = (result or {}).get("utterance_errors")
-            complete = outcome.state == "COMPLETE"
-            self.plan.pruner.finish(outcome.number, outcome.value, errors if complete else None)
+            errors = None
+            if outcome.state == "COMPLETE" and result is not None:
+                errors = result["utterance_counts"][:, :3].sum(axis=1)
+            self.plan.pruner.finish(outcome.number, outcome.value, errors)
+        self.plan.method.observe(outcome)
         self.plan.on_result(outcome)
         self._stop_if_hopeless()
 
@@ -198,12 +256,7 @@ class StudyRun:
     def _outcome(
         self, live: LiveTrial, result: Mapping[str, Any], *, state: State, reason: str = ""
     ) -> TrialResult:
-        interval, unit = None, ""
-        if state == "COMPLETE":
-            low, high, unit = self.plan.interval(
-                result["utterance_errors"], result["reference_words"]
-            )
-            interval = (low, high)
+        score = self.plan.score(result["utterance_counts"]) if state == "COMPLETE" else None
         searched = live.trial.params or {
             name: live.flags[name] for name in live.flags.keys() - self.plan.space.fixed.keys()
         }
@@ -215,13 +268,15 @@ class StudyRun:
             state=state,
             value=None if state == "FAIL" or value is None or np.isnan(value) else float(value),
             counts=None if state == "FAIL" or counts is None else tuple(counts),
-            interval=interval,
-            interval_unit=unit,
-            params=searched,
+            interval=score.interval if score else None,
+            interval_unit=score.unit if score else "",
+            params={**searched, **{name: live.flags[name] for name in self.plan.beam}},
             flags=live.flags,
             seconds=round(float(result.get("seconds", 0.0)), 3),
             work_seconds=round(float(result.get("work_seconds", 0.0)), 3),
             missing=int(result.get("missing", 0)),
+            lists=score.lists if score else {},
+            linear=bool(result.get("linear", True)),
             reason=reason,
         )
 

@@ -62,9 +62,31 @@ class SearchSpace:
             searched |= call_space(load_space(self.script), trial, self.script)
         return trial, self.flags(searched)
 
+    def values(self, flags: Mapping[str, str]) -> dict[str, Any] | None:
+        """Return the searched values that flags stand for; None if the space does not hold them."""
+        values: dict[str, Any] = {}
+        for name, distribution in self.distributions.items():
+            text = flags.get(name)
+            value = None if text is None else value_of(distribution, text)
+            if value is None:
+                return None
+            values[name] = value
+        return None if self.script else values
+
     def flags(self, searched: Mapping[str, Any]) -> dict[str, str]:
         """Return all flags, as texts, of a trial with these searched values."""
         return dict(self.fixed) | {name: format_value(value) for name, value in searched.items()}
+
+
+def value_of(distribution: Distribution, text: str) -> Any:
+    """Return the value of a distribution that a text stands for; None if it holds none."""
+    if isinstance(distribution, Choice):
+        return next((c for c in distribution.choices if format_value(c) == text), None)
+    try:
+        value = int(text) if isinstance(distribution, IntegerRange) else float(text)
+    except ValueError:
+        return None
+    return value if distribution.contains(value) else None
 
 
 def to_optuna(distribution: Distribution) -> optuna.distributions.BaseDistribution:

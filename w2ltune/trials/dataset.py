@@ -28,8 +28,9 @@ class DecodeTask:
     """What all decodes of a study have in common; small, so that it can be sent to each worker.
 
     Attributes:
-        lists: The data lists; their utterances are decoded as one set.
-        emissions: The emission file or folder of each list.
+        lists: The data lists that are tuned on; their utterances are decoded as one set.
+        heldout: Lists that are decoded once, with the choice.
+        emissions: The emission file or folder of each list, of ``lists`` and then ``heldout``.
         metric: Count words or characters.
         normalize: Python file with ``normalize(text)``, or None.
         ignore_case: Whether upper and lower case are the same.
@@ -37,21 +38,36 @@ class DecodeTask:
 
     lists: tuple[Path, ...]
     emissions: tuple[Path, ...]
+    heldout: tuple[Path, ...] = ()
     metric: Metric = "wer"
     normalize: Path | None = None
     ignore_case: bool = False
 
 
 def find_task(
-    flags: Mapping[str, str], *, metric: Metric, normalize: Path | None, ignore_case: bool
+    flags: Mapping[str, str],
+    *,
+    metric: Metric,
+    normalize: Path | None,
+    ignore_case: bool,
+    heldout: str = "",
 ) -> DecodeTask:
     """Return the task that ``--test``, ``--datadir`` and ``--emission_dir`` describe.
+
+    Args:
+        flags: The decoder's flags.
+        metric: What is counted.
+        normalize: The normalisation file.
+        ignore_case: Whether upper and lower case are the same.
+        heldout: Lists that are decoded once at the end, as ``--test`` names them.
 
     Raises:
         UsageError: One of the flags is missing.
         InputError: There are no emissions for a list.
     """
-    names = [name for name in flags.get("test", "").split(",") if name]
+    names, apart = (
+        [name for name in text.split(",") if name] for text in (flags.get("test", ""), heldout)
+    )
     if not names:
         raise UsageError("no --test: name the data list to tune on, as in --test=dev.lst")
     if not flags.get("emission_dir"):
@@ -61,7 +77,10 @@ def find_task(
         )
     return DecodeTask(
         lists=tuple(Path(flags.get("datadir", ""), name) for name in names),
-        emissions=tuple(locate_emissions(Path(flags["emission_dir"]), name) for name in names),
+        heldout=tuple(Path(flags.get("datadir", ""), name) for name in apart),
+        emissions=tuple(
+            locate_emissions(Path(flags["emission_dir"]), name) for name in [*names, *apart]
+        ),
         metric=metric,
         normalize=normalize,
         ignore_case=ignore_case,
@@ -77,6 +96,8 @@ class Dataset:
 
     Attributes:
         ids: Utterance ids; for several lists prefixed by nothing: an id may stand in one list only.
+        dev_count: So many utterances, the first ones, are tuned on; the rest is held out.
+        list_of: The number of each utterance's list, held-out lists after the others.
         references: The reference of each utterance, in units of the metric.
 
     Raises:
@@ -90,13 +111,18 @@ class Dataset:
         self._sets: list[EmissionSet] = []
         self.list_of: list[int] = []
         owner: dict[str, Path] = {}
-        for number, (path, emissions) in enumerate(zip(task.lists, task.emissions, strict=True)):
+        lists = [*task.lists, *task.heldout]
+        for number, (path, emissions) in enumerate(zip(lists, task.emissions, strict=True)):
             self._sets.append(open_emissions(emissions, scratch=scratch))
             for utterance in read_list(path):
                 if utterance.id in owner:
+                    why = (
+                        "what is held out may not be tuned on"
+                        if path in task.heldout
+                        else "an utterance may be in one list only"
+                    )
                     raise InputError(
-                        f"utterance {utterance.id!r} stands in {owner[utterance.id]} too; "
-                        "an utterance may be in one list only",
+                        f"utterance {utterance.id!r} stands in {owner[utterance.id]} too; {why}",
                         path=path,
                     )
                 owner[utterance.id] = path
@@ -104,15 +130,18 @@ class Dataset:
                 self.utterances.append(utterance)
                 self.list_of.append(number)
         self.ids = tuple(utterance.id for utterance in self.utterances)
+        self.dev_count = sum(number < len(task.lists) for number in self.list_of)
         self.references = [
             self.units(" ".join(utterance.reference)) for utterance in self.utterances
         ]
 
-        if not any(self.references):
-            raise InputError(
-                "no utterance has a reference: there is nothing to count errors against",
-                path=task.lists[0],
-            )
+        for number, path in enumerate(lists):
+            own = zip(self.references, self.list_of, strict=True)
+            if not any(reference for reference, of in own if of == number):
+                raise InputError(
+                    "no utterance has a reference: there is nothing to count errors against",
+                    path=path,
+                )
 
     @property
     def emission_sets(self) -> Sequence[EmissionSet]:
@@ -163,11 +192,18 @@ def blocks(count: int, *, most: int = 32, least_utterances: int = 8) -> list[lis
     return [order[begin:end] for begin, end in itertools.pairwise(bounds)]
 
 
-def read_utterance_counts(path: Path) -> npt.NDArray[np.int32]:
-    """Return the [utterances, 4] counts of an ``utterances.tsv``, in the fixed shuffled order."""
+def read_utterance_counts(path: Path, *, shuffled: bool = True) -> npt.NDArray[np.int32]:
+    """Return the [utterances, 4] counts of an ``utterances.tsv``.
+
+    Args:
+        path: The file.
+        shuffled: In the fixed shuffled order, as trials report them; else in that of the list.
+    """
     # Not splitlines(): it also splits at characters that a hypothesis may hold.
     lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")[1:]
     rows = [line.split("\t", 5)[1:5] for line in lines]
     counts = np.array(rows, dtype=np.int32).reshape(-1, 4)
+    if not shuffled:
+        return counts
     order = [index for block in blocks(len(counts)) for index in block]
     return counts[order]

@@ -15,7 +15,9 @@ from ray import tune
 from ray.exceptions import RayError
 
 from w2ltune import files
+from w2ltune.formats.nbest import write_nbest
 from w2ltune.runs.trialdir import TrialDirectory
+from w2ltune.scoring.nbest import concatenate
 from w2ltune.trials.dataset import blocks
 from w2ltune.trials.pool import HEAD_RESOURCE, POOL_NAME, BlockResult
 
@@ -40,19 +42,21 @@ def resources(live_trials: int) -> dict[str, float]:
 class DecodeTrial(tune.Trainable):
     """Decodes the list with one trial's flags.
 
-    The configuration holds ``number``, ``trials`` (folder), ``flags`` and ``launched`` (attempts
-    before this run). Each step reports::
+    The configuration holds ``number``, ``trials`` (folder), ``flags``, ``launched`` (attempts
+    before this run), ``nbest`` (hypotheses kept of each utterance, 0 for none) and ``key`` (of the
+    n-best file). Each step reports::
 
         attempt          the number of this launch of the trial
         seconds          wall time of this launch
         done             whether the trial is over
         step             utterances in the finished prefix of the fixed order
         value            error rate of that prefix
-        utterance_errors errors of each utterance of the prefix, in the fixed order
+        utterance_counts S, D, I, reference length of each utterance of the prefix, [n, 4]
         counts           S, D, I, reference length: of the prefix; of the whole list when done
         fraction         part of the list that is decoded
         work_seconds     processor time so far
         missing          utterances without a hypothesis so far
+        linear           whether the scores were linear in the weights
         failure          why the trial failed, or ""
     """
 
@@ -74,6 +78,8 @@ class DecodeTrial(tune.Trainable):
         self._attempt = 0
         self._started = time.monotonic()
         self._flags: dict[str, str] = config["flags"]
+        self._nbest: int = config["nbest"]
+        self._key: str = config["key"]
         self._blocks: dict[int, list[int]] = {}
         self._results: dict[int, BlockResult] = {}
         self._over = False
@@ -115,7 +121,11 @@ class DecodeTrial(tune.Trainable):
         )
         if found is None:
             rest = {n: block for n, block in self._blocks.items() if n not in self._results}
-            ray.get(pool.submit.remote(self._directory.number, self._attempt, self._flags, rest))
+            ray.get(
+                pool.submit.remote(
+                    self._directory.number, self._attempt, self._flags, rest, self._nbest
+                )
+            )
             found = ray.get(
                 pool.poll.remote(
                     self._directory.number, self._attempt, list(self._results), SLICE_SECONDS
@@ -127,7 +137,6 @@ class DecodeTrial(tune.Trainable):
     def _report(self, *, done: bool, failure: str = "") -> dict[str, Any]:
         results = [result for number, result in self._results.items() if number >= 0]
         prefix = self._prefix()
-        errors = prefix[:, :3].sum(axis=1)
         total = prefix.sum(axis=0)
         return {
             "done": done,
@@ -135,13 +144,13 @@ class DecodeTrial(tune.Trainable):
             "attempt": self._attempt,
             "seconds": time.monotonic() - self._started,
             "step": len(prefix),
-            "value": float(errors.sum() / total[3]) if total[3] else float("nan"),
-            "utterance_errors": errors,
-            "reference_words": prefix[:, 3],
+            "value": float(total[:3].sum() / total[3]) if total[3] else float("nan"),
+            "utterance_counts": prefix,
             "counts": tuple(int(value) for value in total),
             "fraction": len(results) / max(1, len(self._blocks)),
             "work_seconds": sum(result.work_seconds for result in results),
             "missing": sum(result.hypotheses.count(None) for result in results),
+            "linear": all(result.linear for result in results),
         }
 
     def _prefix(self) -> npt.NDArray[np.int32]:
@@ -155,7 +164,7 @@ class DecodeTrial(tune.Trainable):
         return np.concatenate(parts)
 
     def _write_utterances(self) -> bool:
-        """Write each utterance's errors; return False if a newer launch is to do it."""
+        """Write each utterance's errors and n-best list; False if a newer launch is to do it."""
         if self._directory.attempt() != self._attempt:
             time.sleep(SLICE_SECONDS)
             return False
@@ -166,6 +175,10 @@ class DecodeTrial(tune.Trainable):
             for index, counts, text in zip(block, result.counts, result.hypotheses, strict=True):
                 cells = [self._ids[index], *map(str, counts), "" if text is None else text]
                 rows[index] = "\t".join(cells) + "\n"
+        if self._nbest:
+            parts = [self._results[number].nbest for number in self._blocks]
+            found = concatenate([part for part in parts if part], list(self._blocks.values()))
+            write_nbest(self._directory.nbest, found, key=self._key)
         header = "id\tsubstitutions\tdeletions\tinsertions\treference_length\thypothesis\n"
         files.write_text(
             self._directory.utterances, header + "".join(rows[i] for i in sorted(rows))

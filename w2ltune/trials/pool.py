@@ -23,8 +23,10 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from w2ltune.embedded.beamsearch import Decoder
-from w2ltune.embedded.decoderflags import decoder_flags
+from w2ltune.embedded.decoderflags import decoder_flags, is_linear
 from w2ltune.errors import W2LTuneError
+from w2ltune.formats.nbest import NBest
+from w2ltune.scoring.nbest import collect
 from w2ltune.trials.dataset import Dataset, DecodeTask
 
 POOL_NAME = "decoder-pool"
@@ -43,12 +45,16 @@ class BlockResult:
         counts: [utterances, 4] int32: S, D, I, reference length.
         hypotheses: The best hypothesis of each utterance as text; None where there is none.
         work_seconds: Processor time of the decoding.
+        nbest: The n-best lists, if they were asked for.
+        linear: Whether all their scores are the weighted sum of their parts.
         failure: Why the whole trial cannot work, or "".
     """
 
     counts: npt.NDArray[np.int32] | None = None
     hypotheses: tuple[str | None, ...] = ()
     work_seconds: float = 0.0
+    nbest: NBest | None = None
+    linear: bool = True
     failure: str = ""
 
 
@@ -66,14 +72,20 @@ class DecoderWorker:
         self._dataset: Dataset | None = None
         self._decoders: dict[tuple[object, ...], Decoder] = {}
 
-    def decode(self, flags: Mapping[str, str], block: Sequence[int]) -> BlockResult:
-        """Decode some utterances; what the user can mend comes back as ``failure``."""
+    def decode(self, flags: Mapping[str, str], block: Sequence[int], nbest: int) -> BlockResult:
+        """Decode some utterances; what the user can mend comes back as ``failure``.
+
+        Args:
+            flags: The trial's flags.
+            block: Numbers of utterances.
+            nbest: Return so many hypotheses of each utterance as arrays; 0 for none.
+        """
         try:
-            return self._decode(flags, block)
+            return self._decode(flags, block, nbest)
         except W2LTuneError as error:
             return BlockResult(failure=str(error))
 
-    def _decode(self, flags: Mapping[str, str], block: Sequence[int]) -> BlockResult:
+    def _decode(self, flags: Mapping[str, str], block: Sequence[int], nbest: int) -> BlockResult:
         if self._dataset is None:
             self._scratch.mkdir(parents=True, exist_ok=True)
             self._dataset = Dataset(self._task, scratch=self._scratch)
@@ -83,14 +95,22 @@ class DecoderWorker:
         while len(self._decoders) > LOADED_DECODERS:
             self._decoders.pop(next(iter(self._decoders)))
         start = time.process_time()
-        hypotheses: list[str | None] = []
-        for index in block:
-            best = decoder.decode(self._dataset.emission(index), weights, nbest=1)
-            hypotheses.append(" ".join(best[0].words) if best else None)
+        lists = [
+            decoder.decode(self._dataset.emission(index), weights, nbest=max(1, nbest))
+            for index in block
+        ]
+        work_seconds = time.process_time() - start
+        hypotheses = tuple(" ".join(entries[0].words) if entries else None for entries in lists)
+        arrays = None
+        if nbest:
+            references = [self._dataset.references[index] for index in block]
+            arrays = collect(lists, references, self._dataset.units)
         return BlockResult(
             counts=self._dataset.count(block, [text or "" for text in hypotheses]),
-            hypotheses=tuple(hypotheses),
-            work_seconds=time.process_time() - start,
+            hypotheses=hypotheses,
+            work_seconds=work_seconds,
+            nbest=arrays,
+            linear=not nbest or all(is_linear(entry, weights) for part in lists for entry in part),
         )
 
 
@@ -100,6 +120,7 @@ class _Job:
 
     attempt: int
     flags: Mapping[str, str]
+    nbest: int
     blocks: Mapping[int, Sequence[int]]
     pending: deque[int]
     done: dict[int, BlockResult] = field(default_factory=dict)
@@ -139,13 +160,15 @@ class DecoderPool:
         attempt: int,
         flags: Mapping[str, str],
         blocks: Mapping[int, Sequence[int]],
+        nbest: int = 0,
     ) -> None:
         """Take blocks to decode, in the order of their numbers; a newer attempt replaces one."""
         known = self._jobs.get(trial)
         if known is None or known.attempt < attempt:
             self._jobs[trial] = _Job(
-                attempt=attempt, flags=flags, blocks=blocks, pending=deque(sorted(blocks))
-            )
+                attempt=attempt, flags=flags, nbest=nbest, blocks=blocks,
+                pending=deque(sorted(blocks)),
+            )  # fmt: skip
             self._assign()
 
     async def poll(
@@ -201,7 +224,9 @@ class DecoderPool:
     async def _decode(self, name: str, worker: _Worker, trial: int, job: _Job, block: int) -> None:
         place = (trial, job.attempt, block)
         try:
-            result: BlockResult = await worker.handle.decode.remote(job.flags, job.blocks[block])
+            result: BlockResult = await worker.handle.decode.remote(
+                job.flags, job.blocks[block], job.nbest
+            )
             if result.failure:
                 job.failure = job.failure or result.failure
             job.done[block] = result

@@ -28,11 +28,13 @@ class Finding:
         text: What was found.
         advice: What it means; "" when all is well.
         absurd: Whether a sweep would be wasted.
+        value: The greedy error rate in the study's metric; None for other findings.
     """
 
     text: str
     advice: str = ""
     absurd: bool = False
+    value: float | None = None
 
     def __str__(self) -> str:
         return f"{self.text}; {self.advice}" if self.advice else self.text
@@ -72,7 +74,7 @@ def refuse_absurd(findings: Sequence[Finding]) -> None:
 
 
 def _greedy(dataset: Dataset, decoder: Decoder) -> Finding:
-    sample = shuffled_order(len(dataset.ids))[:MOST_GREEDY_UTTERANCES]
+    sample = shuffled_order(dataset.dev_count)[:MOST_GREEDY_UTTERANCES]
     references = [" ".join(dataset.utterances[index].reference) for index in sample]
     greedy = [" ".join(decoder.greedy(dataset.emission(index))) for index in sample]
     rates = {}
@@ -82,7 +84,7 @@ def _greedy(dataset: Dataset, decoder: Decoder) -> Finding:
             for texts in (references, greedy)
         ]
         rates[metric] = total(count_matrix(*pairs)).wer
-    of = "" if len(sample) == len(dataset.ids) else f" on {len(sample)} of the utterances"
+    of = "" if len(sample) == dataset.dev_count else f" on {len(sample)} of the utterances"
     text = f"greedy (no LM, no lexicon): WER {rates['wer']:.1%}, CER {rates['cer']:.1%}{of}"
     if rates["cer"] > ABSURD_CER:
         return Finding(
@@ -91,11 +93,12 @@ def _greedy(dataset: Dataset, decoder: Decoder) -> Finding:
             "the blank is not the last column, or the list belongs to other emissions",
             absurd=True,
         )
-    return Finding(text=text)
+    return Finding(text=text, value=rates[dataset.task.metric])
 
 
 def _outside_lexicon(dataset: Dataset, decoder: Decoder) -> Finding:
-    words = [word for utterance in dataset.utterances for word in utterance.reference]
+    tuned = dataset.utterances[: dataset.dev_count]
+    words = [word for utterance in tuned for word in utterance.reference]
     outside = [word for word in words if word not in decoder.words]
     text = f"reference words outside the lexicon: {len(outside)} of {len(words)}"
     if not outside:

@@ -1,0 +1,264 @@
+"""Everything that a decode sweep is given, checked and put together before the first decode."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from w2ltune.embedded.beamsearch import Decoder
+from w2ltune.embedded.decoderfiles import read_tokens
+from w2ltune.embedded.decoderflags import DecoderFlags, decoder_flags, feature_weights
+from w2ltune.errors import InputError, UsageError
+from w2ltune.formats.distributions import Choice
+from w2ltune.formats.nbest import BYTES_PER_HYPOTHESIS, NBest, read_nbest
+from w2ltune.runs.provenance import (
+    SweepRequest,
+    fingerprints,
+    git_commit,
+    read_request,
+    require_same,
+    versions,
+)
+from w2ltune.runs.trialdir import trial_directories
+from w2ltune.scoring.nbest import merge
+from w2ltune.scoring.significance import Clusters, bootstrap_interval, clusters_from_ids
+from w2ltune.search.decodespace import (
+    complete_space,
+    example_flags,
+    input_paths,
+    read_baseline,
+    split_auto,
+)
+from w2ltune.search.linear import LINEAR_WEIGHTS, Box
+from w2ltune.search.nbestsampler import linear_weights
+from w2ltune.search.poolkey import pool_key
+from w2ltune.search.run import Score
+from w2ltune.search.samplers import check_sampler, grid_points
+from w2ltune.search.space import SearchSpace
+from w2ltune.sweepoptions import SweepOptions
+from w2ltune.trials.dataset import Dataset, find_task, shuffled_order
+from w2ltune.trials.sanity import Finding, check_task, refuse_absurd
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeInput:
+    """What a decode sweep works with.
+
+    Attributes:
+        options: The command's options; ``sampler`` is a name, not "auto".
+        space: What is searched.
+        auto: Beam flags that w2ltune chooses, with their first values; part of ``space.fixed``.
+        dataset: Utterances, references and emissions.
+        request: What ``sweep.json`` is to hold.
+        baseline: Flags of the first trial; None without one.
+        token_count: Tokens of the model.
+        has_lm: Whether a language model is searched with.
+        findings: What is worth knowing of the inputs; empty when they were looked at before.
+        key: Names the pool of a trial's flags.
+    """
+
+    options: SweepOptions
+    space: SearchSpace
+    auto: Mapping[str, str]
+    dataset: Dataset
+    request: SweepRequest
+    baseline: Mapping[str, str] | None
+    token_count: int
+    has_lm: bool
+    findings: Sequence[Finding]
+    key: Callable[[Mapping[str, str]], str]
+
+    @property
+    def folder(self) -> Path:
+        """The study's folder."""
+        return self.options.folder
+
+    @property
+    def list_names(self) -> list[str]:
+        """The dev lists by name."""
+        return [path.name for path in self.dataset.task.lists]
+
+    def utterances_of(self, number: int) -> npt.NDArray[np.intp]:
+        """Return the utterances of a list, held-out lists after the dev lists."""
+        return np.flatnonzero(np.array(self.dataset.list_of) == number)
+
+    def targets(self) -> dict[str, npt.NDArray[np.intp]]:
+        """Return what weights are searched for: each list by name, or "" for all together."""
+        if len(self.list_names) > 1 and self.options.tune_for == "each":
+            return {name: self.utterances_of(n) for n, name in enumerate(self.list_names)}
+        return {"": np.arange(self.dataset.dev_count)}
+
+    def clusters(self, utterances: Sequence[int] | npt.NDArray[np.intp]) -> Clusters:
+        """Return what is resampled for an interval over these utterances."""
+        return clusters_from_ids([self.dataset.ids[i] for i in utterances], self.options.cluster)
+
+    def audio_seconds(self, utterances: Sequence[int] | npt.NDArray[np.intp]) -> float | None:
+        """Return the length of some utterances; None where the list does not tell."""
+        lengths = [self.dataset.utterances[i].duration_milliseconds for i in utterances]
+        known = [length for length in lengths if length]
+        return sum(known) / 1000 if len(known) == len(lengths) else None
+
+    def score(self, counts: npt.NDArray[np.int32]) -> Score:
+        """Return interval and counts by list of a whole decode, in the shuffled order."""
+        order = shuffled_order(self.dataset.dev_count)
+        found = bootstrap_interval(counts[:, :3].sum(axis=1), counts[:, 3], self.clusters(order))
+        lists: dict[str, tuple[int, ...]] = {}
+        if len(self.list_names) > 1:
+            of = np.array(self.dataset.list_of)[order]
+            for number, name in enumerate(self.list_names):
+                lists[name] = tuple(counts[of == number].sum(axis=0, dtype=np.int64).tolist())
+        return Score(
+            interval=(found.low, found.high), unit=f"{found.unit} ({found.count})", lists=lists
+        )
+
+    def box(self, flags: Mapping[str, str]) -> Box:
+        """Return the box of linear weights, with a trial's other weights."""
+        names = linear_weights(self.space.distributions)
+        ranges = [self.space.distributions[name] for name in names]
+        ends = [(r.low, r.high) for r in ranges if not isinstance(r, Choice)]
+        fixed = {name: value for name, value in flags.items() if name not in names}
+        typed = decoder_flags(fixed)
+        return Box(
+            names=tuple(names),
+            low=np.array([low for low, _ in ends], dtype=np.float64),
+            high=np.array([high for _, high in ends], dtype=np.float64),
+            fixed=np.array(feature_weights(typed)),
+        )
+
+    def warm_pool(self) -> dict[str, NBest]:
+        """Return the n-best lists of the earlier sweep of ``--warm_start``, by key.
+
+        Raises:
+            InputError: It has none, or they are of another model, LM or list.
+        """
+        if self.options.warm_start is None:
+            return {}
+        key = self.key(example_flags(self.space))
+        directories = trial_directories(self.options.warm_start / "trials")
+        found = [
+            read_nbest(directory.nbest, key=key)
+            for directory in directories
+            if directory.nbest.exists() and directory.read_result() is not None
+        ]
+        if not found:
+            raise InputError(
+                "--warm_start: no trial there has n-best lists; it must be the folder of a sweep "
+                "with --sampler=nbest",
+                path=self.options.warm_start,
+            )
+        return {key: merge(found)}
+
+    def disk_note(self) -> str:
+        """Return how much disk the n-best lists will take at most."""
+        flags = decoder_flags(example_flags(self.space))
+        each = min(flags.beamsize, self.options.nbest) * self.dataset.dev_count
+        mib = each * BYTES_PER_HYPOTHESIS / 2**20
+        return f"n-best lists: at most {mib:.1f} MiB a trial on disk"
+
+
+def prepare(options: SweepOptions, space: SearchSpace, *, command: Sequence[str]) -> DecodeInput:
+    """Check the inputs and put them together.
+
+    Raises:
+        W2LTuneError: Something is missing, damaged or does not fit, or the folder holds another
+            sweep.
+    """
+    space, auto = split_auto(space)
+    flags = decoder_flags(example_flags(space))
+    tokens = read_tokens(flags.tokens_path)
+    space = complete_space(space, flags, tokens)
+    example = example_flags(space)
+    options = _with_sampler(options, space, flags)
+    if auto and options.sampler != "nbest":
+        raise UsageError(
+            f"--{next(iter(auto))}=auto needs --sampler=nbest; give a number or a distribution"
+        )
+    baseline = None
+    if options.baseline is not None:
+        baseline = read_baseline(options.baseline, example)
+    task = find_task(
+        example,
+        metric="cer" if options.metric == "cer" else "wer",
+        normalize=options.normalize,
+        ignore_case=options.ignore_case,
+        heldout=options.heldout,
+    )
+    dataset = Dataset(task)
+    paths = input_paths(space, task, baseline)
+    scoring = {
+        "metric": options.metric,
+        "normalize": str(options.normalize or ""),
+        "ignore_case": str(options.ignore_case).lower(),
+        "cluster": options.cluster or "",
+    }
+    if len(task.lists) > 1:
+        scoring["tune_for"] = options.tune_for
+    searched = {name: str(value) for name, value in space.distributions.items()}
+    searched |= dict.fromkeys(auto, "auto")
+    if space.script is not None:
+        searched["space"] = str(space.script)
+    request = SweepRequest(
+        task="decode",
+        flags={name: value for name, value in space.fixed.items() if name not in auto},
+        space=searched,
+        scoring=scoring,
+        inputs=fingerprints(paths),
+        seed=secrets.randbelow(2**31) if options.seed is None else options.seed,
+        versions=versions(),
+        commit=git_commit(),
+        command=tuple(command),
+    )
+    data = [*task.lists, *task.emissions[: len(task.lists)]]
+    data += [task.normalize] if task.normalize else []
+
+    def key(of: Mapping[str, str]) -> str:
+        return pool_key(of, data=data, scoring=scoring, inputs=request.inputs)
+
+    path = options.folder / "sweep.json"
+    old = read_request(path)
+    findings: list[Finding] = []
+    if old is not None:
+        require_same(old, request, path=path)
+    if old is None or old.inputs != request.inputs:
+        findings = check_task(dataset, Decoder(flags))
+        if not options.allow_absurd_input:
+            refuse_absurd(findings)
+    return DecodeInput(
+        options=options,
+        space=space,
+        auto=auto,
+        dataset=dataset,
+        request=request,
+        baseline=baseline,
+        token_count=len(tokens) + (flags.criterion == "ctc") + flags.replabel,
+        has_lm=bool(flags.lm),
+        findings=findings,
+        key=key,
+    )
+
+
+def _with_sampler(options: SweepOptions, space: SearchSpace, flags: DecoderFlags) -> SweepOptions:
+    """Settle which sampler is meant, and whether it can do what is asked."""
+    why_not = ""
+    if space.script is not None:
+        why_not = "a --space script decides the flags"
+    elif not linear_weights(space.distributions):
+        why_not = f"none of {', '.join(LINEAR_WEIGHTS)} has a range"
+    elif flags.logadd or "logadd" in space.distributions:
+        why_not = "with --logadd the score is not linear in the weights"
+    if options.sampler == "auto":
+        return replace(options, sampler="tpe" if why_not else "nbest")
+    if options.sampler == "nbest":
+        if why_not:
+            raise UsageError(f"--sampler=nbest: {why_not}; use --sampler=tpe")
+        return options
+    check_sampler(options.sampler, space.distributions, script=space.script is not None)
+    if options.sampler == "grid":
+        points = len(grid_points(space.distributions, options.n))
+        return replace(options, n=min(options.n, points))  # a point twice tells nothing new
+    return options

@@ -1,0 +1,441 @@
+"""One decode sweep from its inputs to its answer: search, probe of the beam, held-out lists."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from w2ltune.cluster.session import Session, connect
+from w2ltune.decodeinput import DecodeInput
+from w2ltune.embedded.decoderflags import decoder_flags
+from w2ltune.errors import StoppedError, TrialFailedError
+from w2ltune.report.leaderboard import read_leaderboard
+from w2ltune.report.progress import Running, State, View, bar
+from w2ltune.report.terminal import finish, write_best
+from w2ltune.runs.lock import StudyLock, this_process
+from w2ltune.runs.outcome import Choice, Look, Outcome, read_outcome, write_outcome
+from w2ltune.runs.provenance import read_request, require_same, write_request
+from w2ltune.runs.signals import by_hand, stopping_signals
+from w2ltune.runs.trialdir import TrialDirectory, TrialResult
+from w2ltune.scoring.nbestpool import Pool
+from w2ltune.scoring.significance import bootstrap_interval
+from w2ltune.search.choice import Decoded, choose, compare
+from w2ltune.search.method import NOTE, PlainMethod, SearchMethod
+from w2ltune.search.nbest import NBestSearch
+from w2ltune.search.probe import BEAM_FLAGS, probe, probe_size
+from w2ltune.search.pruning import PairedPruner
+from w2ltune.search.run import Plan, StudyRun
+from w2ltune.search.study import Settled, counted, open_study, settle
+from w2ltune.search.surface import Surface
+from w2ltune.trials.dataset import read_utterance_counts, shuffled_order
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+EXPECTED_DECODES = 5
+"""What the n-best search takes as a rule; for the time that is left."""
+
+
+def run(given: DecodeInput, console: Console) -> int:
+    """Run or continue a sweep, print its answer and return the exit code."""
+    for finding in given.findings:
+        console.print(f"  {finding}", markup=False, soft_wrap=True)
+    os.umask(0o002)
+    given.folder.mkdir(parents=True, exist_ok=True)
+    lock = StudyLock(given.folder / "lock", this_process())
+    lock.acquire()
+    try:
+        with DecodeSweep(_settle_request(given), lock, console) as sweep:
+            sweep.search()
+            sweep.hold_out()
+        return finish(given.folder, console, surfaces=sweep.surfaces())
+    finally:
+        lock.release()
+
+
+def _settle_request(given: DecodeInput) -> DecodeInput:
+    """Write ``sweep.json`` or compare with it, now that the study is ours; keep its seed."""
+    path = given.folder / "sweep.json"
+    old = read_request(path)
+    if old is None:
+        write_request(path, given.request)
+        return given
+    require_same(old, given.request, path=path)
+    if old.versions != given.request.versions or old.commit != given.request.commit:
+        print(
+            "w2ltune: note: versions or commit have changed since this sweep began", file=sys.stderr
+        )
+    if given.options.seed is not None:
+        return given
+    return replace(given, request=replace(given.request, seed=old.seed))
+
+
+class DecodeSweep:
+    """The steps of a sweep whose study is ours; a context manager that ends Ray.
+
+    Args:
+        given: The sweep's inputs.
+        lock: Held.
+        console: Where to show it.
+    """
+
+    def __init__(self, given: DecodeInput, lock: StudyLock, console: Console) -> None:
+        self.given = given
+        self.console = console
+        self.trials = given.folder / "trials"
+        self.trials.mkdir(exist_ok=True)
+        self.study = open_study(given.folder, lock)
+        self.settled = settle(self.study, self.trials)
+        self.outcome = read_outcome(given.folder)
+        self.method: SearchMethod | None = None
+        self._stack = contextlib.ExitStack()
+        self._session: Session | None = None
+        self._pool: Any = None
+        board = read_leaderboard(given.folder)
+        self.results: list[TrialResult] = list(board.results)
+        self.earlier = len(self.results)
+        if self.results or self.settled.interrupted:
+            console.print(
+                f"continuing {given.folder}: {self.settled.finished} trials finished before, "
+                f"{len(self.settled.interrupted)} interrupted",
+                soft_wrap=True,
+            )
+
+    def __enter__(self) -> DecodeSweep:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._pool = None  # it lives as long as this reference
+        self._stack.close()
+
+    # Searching.
+
+    def search(self) -> None:
+        """Search at one beam after the other until no wider one is worth it."""
+        beam = dict(self.given.auto)
+        for found in self.outcome.probes:
+            beam |= found.raised
+        while True:
+            self._search_at(beam)
+            choices = self._choose()
+            self._write(choices=tuple(choices))
+            if not self.given.options.probe:
+                return
+            raised = self._probe(choices[0], beam)
+            if not raised:
+                return
+            beam |= raised
+            self.settled = Settled(finished=len(self.results), interrupted=(), told=(), lost=())
+
+    def _search_at(self, beam: Mapping[str, str]) -> None:
+        options = self.given.options
+        space = replace(self.given.space, fixed={**self.given.space.fixed, **beam})
+        if options.sampler == "nbest":
+            self.method = NBestSearch(
+                study=self.study,
+                trials=self.trials,
+                space=space,
+                box=self.given.box,
+                key=self.given.key,
+                targets=self.given.targets(),
+                trial_count=options.n,
+                seed=self.given.request.seed,
+                beam=beam,
+                warm=self.given.warm_pool(),
+            )
+        else:
+            self.method = PlainMethod(
+                options.sampler,
+                seed=self.given.request.seed,
+                distributions=space.distributions,
+                trial_count=options.n,
+            )
+        over = self.settled.finished >= options.n or self.method.finished()
+        if over and not self.settled.interrupted:
+            self._write(reason=self.method.finished() or f"all {options.n} trials are done")
+            return
+        pool = self._decoder_pool()
+        from w2ltune import tuner
+        from w2ltune.trials.decoding import DecodeTrial, resources
+        from w2ltune.trials.pool import has_workers
+
+        assert self._session is not None and pool is not None
+        pruner = PairedPruner() if options.pruner == "paired" else None
+        if pruner is not None:
+            self._restore_incumbent(pruner)
+        live_trials = options.concurrent_trials
+        plan = Plan(
+            study=self.study,
+            trials=self.trials.absolute(),
+            space=space,
+            method=self.method,
+            trial_count=options.n,
+            live_trials=live_trials,
+            settled=self.settled,
+            pruner=pruner,
+            score=self.given.score,
+            on_result=self._on_result,
+            nbest=options.nbest if options.sampler == "nbest" else 0,
+            key=self.given.key,
+            baseline=self.given.baseline,
+            beam=beam,
+        )
+        if options.sampler == "nbest":
+            self.console.print(self.given.disk_note(), soft_wrap=True)
+        started = time.monotonic()
+        with View(self.console, metric=options.metric) as view:
+            reason = tuner.run(
+                plan,
+                DecodeTrial,
+                resources=resources(live_trials),
+                private=self._session.scratch / "tune",
+                show=lambda run: view.show(self._state(run, started)),
+                fits=has_workers,
+                node_wait_minutes=options.node_wait_minutes,
+            )
+        self._write(reason=reason or f"all {options.n} trials are done")
+
+    def _state(self, run: StudyRun, started: float) -> State:
+        with run.lock:
+            running = [
+                Running(number=live.trial.number, fraction=live.fraction, value=live.value)
+                for live in run.live.values()
+            ]
+            few = self.given.options.sampler == "nbest" and not any(
+                trial.user_attrs.get(NOTE, {}).get("how") == "tpe" for trial in counted(self.study)
+            )
+            most = self.given.options.n
+            expected = max(EXPECTED_DECODES, len(self.results) + 1)
+            return State(
+                earlier=self.earlier,
+                results=list(self.results),
+                running=running,
+                budget=min(most, expected) if few else most,
+                most=most,
+                seconds=time.monotonic() - started,
+            )
+
+    def _on_result(self, result: TrialResult) -> None:
+        self.results.append(result)
+        write_best(self.given.folder, self.results, metric=self.given.options.metric)
+
+    def _restore_incumbent(self, pruner: PairedPruner) -> None:
+        best = read_leaderboard(self.given.folder).best
+        if best is not None:
+            counts = read_utterance_counts(TrialDirectory(self.trials, best.number).utterances)
+            pruner.finish(best.number, best.value, counts[:, :3].sum(axis=1))
+
+    # The answer.
+
+    def _decoded(self) -> list[Decoded]:
+        notes = [trial.user_attrs.get(NOTE, {}) for trial in self.study.get_trials(deepcopy=False)]
+        return [
+            Decoded(
+                result=result,
+                counts=read_utterance_counts(
+                    TrialDirectory(self.trials, result.number).utterances, shuffled=False
+                ),
+                note=notes[result.number],
+            )
+            for result in sorted(self.results, key=lambda result: result.number)
+            if result.state == "COMPLETE"
+        ]
+
+    def _choose(self) -> list[Choice]:
+        """Return the answer for each list; the first one is that of all lists together."""
+        decoded = self._decoded()
+        if not decoded:
+            reason = self.results[0].reason if self.results else "there was none"
+            raise TrialFailedError(f"no trial succeeded: {reason}")
+        baseline = next((d for d in decoded if d.note.get("how") == "baseline"), None)
+        self._write(baseline_trial=None if baseline is None else baseline.result.number)
+        targets = {"": np.arange(self.given.dataset.dev_count), **self.given.targets()}
+        return [
+            choose(
+                decoded,
+                target=target,
+                utterances=utterances,
+                clusters=self.given.clusters(utterances),
+                baseline=baseline,
+                middle=self._middle(target),
+                oracle=self._oracle(decoded[0].result.flags, utterances),
+            )
+            for target, utterances in targets.items()
+        ]
+
+    def _oracle(self, flags: Mapping[str, str], utterances: npt.NDArray[np.intp]) -> float | None:
+        pool = self._nbest_pool(flags)
+        if pool is None:
+            return None
+        own = pool.subset(utterances)
+        return own.oracle_errors() / own.reference_words
+
+    def _middle(self, target: str) -> int | None:
+        if not isinstance(self.method, NBestSearch) or target not in self.given.targets():
+            return None
+        return self.method.middle(target)
+
+    def _nbest_pool(self, flags: Mapping[str, str]) -> Pool | None:
+        if isinstance(self.method, NBestSearch):
+            return self.method.pool(self.given.key(flags))
+        return None
+
+    def surfaces(self) -> list[Surface]:
+        """Return the error rates over the linear weights, around each answer."""
+        if not isinstance(self.method, NBestSearch):
+            return []
+        answers = {choice.target: choice for choice in self.outcome.choices}
+        return [
+            surface
+            for target in self.given.targets()
+            if (surface := self.method.surface(answers[target].trial, target)) is not None
+        ]
+
+    # Decodes beside the trials.
+
+    def _probe(self, choice: Choice, beam: Mapping[str, str]) -> Mapping[str, str]:
+        """Measure a wider beam at the chosen weights; return what ``auto`` raises."""
+        chosen = next(result for result in self.results if result.number == choice.trial)
+        flags = {**chosen.flags, **beam}
+        typed = decoder_flags(flags)
+        now = {name: f"{getattr(typed, name):g}" for name in BEAM_FLAGS}
+        for found in self.outcome.probes:
+            if found.trial == chosen.number and dict(found.rows[0].beam) == now:
+                return found.raised
+        size = probe_size(self.given.dataset.dev_count)
+        utterances = shuffled_order(self.given.dataset.dev_count)[:size]
+
+        def decode(changed: Mapping[str, str]) -> tuple[npt.NDArray[np.int32], float]:
+            what = f"probe of beamsize {changed['beamsize']} on {size} utterances"
+            counts, seconds, _ = self._decode_some({**flags, **changed}, utterances, what)
+            return counts, seconds
+
+        found = probe(
+            decode,
+            trial=chosen.number,
+            beam=now,
+            auto=[name for name in BEAM_FLAGS if name in beam],
+            token_count=self.given.token_count,
+            has_lm=self.given.has_lm,
+            clusters=self.given.clusters(utterances),
+            audio_seconds=self.given.audio_seconds(utterances),
+            max_rtf=self.given.options.max_rtf,
+        )
+        self._write(probes=(*self.outcome.probes, found))
+        self.console.print(f"beam: {found.advice}", markup=False, soft_wrap=True)
+        return found.raised
+
+    def hold_out(self) -> None:
+        """Decode each held-out list once with the answer; a changed answer does not look again."""
+        given = self.given
+        lists = given.dataset.task.heldout
+        choices = [c for c in self.outcome.choices if c.target] or list(self.outcome.choices)
+        for number, path in enumerate(lists):
+            # As many held-out lists as dev lists belong together in order.
+            matched = len(lists) == len(choices)
+            choice = choices[number] if matched else self.outcome.choices[0]
+            chosen = next(result for result in self.results if result.number == choice.trial)
+            before = [look for look in self.outcome.looks if look.name == path.name]
+            if before and (before[-1].flags == chosen.flags or not given.options.look_again):
+                if before[-1].flags != chosen.flags:
+                    self.console.print(
+                        f"{path.name} was decoded with trial {before[-1].trial}, but the answer is "
+                        f"trial {choice.trial} now; --look_again decodes it once more, and says so",
+                        markup=False, soft_wrap=True,
+                    )  # fmt: skip
+                continue
+            look = self._look(path.name, len(given.list_names) + number, chosen)
+            self._write(looks=(*self.outcome.looks, look))
+
+    def _look(self, name: str, number: int, chosen: TrialResult) -> Look:
+        utterances = self.given.utterances_of(number)
+        counts, _, missing = self._decode_some(
+            chosen.flags, utterances.tolist(), f"held-out {name}"
+        )
+        clusters = self.given.clusters(utterances)
+        interval = bootstrap_interval(counts[:, :3].sum(axis=1), counts[:, 3], clusters)
+        baseline = next((r for r in self.results if r.number == self.outcome.baseline_trial), None)
+        total, comparison = None, None
+        if baseline is not None:
+            theirs, _, _ = self._decode_some(
+                baseline.flags, utterances.tolist(), f"held-out {name} with the baseline"
+            )
+            total, comparison = _total(theirs), compare(counts, theirs, clusters)
+        return Look(
+            name=name,
+            trial=chosen.number,
+            flags=dict(chosen.flags),
+            counts=_total(counts),
+            interval=(interval.low, interval.high),
+            unit=f"{interval.unit} ({interval.count})",
+            missing=missing,
+            baseline=total,
+            against_baseline=comparison,
+        )
+
+    def _decode_some(
+        self, flags: Mapping[str, str], utterances: Sequence[int], what: str
+    ) -> tuple[npt.NDArray[np.int32], float, int]:
+        pool = self._decoder_pool()
+        from w2ltune.trials.single import decode_some
+
+        reasons: list[str] = []
+        with stopping_signals(reasons.append), bar(self.console, what) as show:
+            try:
+                return decode_some(
+                    pool, flags, utterances,
+                    progress=show, stopped=lambda: reasons[0] if reasons else "",
+                )  # fmt: skip
+            except StoppedError as error:
+                raise StoppedError(str(error), interrupted=by_hand(reasons[0])) from None
+
+    def _decoder_pool(self) -> Any:
+        """Return the pool of decoder workers, on a Ray cluster that is started when needed."""
+        if self._pool is None:
+            self.console.print("starting Ray")
+            # Ray reads its environment when it is imported: only after the connection.
+            options = self.given.options
+            self._session = self._stack.enter_context(
+                connect(f"sweep:{options.prefix}", cores=options.cores)
+            )
+            if self._session.dashboard:
+                token = self._session.token_file
+                self.console.print(
+                    f"Ray dashboard: http://{self._session.dashboard}"
+                    + (f" (token in {token})" if token else ""),
+                    soft_wrap=True, markup=False,
+                )  # fmt: skip
+            from w2ltune.trials.pool import start_pool
+
+            dataset = self.given.dataset
+            self._pool = start_pool(
+                dataset.task, dataset.ids[: dataset.dev_count], self._session.scratch / "emissions"
+            )
+        return self._pool
+
+    def _write(self, **changes: Any) -> None:
+        """Change and write ``outcome.json``."""
+        first: dict[str, Any] = {
+            "sampler": self.given.options.sampler,
+            "audio_seconds": self.given.audio_seconds(range(self.given.dataset.dev_count)),
+        }
+        greedy = [finding.value for finding in self.given.findings if finding.value is not None]
+        if greedy:
+            first["baselines"] = {"greedy": greedy[0]}
+        new: Outcome = replace(self.outcome, **{**first, **changes})
+        if new != self.outcome:
+            self.outcome = new
+            write_outcome(self.given.folder, new)
+
+
+def _total(counts: npt.NDArray[np.int32]) -> tuple[int, int, int, int]:
+    total = counts.sum(axis=0, dtype=np.int64).tolist()
+    return total[0], total[1], total[2], total[3]

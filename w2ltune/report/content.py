@@ -1,0 +1,185 @@
+"""What there is to report of a study, read from its folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from w2ltune.errors import InputError
+from w2ltune.formats.distributions import FloatRange, IntegerRange, parse_value
+from w2ltune.report.leaderboard import Leaderboard, read_leaderboard, show_value
+from w2ltune.runs.outcome import Choice, Counts, Outcome, read_outcome
+from w2ltune.runs.provenance import SweepRequest, read_request
+from w2ltune.runs.trialdir import TrialDirectory, TrialResult
+from w2ltune.scoring.significance import FEW_CLUSTERS
+from w2ltune.scoring.text import Metric
+
+EDGE = 0.02
+"""Part of a searched range that counts as its edge."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """A study, as its folder tells it; it may be running.
+
+    Attributes:
+        folder: The study's folder.
+        request: What was asked.
+        board: The trials.
+        outcome: What came of it, as far as it is known.
+    """
+
+    folder: Path
+    request: SweepRequest
+    board: Leaderboard
+    outcome: Outcome
+
+    @property
+    def metric(self) -> Metric:
+        """What is counted."""
+        return "cer" if self.request.scoring.get("metric") == "cer" else "wer"
+
+    @property
+    def by_number(self) -> dict[int, TrialResult]:
+        """The finished trials by number."""
+        return {result.number: result for result in self.board.results}
+
+    @property
+    def chosen(self) -> TrialResult | None:
+        """The trial that the report is about: of the first list's best choice, else the best."""
+        choices = self.outcome.choices
+        of_first = [choice for choice in choices if choice.target == choices[0].target]
+        if of_first:
+            best = min(of_first, key=lambda choice: rate(choice.counts))
+            return self.by_number.get(best.trial, self.board.best)
+        return self.board.best
+
+    def real_time_factor(self, result: TrialResult) -> float | None:
+        """Return processor seconds for each second of audio; None where its length is unknown."""
+        audio = self.outcome.audio_seconds
+        whole = result.state == "COMPLETE" and result.work_seconds > 0
+        return result.work_seconds / audio if audio and whole else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class UtteranceResults:
+    """What a trial made of each utterance.
+
+    Attributes:
+        ids: The utterances, in the order of the lists.
+        counts: int32 [utterances, 4]: substitutions, deletions, insertions, reference length.
+        hypotheses: What was recognised, before any normalisation.
+    """
+
+    ids: tuple[str, ...]
+    counts: npt.NDArray[np.int32]
+    hypotheses: tuple[str, ...]
+
+    @property
+    def errors(self) -> npt.NDArray[np.int32]:
+        """Errors of each utterance, int32 [utterances]."""
+        return np.asarray(self.counts[:, :3].sum(axis=1, dtype=np.int32))
+
+
+def read_content(study: Path) -> Content:
+    """Return what a study's folder tells.
+
+    Raises:
+        InputError: The folder holds no study, or a file in it was damaged.
+    """
+    request = read_request(study / "sweep.json")
+    if request is None:
+        raise InputError(f"no study in {str(study)!r}: it has no sweep.json")
+    return Content(
+        folder=study, request=request, board=read_leaderboard(study), outcome=read_outcome(study)
+    )
+
+
+def read_utterances(study: Path, number: int) -> UtteranceResults | None:
+    """Return what a trial made of each utterance; None where that was not written.
+
+    Raises:
+        InputError: The file was damaged.
+    """
+    path = TrialDirectory(study / "trials", number).utterances
+    try:
+        # Not splitlines(): it also splits at characters that a hypothesis may hold.
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")[1:]
+        rows = [line.split("\t", 5) for line in lines]
+        ids, *counts, hypotheses = zip(*rows, strict=True)
+        matrix = np.array(counts, dtype=np.int32).reshape(4, len(rows)).T
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise InputError(f"damaged, restore or remove it: {error}", path=path) from None
+    return UtteranceResults(ids=ids, counts=matrix, hypotheses=hypotheses)
+
+
+def rate(counts: Counts) -> float:
+    """Return errors per reference word, a fraction; nan without reference words."""
+    return sum(counts[:3]) / counts[3] if counts[3] else float("nan")
+
+
+def chosen_for(content: Content) -> dict[int, str]:
+    """Return what each chosen trial was chosen for, by its number."""
+    chosen: dict[int, list[str]] = {}
+    for choice in content.outcome.choices:
+        chosen.setdefault(choice.trial, []).append(choice_name(choice))
+    if not chosen and content.board.best is not None:
+        return {content.board.best.number: "best so far"}
+    return {
+        number: "chosen" + (f" for {'; '.join(names)}" if any(names) else "")
+        for number, names in chosen.items()
+    }
+
+
+def choice_name(choice: Choice) -> str:
+    """Return what sets a choice apart from the others: its list and its setting."""
+    parts = [choice.target] if choice.target else []
+    return ", ".join(parts + [f"{name}={value}" for name, value in choice.setting.items()])
+
+
+def find_warnings(content: Content) -> list[str]:
+    """Return what makes the answer doubtful, one sentence each."""
+    outcome, chosen = content.outcome, content.chosen
+    trials = [content.by_number[n] for n in chosen_for(content) if n in content.by_number]
+    found = [
+        f"The optimum is at the edge of --{name}={content.request.space[name]} "
+        f"({show_value(value)} in trial {trial.number}): widen it."
+        for trial in trials
+        for name, value in _at_the_edge(content, trial)
+    ]
+    found += [_missing(trial.missing, f"in trial {trial.number}") for trial in trials]
+    found += [_missing(look.missing, f"of {look.name}") for look in outcome.looks]
+    units = [choice.unit for choice in outcome.choices] + [look.unit for look in outcome.looks]
+    units += [chosen.interval_unit] if chosen is not None else []
+    for unit in units:
+        count = re.search(r"\((\d+)\)$", unit)
+        if count and int(count[1]) < FEW_CLUSTERS:
+            found.append(
+                f"Intervals are by {unit}: below {FEW_CLUSTERS} they are too narrow to be trusted."
+            )
+    return list(dict.fromkeys(filter(None, found)))
+
+
+def _missing(count: int, where: str) -> str:
+    if not count:
+        return ""
+    which = "1 utterance has" if count == 1 else f"{count} utterances have"
+    return f"{which} no hypothesis {where}; all words count as deletions there."
+
+
+def _at_the_edge(content: Content, trial: TrialResult) -> Iterator[tuple[str, float | int]]:
+    for name, value in trial.params.items():
+        text = content.request.space.get(name, "")
+        searched = parse_value(text, flag=name)
+        if isinstance(searched, FloatRange | IntegerRange) and not isinstance(value, str):
+            ends = np.array([searched.low, value, searched.high], dtype=np.float64)
+            low, at, high = np.log(ends) if searched.log else ends
+            if min(at - low, high - at) <= EDGE * (high - low):
+                yield name, value

@@ -1,0 +1,110 @@
+"""The report of a study: one HTML file that needs nothing but itself."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from w2ltune.files import write_text
+from w2ltune.report import sections
+from w2ltune.report.answer import headline
+from w2ltune.report.content import Content, read_content, read_utterances
+from w2ltune.report.markup import Html, element, page, section, table
+from w2ltune.search.surface import Surface
+
+NAME = "report.html"
+
+
+def build_report(study: Path, *, surfaces: Sequence[Surface] = ()) -> Path:
+    """Write ``report.html`` into a study's folder, finished or running.
+
+    Args:
+        study: The study's folder; all but the surfaces and the references is read from it.
+        surfaces: Error rates over the linear weights, for each list or setting.
+
+    Returns:
+        The report's path.
+
+    Raises:
+        InputError: The folder holds no study, or a file in it was damaged.
+    """
+    content = read_content(study)
+    body = [
+        *headline(content),
+        *sections.leaderboard(content),
+        *sections.over_weights(content, surfaces),
+        *sections.convergence(content),
+        *sections.rivals(content),
+        *sections.probes(content),
+        *sections.settings(content),
+        *sections.worst(content),
+        *_spent(content),
+        *_reproduction(content),
+    ]
+    path = study / NAME
+    write_text(path, page(f"{study.resolve().name}: sweep report", body))
+    return path
+
+
+def _spent(content: Content) -> Iterator[Html]:
+    results, outcome = content.board.results, content.outcome
+    states = Counter(sections.STATES[result.state] for result in results)
+    states["running or interrupted"] = len(content.board.running)
+    trials = ", ".join(f"{count} {state}" for state, count in states.items() if count)
+    rows = [("trials", trials or "none yet")]
+    if results:
+        rows += [
+            ("CPU seconds of decoding", f"{sum(r.work_seconds for r in results):.3g}"),
+            ("wall seconds, trial by trial", f"{sum(r.seconds for r in results):.3g}"),
+        ]
+    best = content.board.best
+    utterances = None if best is None else read_utterances(content.folder, best.number)
+    if best is not None and utterances is not None and best.counts:
+        # A trial that was stopped early tells its words only.
+        parts = sum(r.counts[3] / best.counts[3] for r in results if r.counts and best.counts[3])
+        decoded = round(len(utterances.ids) * parts)
+        about = "about " if states["pruned"] else ""
+        rows.append(("utterances decoded", f"{about}{decoded} ({len(utterances.ids)} in the list)"))
+    if outcome.probes:
+        decodes = sum(probe.utterances * len(probe.rows) for probe in outcome.probes)
+        seconds = sum(row.work_seconds for probe in outcome.probes for row in probe.rows)
+        rows.append(("probes of the beam", f"{decodes} utterances, {seconds:.3g} CPU seconds"))
+    if outcome.looks:
+        rows.append(("decodes of held-out lists", str(len(outcome.looks))))
+    yield section(
+        "Time and decodes spent",
+        "Trials may have run side by side: their wall seconds add up to more than the sweep took.",
+        table(["", "spent"], rows, text_columns={"", "spent"}),
+    )
+
+
+def _reproduction(content: Content) -> Iterator[Html]:
+    request, outcome = content.request, content.outcome
+    command = ("python", "-m", "w2ltune.sweep", *request.command) if request.command else ()
+    searched = "\n".join(f"--{name}={text}" for name, text in request.space.items())
+    fixed = "\n".join(f"--{name}={text}" for name, text in request.flags.items())
+    scoring = ", ".join(f"{name} {text}" for name, text in request.scoring.items() if text)
+    facts = [
+        ("seed", str(request.seed)),
+        ("search", outcome.sampler),
+        ("scoring", scoring),
+        ("commit", request.commit),
+        *request.versions.items(),
+    ]
+    inputs = [(name, str(mark.size), mark.sha256) for name, mark in request.inputs.items()]
+    yield section(
+        "How to reproduce",
+        "What was asked, and on what: the same command in the same folder continues the sweep.",
+        *([element("pre", shlex.join(command))] if command else []),
+        element("h3", "Searched"),
+        element("pre", searched),
+        element(
+            "details",
+            element("summary", "Fixed flags, versions and inputs"),
+            element("pre", fixed),
+            table(["", "value"], [fact for fact in facts if fact[1]], text_columns={"", "value"}),
+            table(["input", "bytes", "SHA-256"], inputs, text_columns={"input", "SHA-256"}),
+        ),
+    )

@@ -1,0 +1,127 @@
+"""The end of a sweep: its answer on the screen, in ``best.cfg``, ``trials.csv`` and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from w2ltune import files
+from w2ltune.formats.flagsfile import format_flagsfile
+from w2ltune.report.content import Content, choice_name, find_warnings, read_content
+from w2ltune.report.leaderboard import (
+    as_csv,
+    elsewhere,
+    metric_line,
+    per_cent,
+    rank,
+    show_value,
+    table,
+)
+from w2ltune.report.numbers import (
+    baseline_rate,
+    difference_text,
+    error_line,
+    real_time_factor_text,
+)
+from w2ltune.report.page import build_report
+from w2ltune.report.progress import duration
+from w2ltune.runs.outcome import Choice, Look
+from w2ltune.runs.trialdir import TrialResult
+from w2ltune.search.surface import Surface
+
+
+def write_best(study: Path, results: Sequence[TrialResult], *, metric: str) -> None:
+    """Write ``best.cfg`` of the best trial so far, if the newest one is it."""
+    best = rank(results).best
+    if best is not None and best is results[-1]:
+        comments = [
+            f"best of {len(results)} trials so far (trial {best.number})",
+            f"{metric_line(best, metric)}, interval by {best.interval_unit}",
+        ]
+        text = format_flagsfile(best.flags, comments=[*comments, *elsewhere(best)])
+        files.write_text(study / "best.cfg", text)
+
+
+def best_name(choice: Choice) -> str:
+    """Return the name of a choice's flagsfile.
+
+    Example:
+        >>> choice = Choice(target="dev-clean.lst", trial=3, best_trial=3, why="fewest errors",
+        ...                 counts=(1, 0, 0, 9), interval=(0.0, 0.3), unit="utterance (3)")
+        >>> best_name(choice)
+        'best.dev-clean.cfg'
+    """
+    return f"best.{Path(choice.target).stem}.cfg" if choice.target else "best.cfg"
+
+
+def answer_line(content: Content, choice: Choice) -> str:
+    """Return all that is to be said of a choice, in one line."""
+    results = content.board.results
+    parts = [error_line(content.metric, choice.counts, choice.interval)]
+    if choice.against_baseline is not None:
+        was = per_cent(baseline_rate(choice))
+        parts.append(f"was {was} ({difference_text(choice.against_baseline)})")
+    if choice.oracle is not None:
+        parts.append(f"oracle {per_cent(choice.oracle)}")
+    factor = real_time_factor_text(content, content.by_number.get(choice.trial))
+    if factor:
+        parts.append(f"RTF {factor}")
+    decodes = "1 decode" if len(results) == 1 else f"{len(results)} decodes"
+    parts += [decodes, duration(sum(result.seconds for result in results))]
+    return ", ".join(parts)
+
+
+def look_line(look: Look, looks: Sequence[Look], metric: str) -> str:
+    """Return what a held-out list gave, in one line."""
+    text = f"held-out {look.name}: {error_line(metric, look.counts, look.interval)}"
+    if look.against_baseline is not None:
+        text += f", against the baseline {difference_text(look.against_baseline)}"
+    times = sum(other.name == look.name for other in looks)
+    seen = "looked at once" if times == 1 else f"looked at {times} times, so that it is optimistic"
+    return f"{text}, interval by {look.unit}; {seen}"
+
+
+def finish(study: Path, console: Console, *, surfaces: Sequence[Surface]) -> int:
+    """Write a finished sweep's files, print its answer and return the exit code."""
+    content = read_content(study)
+    files.write_text(study / "trials.csv", as_csv(content.board))
+    console.print(table(content.board, metric=content.metric))
+    for choice in content.outcome.choices:
+        _write_choice(study, content, choice)
+        chosen = content.by_number[choice.trial]
+        weights = " ".join(f"--{name}={show_value(v)}" for name, v in chosen.params.items())
+        name = choice_name(choice) if len(content.outcome.choices) > 1 else "best"
+        _say(console, f"{name}: {weights} (trial {choice.trial}, {choice.why})")
+        _say(console, f"  {answer_line(content, choice)}")
+        _say(console, f"  95 % interval by {choice.unit}; flagsfile: {study / best_name(choice)}")
+    for name, value in content.outcome.baselines.items():
+        _say(console, f"{name}: {per_cent(value)}")
+    for look in content.outcome.looks:
+        _say(console, look_line(look, content.outcome.looks, content.metric))
+    for warning in find_warnings(content):
+        _say(console, f"note: {warning}")
+    if content.outcome.reason:
+        _say(console, f"stopped because {content.outcome.reason}")
+    _say(console, f"report: {build_report(study, surfaces=surfaces)}")
+    return 0
+
+
+def _write_choice(study: Path, content: Content, choice: Choice) -> None:
+    chosen = content.by_number[choice.trial]
+    lists = choice.target or chosen.flags.get("test", "")
+    comments = [
+        f"chosen of {len(content.board.results)} trials on {lists}: trial {choice.trial}, "
+        f"{choice.why}",
+        f"{answer_line(content, choice)}; interval by {choice.unit}",
+        *(look_line(look, content.outcome.looks, content.metric) for look in content.outcome.looks),
+    ]
+    if chosen.missing:
+        comments.append(f"{chosen.missing} utterances have no hypothesis and count as deletions")
+    text = format_flagsfile(chosen.flags, comments=[*comments, *elsewhere(chosen)])
+    files.write_text(study / best_name(choice), text)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, soft_wrap=True)

@@ -1,0 +1,211 @@
+"""What a decode sweep came to, beyond its trials: ``outcome.json``, written by the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from w2ltune import files
+
+FORMAT = 1
+NAME = "outcome.json"
+
+Counts = tuple[int, int, int, int]
+"""Substitutions, deletions, insertions, reference words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A paired difference of error rates, as fractions; below 0 is better.
+
+    Attributes:
+        difference: The rate minus the other's, on the same utterances.
+        interval: Its 95 % interval.
+        unit: What was resampled, and how many there are: "speaker (40)".
+    """
+
+    difference: float
+    interval: tuple[float, float]
+    unit: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The trial that was chosen for a list, or for all lists together.
+
+    Attributes:
+        target: Name of the list; "" for all of them.
+        setting: The searched flags that are not linear weights, where each setting has a choice.
+        trial: The chosen trial.
+        best_trial: The one with the fewest errors.
+        why: The rule in words ("middle of the plateau", "fewest errors").
+        counts: The chosen trial's errors on the target.
+        interval: 95 % interval of its rate.
+        unit: What was resampled for it.
+        oracle: Rate of the best hypotheses in all n-best lists; None without them.
+        against_baseline: Compared with the baseline (the first one given, else the first decode).
+    """
+
+    target: str
+    setting: Mapping[str, str] = field(default_factory=dict)
+    trial: int
+    best_trial: int
+    why: str
+    counts: Counts
+    interval: tuple[float, float]
+    unit: str
+    oracle: float | None = None
+    against_baseline: Comparison | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeRow:
+    """One beam, decoded on the probe's utterances.
+
+    Attributes:
+        label: What it is: "as searched", "4x beamsize", "without LM" and the like.
+        beam: beamsize, beamsizetoken and beamthreshold as flags.
+        counts: Errors on the probe's utterances.
+        work_seconds: Processor time.
+        against_searched: Compared with the first row; None for the first.
+    """
+
+    label: str
+    beam: Mapping[str, str]
+    counts: Counts
+    work_seconds: float
+    against_searched: Comparison | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """A look at what a wider beam would give.
+
+    Attributes:
+        trial: Whose weights and beam.
+        utterances: How many were decoded.
+        audio_seconds: Their length; None where the list does not tell.
+        rows: The beam as searched first.
+        advice: What follows from it, in one line.
+        raised: Beam flags that ``auto`` searches with next; empty at the end.
+    """
+
+    trial: int
+    utterances: int
+    audio_seconds: float | None
+    rows: tuple[ProbeRow, ...]
+    advice: str
+    raised: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """One decode of a held-out list.
+
+    Attributes:
+        name: The list.
+        trial: Whose weights.
+        flags: Decoder flags that decided it.
+        counts: Errors.
+        interval: 95 % interval of the rate.
+        unit: What was resampled for it.
+        missing: Utterances without a hypothesis.
+        baseline: Errors of the baseline; None without one.
+        against_baseline: Compared with it.
+    """
+
+    name: str
+    trial: int
+    flags: Mapping[str, str]
+    counts: Counts
+    interval: tuple[float, float]
+    unit: str
+    missing: int = 0
+    baseline: Counts | None = None
+    against_baseline: Comparison | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """All of it.
+
+    Attributes:
+        reason: Why the search stopped.
+        sampler: What searched: "nbest", "tpe" or "nbest, then tpe".
+        baselines: Rates without any search, by name ("greedy", "without LM").
+        baseline_trial: The trial that ``--baseline`` gave, or None.
+        choices: For each target (and setting).
+        probes: Beams tried.
+        looks: Decodes of held-out lists, each counted.
+        audio_seconds: Length of the dev lists; None where they do not tell.
+    """
+
+    reason: str = ""
+    sampler: str = ""
+    baselines: Mapping[str, float] = field(default_factory=dict)
+    baseline_trial: int | None = None
+    choices: tuple[Choice, ...] = ()
+    probes: tuple[Probe, ...] = ()
+    looks: tuple[Look, ...] = ()
+    audio_seconds: float | None = None
+    format: int = FORMAT
+
+
+def write_outcome(study: Path, outcome: Outcome) -> None:
+    """Write a study's ``outcome.json`` in one step."""
+    files.write_json(study / NAME, asdict(outcome))
+
+
+def read_outcome(study: Path) -> Outcome:
+    """Return what is known of a study's outcome; an empty one while there is none."""
+    content: dict[str, Any] = files.read_json(study / NAME) or {}
+    if content:
+        content["choices"] = tuple(_choice(row) for row in content["choices"])
+        content["probes"] = tuple(
+            Probe(**{**row, "rows": tuple(map(_probe_row, row["rows"]))})
+            for row in content["probes"]
+        )
+        content["looks"] = tuple(_look(row) for row in content["looks"])
+    return Outcome(**content)
+
+
+def _comparison(content: Mapping[str, Any] | None) -> Comparison | None:
+    if content is None:
+        return None
+    low, high = content["interval"]
+    return Comparison(difference=content["difference"], interval=(low, high), unit=content["unit"])
+
+
+def _choice(row: dict[str, Any]) -> Choice:
+    return Choice(
+        **{
+            **row,
+            "counts": tuple(row["counts"]),
+            "interval": tuple(row["interval"]),
+            "against_baseline": _comparison(row["against_baseline"]),
+        }
+    )
+
+
+def _probe_row(row: dict[str, Any]) -> ProbeRow:
+    return ProbeRow(
+        **{
+            **row,
+            "counts": tuple(row["counts"]),
+            "against_searched": _comparison(row["against_searched"]),
+        }
+    )
+
+
+def _look(row: dict[str, Any]) -> Look:
+    return Look(
+        **{
+            **row,
+            "counts": tuple(row["counts"]),
+            "interval": tuple(row["interval"]),
+            "baseline": None if row["baseline"] is None else tuple(row["baseline"]),
+            "against_baseline": _comparison(row["against_baseline"]),
+        }
+    )

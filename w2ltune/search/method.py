@@ -1,0 +1,127 @@
+"""How the next trial is chosen: what every search method answers, and the plain one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol
+
+import optuna
+
+from w2ltune.formats.distributions import Distribution
+from w2ltune.runs.trialdir import TrialResult
+from w2ltune.search.samplers import make_sampler
+
+NOTE = "w2ltune:search"
+"""Name of a trial's user attribute that says how it came about; see `SearchMethod.note`."""
+
+
+class SearchMethod(Protocol):
+    """Chooses trials one after the other, knowing what came of the earlier ones."""
+
+    def finished(self) -> str:
+        """Return why the search has ended before its budget is spent, or ""."""
+
+    def ready(self, live: Collection[int]) -> bool:
+        """Whether a trial can be chosen now, while these are running."""
+
+    def sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        """Return the sampler for the trial of this number."""
+
+    def note(self, number: int) -> Mapping[str, Any]:
+        """Return what is to be remembered of the trial: ``how`` it was chosen, and more."""
+
+    def prunes(self, number: int) -> bool:
+        """Whether this trial may be stopped early."""
+
+    def observe(self, result: TrialResult) -> None:
+        """Take a finished trial."""
+
+
+class PlainMethod:
+    """A sampler that is always ready and ends with the budget.
+
+    Args:
+        name: One of `samplers.SAMPLERS`.
+        seed: The study's seed.
+        distributions: The searched flags.
+        trial_count: The budget.
+    """
+
+    def __init__(
+        self, name: str, *, seed: int, distributions: Mapping[str, Distribution], trial_count: int
+    ) -> None:
+        self._name = name
+        self._seed = seed
+        self._distributions = distributions
+        self._trial_count = trial_count
+
+    def finished(self) -> str:
+        """Return "": the budget ends the search."""
+        return ""
+
+    def ready(self, live: Collection[int]) -> bool:
+        """Return True."""
+        return True
+
+    def sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        """Return Optuna's sampler, made from the seed and the number."""
+        return make_sampler(
+            self._name,
+            seed=self._seed,
+            number=number,
+            distributions=self._distributions,
+            trial_count=self._trial_count,
+        )
+
+    def note(self, number: int) -> Mapping[str, Any]:
+        """Return the sampler's name."""
+        return {"how": self._name}
+
+    def prunes(self, number: int) -> bool:
+        """Return True."""
+        return True
+
+    def observe(self, result: TrialResult) -> None:
+        """Forget it: the sampler looks into the study."""
+
+
+class GivenSampler(optuna.samplers.BaseSampler):
+    """Gives values that were decided elsewhere.
+
+    Args:
+        values: By parameter; each must lie in its distribution.
+        rest: Samples the other parameters.
+    """
+
+    def __init__(
+        self, values: Mapping[str, Any], rest: optuna.samplers.BaseSampler | None = None
+    ) -> None:
+        self._values = values
+        self._rest = rest or optuna.samplers.RandomSampler(seed=0)
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
+    ) -> dict[str, optuna.distributions.BaseDistribution]:
+        """Return nothing: each value is given for itself."""
+        return {}
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: optuna.trial.FrozenTrial,
+        search_space: Mapping[str, optuna.distributions.BaseDistribution],
+    ) -> dict[str, Any]:
+        """Return nothing: each value is given for itself."""
+        return {}
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: optuna.trial.FrozenTrial,
+        param_name: str,
+        param_distribution: optuna.distributions.BaseDistribution,
+    ) -> Any:
+        """Return the value given, else one of the other sampler."""
+        if param_name in self._values:
+            return self._values[param_name]
+        return self._rest.sample_independent(study, trial, param_name, param_distribution)

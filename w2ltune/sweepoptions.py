@@ -1,0 +1,108 @@
+"""The options of a sweep, their help and their first check."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from w2ltune.commandline import option
+from w2ltune.errors import UsageError
+
+USAGE = """
+usage: python -m w2ltune.sweep --test=dev.lst --emission_dir=DIR --tokens=FILE --lexicon=FILE
+           --lm=FILE --logdir=DIR --prefix=NAME [any decoder flag, a value or a distribution]
+       python -m w2ltune.sweep --flagsfile=FILE
+
+Searches decoder weights. Any decoder flag may have a distribution instead of a value:
+    --lmweight='uniform(0, 5)'    loguniform(low, high)    quniform(low, high, step)
+    --beamsize='randint(10, 500)' lograndint(low, high)    --smearing='choice(none, max)'
+Without any, lmweight in 0..5 and wordscore in -8..7 are searched. beamsize, beamsizetoken and
+beamthreshold may be "auto": raised as long as that pays. Everything of the sweep lies in
+LOGDIR/PREFIX; the same command again continues it, whatever it died of. With RAY_ADDRESS set it
+runs on that Ray cluster, else it starts one on this machine. Options may stand in the flagsfile.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions:
+    """The options of a sweep; everything else on the command line is a flag of the decoder."""
+
+    logdir: Path = option("folder of sweeps", value="DIR")
+    prefix: str = option("name of this sweep, a folder in logdir", value="NAME")
+    n: int = option("trials in all, at most; may grow when a sweep is continued", 40)
+    sampler: str = option(
+        "how the next trial is chosen; auto is nbest where linear weights are searched, else tpe",
+        "auto", choices=("auto", "nbest", "tpe", "random", "qmc", "cmaes", "grid", "gp"),
+    )  # fmt: skip
+    baseline: Path | None = option(
+        "flagsfile with your present weights: the first trial, and what the answer is compared "
+        "with", None, value="FILE",
+    )  # fmt: skip
+    heldout: str = option(
+        "data list that is decoded once, with the answer; may not share utterances with --test",
+        "", value="LIST",
+    )  # fmt: skip
+    look_again: bool = option("decode the held-out list again for another answer", False)
+    tune_for: str = option(
+        "with several lists in --test: weights for each of them, or joint ones", "each",
+        choices=("each", "joint"),
+    )  # fmt: skip
+    probe: bool = option("measure at the end what a wider beam would give", True)
+    max_rtf: float | None = option(
+        "CPU seconds for a second of audio that --beamsize=auto may reach", None
+    )
+    nbest: int = option("hypotheses kept of each utterance for the n-best search", 50)
+    warm_start: Path | None = option(
+        "folder of an earlier sweep of the same model and list, at any beam, whose n-best lists "
+        "are used too", None, value="DIR",
+    )  # fmt: skip
+    pruner: str = option(
+        "'paired' stops a trial that is clearly worse than the best one on the same utterances",
+        "paired", choices=("paired", "none"),
+    )  # fmt: skip
+    space: Path | None = option(
+        "Python file with space(trial) in Optuna's define-by-run style", None, value="FILE"
+    )
+    seed: int | None = option("seed of the sampler; drawn and recorded when not given", None)
+    metric: str = option("what is counted: word or character errors", "wer", choices=("wer", "cer"))
+    normalize: Path | None = option(
+        "Python file with normalize(text), applied to references and hypotheses", None, value="FILE"
+    )
+    ignore_case: bool = option("count words as the same whatever their case", False)
+    cluster: str | None = option(
+        "regular expression for the speaker in an utterance id; intervals are by speaker", None
+    )
+    concurrent_trials: int = option("trials decoded at a time, at most 4", 3)
+    cores: int | None = option("cores of a local Ray cluster; all that may be used", None)
+    node_wait_minutes: float = option(
+        "stop (exit code 75) when the cluster had no core for this long", 5.0
+    )
+    allow_unknown_flags: bool = option("let unknown flags through", False)
+    allow_absurd_input: bool = option("decode although the checks say that it cannot work", False)
+
+    @property
+    def folder(self) -> Path:
+        """The study's folder."""
+        return self.logdir / self.prefix
+
+
+def check_options(options: SweepOptions) -> None:
+    """Refuse values that cannot be meant.
+
+    Raises:
+        UsageError: With the option and its value.
+    """
+    if options.n < 1:
+        raise UsageError(f"--n={options.n}: must be 1 or more")
+    if not 1 <= options.concurrent_trials <= 4:
+        raise UsageError(f"--concurrent_trials={options.concurrent_trials}: must be 1 to 4")
+    if options.cores is not None and options.cores < 1:
+        raise UsageError(f"--cores={options.cores}: must be 1 or more")
+    if options.nbest < 1:
+        raise UsageError(f"--nbest={options.nbest}: must be 1 or more")
+    if options.max_rtf is not None and not options.max_rtf > 0:
+        raise UsageError(f"--max_rtf={options.max_rtf:g}: must be above 0")
+    if options.seed is not None and options.seed < 0:
+        raise UsageError(f"--seed={options.seed}: must be 0 or more")
+    if not options.prefix or "/" in options.prefix or options.prefix in (".", ".."):
+        raise UsageError(f"--prefix={options.prefix!r}: must be a plain folder name")

@@ -1,0 +1,75 @@
+"""Decodes of a part of the data outside of any trial: probes of the beam, and held-out lists."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import ray
+from ray.exceptions import RayError
+
+from w2ltune.errors import StoppedError, TrialFailedError
+from w2ltune.trials.pool import BlockResult
+
+BLOCKS = 16
+WAIT_SECONDS = 0.5
+GIVE_UP_SECONDS = 120.0
+
+
+def decode_some(
+    pool: Any,
+    flags: Mapping[str, str],
+    utterances: Sequence[int],
+    *,
+    progress: Callable[[float], None],
+    stopped: Callable[[], str] = lambda: "",
+) -> tuple[npt.NDArray[np.int32], float, int]:
+    """Decode some utterances in the pool.
+
+    Args:
+        pool: The handle of the decoder pool.
+        flags: All flags of the decoder.
+        utterances: Their numbers.
+        progress: Called with the part that is done.
+        stopped: Returns why the whole command stops, or "".
+
+    Returns:
+        Counts [utterances, 4] in the order asked, CPU seconds, utterances without a hypothesis.
+
+    Raises:
+        TrialFailedError: The decoder failed, or the pool cannot be reached.
+        StoppedError: The command was asked to stop.
+    """
+    # The pool tells jobs apart by their number; trials have those from 0.
+    number = -time.time_ns()
+    count = min(BLOCKS, len(utterances))
+    bounds = [len(utterances) * index // count for index in range(count + 1)]
+    blocks = {index: list(utterances[bounds[index] : bounds[index + 1]]) for index in range(count)}
+    results: dict[int, BlockResult] = {}
+    reached = time.monotonic()
+    while len(results) < count:
+        if stopped():
+            raise StoppedError(f"stopped ({stopped()}); the same command continues")
+        try:
+            found = ray.get(pool.poll.remote(number, 1, list(results), WAIT_SECONDS))
+            if found is None:
+                rest = {index: part for index, part in blocks.items() if index not in results}
+                ray.get(pool.submit.remote(number, 1, dict(flags), rest))
+            results |= found or {}
+            reached = time.monotonic()
+        except RayError:  # the pool is being started again
+            if time.monotonic() - reached > GIVE_UP_SECONDS:
+                raise TrialFailedError("the decoder pool cannot be reached") from None
+            time.sleep(WAIT_SECONDS)
+        for result in results.values():
+            if result.failure:
+                raise TrialFailedError(result.failure)
+        progress(len(results) / count)
+    ray.get(pool.cancel.remote(number, 1))
+    ordered = [results[index] for index in range(count)]
+    counts = np.concatenate([part.counts for part in ordered if part.counts is not None])
+    missing = sum(part.hypotheses.count(None) for part in ordered)
+    return counts, sum(part.work_seconds for part in ordered), missing
