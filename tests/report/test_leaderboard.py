@@ -9,7 +9,7 @@ from w2ltune import files
 from w2ltune.report.leaderboard import (
     as_csv,
     as_json,
-    best_comments,
+    elsewhere,
     metric_line,
     rank,
     read_leaderboard,
@@ -146,14 +146,9 @@ def test_metric_line():
     assert metric_line(result(0, 0.5), "cer") == "CER 50.00"
 
 
-def test_comments_of_best_cfg():
-    lines = best_comments(GOOD, metric="wer", lists=["dev.lst"], trials=40)
-    assert lines == (
-        "best of 40 trials on dev.lst (trial 3)",
-        "WER 4.31 [4.02, 4.60] (S 3.10 D 0.50 I 0.70), interval by speaker (12)",
-        "2 utterances have no hypothesis and count as deletions",
+def test_weights_in_other_tools():
+    assert elsewhere(GOOD) == (
         "elsewhere: pyctcdecode alpha = lmweight/2.303 = 0.8686, beta = wordscore = 0.0000; "
         "torchaudio lm_weight, word_score as here",
     )
-    plain = best_comments(result(0, 0.5), metric="wer", lists=["dev.lst"], trials=1)
-    assert len(plain) == 2
+    assert elsewhere(result(0, 0.5)) == ()

@@ -53,6 +53,9 @@ def build_space(
     fixed: dict[str, str] = {}
     distributions: dict[str, Distribution] = {}
     for flag in given.values():
+        if flag.name in AUTO_START and flag.value == "auto":
+            fixed[flag.name] = flag.value
+            continue
         if not any_flag:
             check_flag(flag, extra_known={*OUR_FLAGS, *options})
         value = parse_value(flag.value, flag=flag.name, path=flag.path, line=flag.line)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from w2ltune.runs.outcome import Probe, ProbeRow
+from w2ltune.runs.outcome import Comparison, Probe, ProbeRow
 from w2ltune.scoring.significance import Clusters
 from w2ltune.search.choice import compare
 
@@ -25,6 +25,10 @@ AUTO_START = {"beamsize": "50", "beamsizetoken": "20", "beamthreshold": "25"}
 """Where ``auto`` begins."""
 
 WITHOUT_LM = {"lmweight": "0", "wordscore": "0"}
+
+LIKELY = 1.0
+"""Standard errors by which a wider beam must be better on the probe to be called so: few utterances
+show little, and weights tuned at a wider beam gain more than the probe's."""
 
 Decode = Callable[[Mapping[str, str]], tuple[npt.NDArray[np.int32], float]]
 """Decodes the probe's utterances with these flags changed: counts [utterances, 4], CPU seconds."""
@@ -49,7 +53,7 @@ def widened(beam: Mapping[str, str], token_count: int) -> dict[str, str]:
     """
     return {
         "beamsize": str(4 * int(beam["beamsize"])),
-        "beamsizetoken": str(token_count),
+        "beamsizetoken": str(max(token_count, int(beam["beamsizetoken"]))),
         "beamthreshold": f"{2 * float(beam['beamthreshold']):g}",
     }
 
@@ -90,7 +94,7 @@ def probe(
     gained = rows[1].against_searched
     assert gained is not None
     raised: dict[str, str] = {}
-    if gained.interval[1] >= 0:
+    if gained.difference >= -LIKELY * _standard_error(gained):
         advice = (
             f"a wider beam changes {_points(gained.difference)} "
             f"[{_points(gained.interval[0])}, {_points(gained.interval[1])}]: this one is wide "
@@ -162,6 +166,10 @@ def _row(
         work_seconds=round(seconds, 3),
         against_searched=None if searched is None else compare(counts, searched, clusters),
     )
+
+
+def _standard_error(difference: Comparison) -> float:
+    return (difference.interval[1] - difference.interval[0]) / (2 * 1.96)
 
 
 def _points(difference: float) -> str:

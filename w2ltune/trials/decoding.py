@@ -19,7 +19,8 @@ from w2ltune.formats.nbest import write_nbest
 from w2ltune.runs.trialdir import TrialDirectory
 from w2ltune.scoring.nbest import concatenate
 from w2ltune.trials.dataset import blocks
-from w2ltune.trials.pool import HEAD_RESOURCE, POOL_NAME, BlockResult
+from w2ltune.trials.pool import HEAD_RESOURCE, POOL_NAME
+from w2ltune.trials.worker import BlockResult
 
 SLICE_SECONDS = 0.5
 """How long a step waits for news; a stop is noticed between steps."""

@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayError
 
 from w2ltune.errors import StoppedError, TrialFailedError
-from w2ltune.trials.pool import BlockResult
+from w2ltune.trials.worker import BlockResult
 
 BLOCKS = 16
 WAIT_SECONDS = 0.5

@@ -1,0 +1,101 @@
+"""Signals that are really sent to this process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from w2ltune.runs.signals import by_hand, stopping_signals
+
+STOPPING = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
+
+
+def handlers() -> list[object]:
+    return [signal.getsignal(number) for number in STOPPING]
+
+
+def send(number: signal.Signals, reasons: list[str]) -> None:
+    """Send a signal to this process and wait until Python has handled it."""
+    before = len(reasons)
+    os.kill(os.getpid(), number)
+    end = time.monotonic() + 5
+    while len(reasons) == before and time.monotonic() < end:
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("number", STOPPING, ids=lambda number: number.name)
+def test_a_signal_asks_to_stop_and_kills_nothing(number: signal.Signals) -> None:
+    before, reasons = handlers(), list[str]()
+    with stopping_signals(reasons.append):
+        assert reasons == []
+        send(number, reasons)
+        assert reasons == [f"signal {number.name}"]
+    assert reasons == [f"signal {number.name}"]
+    assert handlers() == before
+
+
+def test_each_signal_is_told() -> None:
+    reasons: list[str] = []
+    with stopping_signals(reasons.append):
+        for number in (*STOPPING, signal.SIGTERM):
+            send(number, reasons)
+    assert reasons == ["signal SIGUSR1", "signal SIGTERM", "signal SIGINT", "signal SIGTERM"]
+
+
+def test_the_old_handlers_are_back_after_an_error() -> None:
+    own: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: own.append(number))
+    try:
+        with pytest.raises(RuntimeError), stopping_signals(lambda reason: None):
+            raise RuntimeError
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.01)
+        assert own == [signal.SIGUSR1]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_one_block_within_another() -> None:
+    outer: list[str] = []
+    inner: list[str] = []
+    with stopping_signals(outer.append):
+        with stopping_signals(inner.append):
+            send(signal.SIGTERM, inner)
+        send(signal.SIGUSR1, outer)
+    assert (inner, outer) == (["signal SIGTERM"], ["signal SIGUSR1"])
+
+
+def test_another_thread_changes_nothing() -> None:
+    before, inside = handlers(), list[object]()
+
+    def work() -> None:
+        with stopping_signals(lambda reason: None):
+            inside.extend(handlers())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert inside == before == handlers()
+
+
+@pytest.mark.parametrize(
+    ("reason", "job", "expected"),
+    [
+        ("signal SIGINT", None, True),
+        ("signal SIGINT", "4711", False),  # scancel --signal=INT
+        ("signal SIGTERM", None, False),
+        ("signal SIGUSR1", None, False),
+        ("", None, False),
+    ],
+)
+def test_by_hand(
+    monkeypatch: pytest.MonkeyPatch, reason: str, job: str | None, expected: bool
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    if job is not None:
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+    assert by_hand(reason) is expected

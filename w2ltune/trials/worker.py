@@ -1,0 +1,97 @@
+"""A decoder worker: decodes blocks of utterances with everything loaded once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from w2ltune.embedded.beamsearch import Decoder
+from w2ltune.embedded.decoderflags import decoder_flags, is_linear
+from w2ltune.errors import W2LTuneError
+from w2ltune.formats.nbest import NBest
+from w2ltune.scoring.nbest import collect
+from w2ltune.trials.dataset import Dataset, DecodeTask
+
+LOADED_DECODERS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockResult:
+    """What came of one block.
+
+    Attributes:
+        counts: [utterances, 4] int32: S, D, I, reference length.
+        hypotheses: The best hypothesis of each utterance as text; None where there is none.
+        work_seconds: Processor time of the decoding.
+        nbest: The n-best lists, if they were asked for.
+        linear: Whether all their scores are the weighted sum of their parts.
+        failure: Why the whole trial cannot work, or "".
+    """
+
+    counts: npt.NDArray[np.int32] | None = None
+    hypotheses: tuple[str | None, ...] = ()
+    work_seconds: float = 0.0
+    nbest: NBest | None = None
+    linear: bool = True
+    failure: str = ""
+
+
+class DecoderWorker:
+    """Decodes blocks with emissions, LM and trie loaded once; an actor on one core.
+
+    Args:
+        task: What to decode.
+        scratch: Node-local folder for unpacked emissions.
+    """
+
+    def __init__(self, task: DecodeTask, scratch: Path) -> None:
+        self._task = task
+        self._scratch = scratch
+        self._dataset: Dataset | None = None
+        self._decoders: dict[tuple[object, ...], Decoder] = {}
+
+    def decode(self, flags: Mapping[str, str], block: Sequence[int], nbest: int) -> BlockResult:
+        """Decode some utterances; what the user can mend comes back as ``failure``.
+
+        Args:
+            flags: The trial's flags.
+            block: Numbers of utterances.
+            nbest: Return so many hypotheses of each utterance as arrays; 0 for none.
+        """
+        try:
+            return self._decode(flags, block, nbest)
+        except W2LTuneError as error:
+            return BlockResult(failure=str(error))
+
+    def _decode(self, flags: Mapping[str, str], block: Sequence[int], nbest: int) -> BlockResult:
+        if self._dataset is None:
+            self._scratch.mkdir(parents=True, exist_ok=True)
+            self._dataset = Dataset(self._task, scratch=self._scratch)
+        weights = decoder_flags(flags)
+        decoder = self._decoders.pop(weights.loaded, None) or Decoder(weights)
+        self._decoders[weights.loaded] = decoder  # the newest stands last
+        while len(self._decoders) > LOADED_DECODERS:
+            self._decoders.pop(next(iter(self._decoders)))
+        start = time.process_time()
+        lists = [
+            decoder.decode(self._dataset.emission(index), weights, nbest=max(1, nbest))
+            for index in block
+        ]
+        work_seconds = time.process_time() - start
+        hypotheses = tuple(" ".join(entries[0].words) if entries else None for entries in lists)
+        arrays = None
+        if nbest:
+            references = [self._dataset.references[index] for index in block]
+            arrays = collect(lists, references, self._dataset.units)
+        return BlockResult(
+            counts=self._dataset.count(block, [text or "" for text in hypotheses]),
+            hypotheses=hypotheses,
+            work_seconds=work_seconds,
+            nbest=arrays,
+            linear=not nbest or all(is_linear(entry, weights) for part in lists for entry in part),
+        )
