@@ -72,6 +72,20 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ({"normalize": "/nowhere.py"}, "--normalize"),
         ({"space": "/nowhere.py"}, "--space"),
         ({"cluster": "("}, "--cluster"),
+        (
+            {"sampler": "nbest", "lmweight": 2, "wordscore": 1, "beamsize": "randint(5, 9)"},
+            "--sampler=nbest: none of lmweight, wordscore, unkscore, silscore has a range",
+        ),
+        ({"sampler": "nbest", "logadd": "true"}, "with --logadd the score is not linear"),
+        ({"sampler": "tpe", "beamsize": "auto"}, "--beamsize=auto needs --sampler=nbest"),
+        ({"lmweight": "auto"}, "--lmweight='auto': not a number"),
+        ({"heldout": "dev.lst"}, "stands in"),
+        ({"heldout": "nothing.lst"}, "nothing.lst"),
+        ({"tune_for": "both"}, "--tune_for=both: must be one of each, joint"),
+        ({"max_rtf": 0}, "--max_rtf=0: must be above 0"),
+        ({"nbest": 0}, "--nbest=0: must be 1 or more"),
+        ({"baseline": "/nowhere.cfg"}, "flagsfile of present weights (--baseline): no such file"),
+        ({"warm_start": "/nowhere"}, "--warm_start: no trial there has n-best lists"),
     ],
 )
 def test_one_line(
@@ -211,3 +225,51 @@ def test_paths_with_hostile_names(
     (tmp_path / "data" / "dev.lst").rename(tmp_path / "data" / name)
     line = refused(task(test=name, lm="/no where/l'm;.bin"), capsys)
     assert "a b; 'c" in line or "l'm;.bin" in line
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("--lmweight=1\n--lmwieght=2\n", "old.cfg:2: unknown flag --lmwieght; did you mean"),
+        (
+            "--lmweight=uniform(0, 3)\n",
+            "old.cfg:1: --lmweight=uniform(0, 3): a baseline has",
+        ),
+        ("--beamsize=many\n", "--beamsize='many': not a whole number"),
+        ("--lm=/nowhere/old.bin\n", "language model (--lm): no such file '/nowhere/old.bin'"),
+        ("--criterion=s2s\n", "--criterion=s2s: the embedded decoder knows ctc, asg"),
+    ],
+)
+def test_a_baseline_that_does_not_fit(
+    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, message: str
+) -> None:
+    path = tmp_path / "old.cfg"
+    path.write_text(content)
+    assert message in refused(task(baseline=path), capsys)
+
+
+def test_lists_without_a_common_token_set(
+    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    (data / "other.lst").write_text("o-1 o.wav 10 lights on\n")
+    write_emissions(data / "other.npz", {"o-1": np.zeros((50, 9), np.float32)}.items())
+    line = refused(task(test="dev.lst,other.lst"), capsys)
+    assert "other.npz" in line and "9" in line and "28" in line
+
+
+def test_n_best_lists_of_another_lm(
+    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from w2ltune.formats.beamdump import Hypothesis
+    from w2ltune.formats.nbest import write_nbest
+    from w2ltune.runs.trialdir import TrialDirectory, TrialResult
+    from w2ltune.scoring.nbest import collect
+
+    entry = Hypothesis(words=("go",), score=0.0, am_score=0.0, lm_score=0.0)
+    directory = TrialDirectory(tmp_path / "earlier/trials", 0)
+    directory.write_flags({"lmweight": "1"})
+    write_nbest(directory.nbest, collect([[entry]], [["go"]], str.split), key="another")
+    directory.write_result(TrialResult(number=0, attempt=1, state="COMPLETE", value=0.5))
+    line = refused(task(sampler="nbest", warm_start=tmp_path / "earlier"), capsys)
+    assert "nbest.npz" in line and "cannot serve here" in line

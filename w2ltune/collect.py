@@ -6,12 +6,17 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from w2ltune.commandline import option, parse
 from w2ltune.errors import UsageError, did_you_mean, run_command
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 USAGE = """
 usage: python -m w2ltune.collect --logdir=DIR --prefix=NAME [--watch] [--format=table|csv|json]
+           [--report]
 
 Shows the leaderboard of a sweep from its folder alone; it may be running, on another machine too.
 JSON gives {"study", "best", "running", "trials": [{"number", "state", "wer", "interval", "errors",
@@ -28,6 +33,7 @@ class CollectOptions:
     watch: bool = option("show it again until the sweep is finished", False)
     format: str = option("how to print it", "table", choices=("table", "csv", "json"))
     top: int = option("rows of the table", 20)
+    report: bool = option("write report.html of a sweep that is still running", False)
     every_seconds: float = option("pause between two looks of --watch", 2.0)
 
 
@@ -72,6 +78,8 @@ def _show(options: CollectOptions, study: Path, metric: str) -> int:
     if not options.watch:
         console.print(table(board, metric=metric, most=options.top))
         console.print(_summary(len(board.results), board.running))
+        if options.report:
+            _report(study, console)
         return 0
     with Live(console=console, auto_refresh=False) as live:
         while True:
@@ -83,6 +91,15 @@ def _show(options: CollectOptions, study: Path, metric: str) -> int:
             if owner is None or owner.released or owner.lives_on_this_host() is False:
                 return 0
             time.sleep(options.every_seconds)
+
+
+def _report(study: Path, console: Console) -> None:
+    """Write the report of a running sweep; a finished one has a fuller one already."""
+    from w2ltune.report.page import NAME, build_report
+    from w2ltune.runs.outcome import read_outcome
+
+    done = read_outcome(study).choices and (study / NAME).exists()
+    console.print(f"report: {study / NAME if done else build_report(study)}", soft_wrap=True)
 
 
 def _summary(finished: int, running: tuple[int, ...]) -> str:

@@ -60,6 +60,7 @@ class DecodeInput:
         has_lm: Whether a language model is searched with.
         findings: What is worth knowing of the inputs; empty when they were looked at before.
         key: Names the pool of a trial's flags.
+        warm: N-best lists of the earlier sweep of ``--warm_start``, by key.
     """
 
     options: SweepOptions
@@ -72,6 +73,7 @@ class DecodeInput:
     has_lm: bool
     findings: Sequence[Finding]
     key: Callable[[Mapping[str, str]], str]
+    warm: Mapping[str, NBest]
 
     @property
     def folder(self) -> Path:
@@ -129,29 +131,6 @@ class DecodeInput:
             high=np.array([high for _, high in ends], dtype=np.float64),
             fixed=np.array(feature_weights(typed)),
         )
-
-    def warm_pool(self) -> dict[str, NBest]:
-        """Return the n-best lists of the earlier sweep of ``--warm_start``, by key.
-
-        Raises:
-            InputError: It has none, or they are of another model, LM or list.
-        """
-        if self.options.warm_start is None:
-            return {}
-        key = self.key(example_flags(self.space))
-        directories = trial_directories(self.options.warm_start / "trials")
-        found = [
-            read_nbest(directory.nbest, key=key)
-            for directory in directories
-            if directory.nbest.exists() and directory.read_result() is not None
-        ]
-        if not found:
-            raise InputError(
-                "--warm_start: no trial there has n-best lists; it must be the folder of a sweep "
-                "with --sampler=nbest",
-                path=self.options.warm_start,
-            )
-        return {key: merge(found)}
 
     def disk_note(self) -> str:
         """Return how much disk the n-best lists will take at most."""
@@ -240,7 +219,30 @@ def prepare(options: SweepOptions, space: SearchSpace, *, command: Sequence[str]
         has_lm=bool(flags.lm),
         findings=findings,
         key=key,
+        warm=_warm_pool(options.warm_start, key(example)),
     )
+
+
+def _warm_pool(sweep: Path | None, key: str) -> dict[str, NBest]:
+    """Return the n-best lists of an earlier sweep, by key.
+
+    Raises:
+        InputError: It has none, or they are of another model, LM or list.
+    """
+    if sweep is None:
+        return {}
+    found = [
+        read_nbest(directory.nbest, key=key)
+        for directory in trial_directories(sweep / "trials")
+        if directory.nbest.exists() and directory.read_result() is not None
+    ]
+    if not found:
+        raise InputError(
+            "--warm_start: no trial there has n-best lists; it must be the folder of a sweep with "
+            "--sampler=nbest",
+            path=sweep,
+        )
+    return {key: merge(found)}
 
 
 def _with_sampler(options: SweepOptions, space: SearchSpace, flags: DecoderFlags) -> SweepOptions:

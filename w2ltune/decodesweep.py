@@ -149,7 +149,7 @@ class DecodeSweep:
                 trial_count=options.n,
                 seed=self.given.request.seed,
                 beam=beam,
-                warm=self.given.warm_pool(),
+                warm=self.given.warm,
             )
         else:
             self.method = PlainMethod(
@@ -330,7 +330,8 @@ class DecodeSweep:
             max_rtf=self.given.options.max_rtf,
         )
         self._write(probes=(*self.outcome.probes, found))
-        self.console.print(f"beam: {found.advice}", markup=False, soft_wrap=True)
+        if found.raised:
+            self.console.print(f"beam: {found.advice}", markup=False, soft_wrap=True)
         return found.raised
 
     def hold_out(self) -> None:

@@ -30,7 +30,7 @@ def main() -> None:
         command = [
             sys.executable, "-m", "w2ltune.sweep",
             "--flagsfile=experiments/voice_commands/decode.cfg", f"--beamsize={options.beamsize}",
-            f"--n={options.trials}", "--sampler=random", "--noprobe", "--pruner=none",
+            f"--n={options.trials}", "--sampler=random", "--noprobe", "--heldout=", "--pruner=none",
             f"--logdir={folder}",
         ]  # fmt: skip
         start = time.time()

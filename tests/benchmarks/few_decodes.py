@@ -2,6 +2,7 @@
 
     python tests/benchmarks/few_decodes.py run --methods=random,tpe,nbest --results=FILE
            [--lists=dev,dev-long] [--beams=50,300] [--seeds=5] [--trials=120] [--jobs=2]
+    python tests/benchmarks/few_decodes.py run --methods=auto --beams=auto --results=FILE --jobs=1
     python tests/benchmarks/few_decodes.py table --results=FILE
 
 Each run searches lmweight and wordscore over the ancestor's ranges on a dev list of
@@ -17,6 +18,7 @@ import collections
 import json
 import multiprocessing
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -190,6 +192,40 @@ def run_nbest(name: str, beamsize: int, seed: int, trials: int) -> dict[str, Any
     }  # fmt: skip
 
 
+def run_auto(name: str, seed: int) -> dict[str, Any]:
+    """Return one whole sweep with ``auto`` beams from one of five starts, as a user runs it.
+
+    Its processor seconds are those of decoding the dev list, probes included.
+    """
+    from w2ltune.report.leaderboard import read_leaderboard
+    from w2ltune.runs.outcome import read_outcome
+
+    with tempfile.TemporaryDirectory() as folder:
+        start = Path(folder, "start.cfg")
+        start.write_text("--lmweight={}\n--wordscore={}\n".format(*STARTS[seed]))
+        subprocess.run(
+            [
+                sys.executable, "-m", "w2ltune.sweep", f"--logdir={folder}", f"--baseline={start}",
+                "--flagsfile=experiments/voice_commands/decode.cfg", f"--test={name}.lst",
+                f"--heldout={TESTS[name]}.lst", "--beamsize=auto", "--beamthreshold=auto",
+                "--beamsizetoken=auto",
+            ],
+            check=True, capture_output=True, cwd=REPOSITORY,
+        )  # fmt: skip
+        study = Path(folder, "voice_commands")
+        board, outcome = read_leaderboard(study), read_outcome(study)
+    results = sorted(board.results, key=lambda result: result.number)
+    rates = [result.value for result in results if result.value is not None]
+    probes = sum(row.work_seconds for probe in outcome.probes for row in probe.rows)
+    dev, test = outcome.choices[0].counts, outcome.looks[0].counts
+    return {
+        "method": "auto", "list": name, "beam": "auto", "seed": seed, "rates": rates,
+        "dev": sum(dev[:3]) / dev[3], "test": sum(test[:3]) / test[3],
+        "seconds": sum(result.work_seconds for result in results) + probes,
+        "why": outcome.reason, "reached": dict(outcome.probes[-1].rows[0].beam),
+    }  # fmt: skip
+
+
 def key(row: dict[str, Any]) -> tuple[Any, ...]:
     return row["method"], row["list"], row["beam"], row["seed"]
 
@@ -199,7 +235,10 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def _one(job: tuple[Any, ...]) -> dict[str, Any]:
-    return run_nbest(*job[1:]) if job[0] == "nbest" else run(*job)
+    method, name, beam, seed, trials = job
+    if method == "auto":
+        return run_auto(name, seed)
+    return run_nbest(name, beam, seed, trials) if method == "nbest" else run(*job)
 
 
 def run_all(options: argparse.Namespace) -> None:
@@ -208,7 +247,7 @@ def run_all(options: argparse.Namespace) -> None:
     jobs = [
         (method, name, beam, seed, options.trials)
         for name in options.lists.split(",")
-        for beam in map(int, options.beams.split(","))
+        for beam in (text if text == "auto" else int(text) for text in options.beams.split(","))
         for method in options.methods.split(",")
         for seed in range(options.seeds)
         if (method, name, beam, seed) not in there

@@ -36,7 +36,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     arguments = [
         "--flagsfile=experiments/voice_commands/decode.cfg", "--beamsize=300", "--seed=1",
-        "--sampler=tpe", "--noprobe",
+        "--sampler=tpe", "--noprobe", "--heldout=",
         f"--n={options.trials}", f"--logdir={folder}", "--prefix=campaign",
     ]  # fmt: skip
     ledger = Ledger(folder / "campaign" / "trials")

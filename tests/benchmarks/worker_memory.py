@@ -94,7 +94,7 @@ def main() -> None:
         arguments = [
             "--flagsfile=experiments/voice_commands/decode.cfg", "--test=many.lst", "--n=3",
             f"--emission_dir={folder}", f"--datadir={folder}", f"--logdir={folder}",
-            "--beamsize=20", "--pruner=none", "--sampler=tpe", "--noprobe",
+            "--beamsize=20", "--pruner=none", "--sampler=tpe", "--noprobe", "--heldout=",
         ]  # fmt: skip
         files = ["many.npz"]
         if options.build_binary:

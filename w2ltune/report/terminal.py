@@ -9,7 +9,7 @@ from rich.console import Console
 
 from w2ltune import files
 from w2ltune.formats.flagsfile import format_flagsfile
-from w2ltune.report.content import Content, choice_name, find_warnings, read_content
+from w2ltune.report.content import Content, choice_name, find_warnings, rate, read_content
 from w2ltune.report.leaderboard import (
     as_csv,
     elsewhere,
@@ -73,6 +73,20 @@ def answer_line(content: Content, choice: Choice) -> str:
     return ", ".join(parts)
 
 
+def baseline_lines(content: Content) -> list[str]:
+    """Return what there is without a search: greedy, and without an LM on the probe's part."""
+    lines = [f"{name}: {per_cent(value)}" for name, value in content.outcome.baselines.items()]
+    for found in content.outcome.probes[-1:]:
+        rates = {row.label: per_cent(rate(row.counts)) for row in found.rows}
+        if "without LM" in rates:
+            lines.append(
+                f"without LM: {rates['without LM']} on {found.utterances} of the utterances "
+                f"(as chosen: {rates['as searched']} there)"
+            )
+        lines.append(f"beam: {found.advice}")
+    return lines
+
+
 def look_line(look: Look, looks: Sequence[Look], metric: str) -> str:
     """Return what a held-out list gave, in one line."""
     text = f"held-out {look.name}: {error_line(metric, look.counts, look.interval)}"
@@ -96,8 +110,8 @@ def finish(study: Path, console: Console, *, surfaces: Sequence[Surface]) -> int
         _say(console, f"{name}: {weights} (trial {choice.trial}, {choice.why})")
         _say(console, f"  {answer_line(content, choice)}")
         _say(console, f"  95 % interval by {choice.unit}; flagsfile: {study / best_name(choice)}")
-    for name, value in content.outcome.baselines.items():
-        _say(console, f"{name}: {per_cent(value)}")
+    for text in baseline_lines(content):
+        _say(console, text)
     for look in content.outcome.looks:
         _say(console, look_line(look, content.outcome.looks, content.metric))
     for warning in find_warnings(content):

@@ -111,6 +111,8 @@ class NBestSearch:
         for trial in counted(study):
             result = TrialDirectory(trials, trial.number).read_result()
             if result is not None:
+                if len(self._settings) > 1:
+                    self._decide(frozenset())  # a setting that had stopped by then stays so
                 self.observe(result)
 
     # What the run asks.

@@ -94,9 +94,7 @@ def _snap(distribution: Distribution, value: float) -> float | int:
     value = min(max(value, distribution.low), distribution.high)
     if distribution.step:
         steps = round((value - distribution.low) / distribution.step)
-        while distribution.low + steps * distribution.step > distribution.high:
-            steps -= 1
-        value = distribution.low + steps * distribution.step
+        value = min(distribution.low + steps * distribution.step, distribution.high)
     return round(value) if isinstance(distribution, IntegerRange) else float(value)
 
 
@@ -134,7 +132,8 @@ def enumerate_settings(others: Mapping[str, Distribution]) -> list[Setting]:
         count = math.floor((distribution.high - distribution.low) / step + 1e-9) + 1
         if count > MOST_SETTINGS:
             return []
-        axes.append([distribution.low + index * step for index in range(count)])
+        steps = (distribution.low + index * step for index in range(count))
+        axes.append([min(value, distribution.high) for value in steps])  # 3 * 0.1 is above 0.3
     if math.prod(map(len, axes)) > MOST_SETTINGS:
         return []
     texts = [[format_value(value) for value in axis] for axis in axes]

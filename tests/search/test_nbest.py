@@ -1,0 +1,570 @@
+"""The n-best search as a sweep drives it, without Ray; every decode is real."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from conftest import VOICE_COMMANDS
+from realdecodes import FLAGS, Decodes, make_box
+
+from w2ltune.errors import InputError
+from w2ltune.formats.distributions import Choice, Distribution, FloatRange, IntegerRange
+from w2ltune.formats.nbest import NBest, read_nbest, write_nbest
+from w2ltune.runs.lock import StudyLock, this_process
+from w2ltune.runs.provenance import fingerprints
+from w2ltune.runs.trialdir import TrialDirectory, TrialResult
+from w2ltune.scoring.nbest import merge
+from w2ltune.search.method import NOTE, GivenSampler
+from w2ltune.search.nbest import MOST_FAILURES, NBestSearch
+from w2ltune.search.nbestsampler import (
+    MOST_SETTINGS,
+    NBestSampler,
+    Setting,
+    _snap,
+    enumerate_settings,
+)
+from w2ltune.search.poolkey import pool_key
+from w2ltune.search.samplers import make_sampler
+from w2ltune.search.space import ANCESTOR_RANGES, SearchSpace
+from w2ltune.search.study import open_study, tell
+
+COUNT = 40
+BUDGET = 20
+WEIGHTS = ANCESTOR_RANGES
+BEAMS = {**WEIGHTS, "beamsize": Choice(("20", "100"))}
+MANY = {**WEIGHTS, "beamsize": IntegerRange(10, 60)}
+TWO_LISTS = {"first.lst": np.arange(20), "second.lst": np.arange(20, 40)}
+ONE_LIST = {"": np.arange(COUNT)}
+BAD_START = {"lmweight": 0.35, "wordscore": -6.0}
+
+_DATA = [VOICE_COMMANDS / "dev.lst", VOICE_COMMANDS / "emissions/dev.npz"]
+
+
+@pytest.fixture(scope="module")
+def decodes() -> Decodes:
+    return Decodes(utterances=COUNT)
+
+
+@pytest.fixture(scope="module")
+def key() -> Callable[[Mapping[str, str]], str]:
+    inputs = fingerprints([*(Path(FLAGS[name]) for name in ("tokens", "lexicon", "lm")), *_DATA])
+
+    def compute(flags: Mapping[str, str]) -> str:
+        return pool_key(flags, data=_DATA, scoring={"metric": "wer"}, inputs=inputs)
+
+    return compute
+
+
+class Sweep:
+    """A study in a folder and the search over it; made again in the same folder, it goes on.
+
+    Args:
+        folder: Of the study; its name is the sweep's.
+        distributions: What is searched.
+        fixed: Flags beside the usual ones.
+        fails: Says whether a trial with these flags fails.
+        options: Of the search: targets, trial_count, beam, warm.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        lock: StudyLock,
+        decodes: Decodes,
+        key: Callable[[Mapping[str, str]], str],
+        distributions: Mapping[str, Distribution] = WEIGHTS,
+        *,
+        fixed: Mapping[str, str] | None = None,
+        fails: Callable[[Mapping[str, str]], bool] = lambda flags: False,
+        **options: Any,
+    ) -> None:
+        self.trials = folder / "trials"
+        self.trials.mkdir(parents=True, exist_ok=True)
+        self.study = open_study(folder, lock)
+        self.space = SearchSpace(fixed=FLAGS | dict(fixed or {}), distributions=distributions)
+        self.live: dict[int, dict[str, str]] = {}
+        self.results: list[TrialResult] = []
+        self.decodes, self.key, self.fails = decodes, key, fails
+        options = {"targets": ONE_LIST, "trial_count": BUDGET, **options}
+        self.budget = options["trial_count"]
+        self.method = NBestSearch(
+            study=self.study,
+            trials=self.trials,
+            space=self.space,
+            box=lambda flags: make_box(distributions, flags),
+            key=key,
+            seed=1,
+            **options,
+        )
+
+    @property
+    def count(self) -> int:
+        return len(self.study.get_trials(deepcopy=False))
+
+    @property
+    def notes(self) -> list[dict[str, Any]]:
+        return [trial.user_attrs[NOTE] for trial in self.study.get_trials(deepcopy=False)]
+
+    @property
+    def asked(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """Values and note of each trial."""
+        trials = self.study.get_trials(deepcopy=False)
+        return [(trial.params, trial.user_attrs[NOTE]) for trial in trials]
+
+    def ask(self, given: Mapping[str, Any] | None = None) -> int | None:
+        """Return the number of the next trial, or None when it is not decided yet."""
+        number = self.count
+        if given is not None:
+            self.study.sampler, note = GivenSampler(given), {"how": "baseline"}
+        elif not self.method.ready(self.live):
+            return None
+        else:
+            self.study.sampler = self.method.sampler(number)
+            note = dict(self.method.note(number))
+        trial, flags = self.space.ask(self.study)
+        trial.set_user_attr(NOTE, note)
+        TrialDirectory(self.trials, number).write_flags(flags)
+        self.live[number] = flags
+        return number
+
+    def complete(self, number: int) -> TrialResult:
+        """Decode a live trial and take what came of it."""
+        flags = self.live.pop(number)
+        directory = TrialDirectory(self.trials, number)
+        result = TrialResult(
+            number=number, attempt=1, state="FAIL", value=None, flags=flags, reason="no memory"
+        )
+        if not self.fails(flags):
+            found = self.decodes.decode(flags)
+            if found.linear:
+                write_nbest(directory.nbest, found.nbest, key=self.key(flags))
+            rows = [
+                "\t".join(["id", *map(str, row), ""]) + "\n" for row in found.counts.tolist()
+            ]
+            directory.utterances.write_text("header\n" + "".join(rows), encoding="utf-8")
+            total = found.counts.sum(axis=0).tolist()
+            result = TrialResult(
+                number=number, attempt=1, state="COMPLETE", value=sum(total[:3]) / total[3],
+                counts=tuple(total), flags=flags, linear=found.linear,
+            )  # fmt: skip
+        directory.write_result(result)
+        tell(self.study, number, result)
+        self.method.observe(result)
+        self.results.append(result)
+        return result
+
+    def step(self, given: Mapping[str, Any] | None = None) -> TrialResult:
+        number = self.ask(given)
+        assert number is not None
+        return self.complete(number)
+
+    def run(self) -> str:
+        """Go on until the search or its budget ends; return the search's reason."""
+        while self.count < self.budget and not self.method.finished():
+            self.step()
+        return self.method.finished()
+
+    def errors(self, number: int, utterances: np.ndarray | None = None) -> int:
+        found = self.decodes.decode(TrialDirectory(self.trials, number).read_flags())
+        return int(found.errors[slice(None) if utterances is None else utterances].sum())
+
+    def copy(self, folder: Path) -> Path:
+        return Path(shutil.copytree(self.trials.parent, folder))
+
+
+@pytest.fixture
+def sweep(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    decodes: Decodes,
+    key: Callable[[Mapping[str, str]], str],
+) -> Iterator[Callable[..., Sweep]]:
+    """Make sweeps in folders of ``tmp_path``."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no power cut here
+    lock = StudyLock(tmp_path / "lock", this_process())
+    lock.acquire()
+
+    def make(
+        distributions: Mapping[str, Distribution] = WEIGHTS, *, name: str = "one", **options: Any
+    ) -> Sweep:
+        return Sweep(tmp_path / name, lock, decodes, key, distributions, **options)
+
+    yield make
+    lock.release()
+
+
+# One setting.
+
+
+def test_it_stops_before_its_budget_and_says_why(sweep: Callable[..., Sweep]) -> None:
+    one = sweep()
+    assert one.method.finished() == ""
+    reason = one.run()
+    assert reason.startswith("no decode is expected to save ")
+    assert reason.endswith(" errors or more")
+    assert 2 <= one.count <= 8 < BUDGET
+    assert [note["how"] for note in one.notes[:2]] == ["start", "nbest"]
+    assert one.study.get_trials()[0].params == {"lmweight": 2.0, "wordscore": 0.0}
+    for note in one.notes:
+        if note["how"] == "nbest":
+            assert note.keys() == {"how", "target", "gain", "residual"}
+            assert note["gain"] >= 1  # less than an error is worth no decode
+    assert not one.method.ready(())
+    assert not any(one.method.prunes(number) for number in range(one.count))
+
+
+def test_it_finds_better_weights_than_a_bad_start(sweep: Callable[..., Sweep]) -> None:
+    one = sweep()
+    one.step(BAD_START)
+    assert one.run()
+    errors = [one.errors(number) for number in range(one.count)]
+    assert one.notes[0] == {"how": "baseline"}
+    assert "start" not in [note["how"] for note in one.notes]  # the baseline is the start
+    assert min(errors) < 0.7 * errors[0]
+    middle = one.method.middle("")
+    assert middle is not None
+    assert one.errors(middle) < 0.75 * errors[0]
+
+
+@pytest.mark.parametrize(
+    ("distributions", "targets"),
+    [(WEIGHTS, ONE_LIST), (WEIGHTS, TWO_LISTS), (BEAMS, ONE_LIST)],
+    ids=["weights", "two lists", "beams"],
+)
+def test_it_goes_on_after_any_trial_as_if_nothing_had_been(
+    sweep: Callable[..., Sweep],
+    tmp_path: Path,
+    distributions: dict[str, Distribution],
+    targets: dict[str, np.ndarray],
+) -> None:
+    options: dict[str, Any] = {"targets": targets, "trial_count": 9}
+    one = sweep(distributions, **options)
+    while one.count < one.budget and not one.method.finished():
+        name = f"after {one.count}"
+        one.copy(tmp_path / name)
+        again = sweep(distributions, name=name, **options)
+        again.step()
+        one.step()
+        assert again.asked == one.asked
+        assert again.method.finished() == one.method.finished()
+    again = sweep(distributions, **options)
+    assert again.method.finished() == one.method.finished()
+    for target in targets:
+        assert again.method.middle(target) == one.method.middle(target)
+
+
+def test_a_run_that_was_cut_goes_on_to_the_same_end(
+    sweep: Callable[..., Sweep], tmp_path: Path
+) -> None:
+    one = sweep()
+    one.step(BAD_START)
+    one.step()
+    one.copy(tmp_path / "cut")
+    reason = one.run()
+    cut = sweep(name="cut")
+    assert cut.run() == reason
+    assert cut.asked == one.asked
+
+
+def test_before_any_decode_there_is_no_answer(
+    sweep: Callable[..., Sweep], key: Callable[[Mapping[str, str]], str]
+) -> None:
+    one = sweep()
+    assert one.method.middle("") is None
+    assert one.method.pool(key(FLAGS)) is None
+    assert one.method.surface(0, "") is None
+
+
+def test_the_pool_and_the_surface_of_the_answer(
+    sweep: Callable[..., Sweep], key: Callable[[Mapping[str, str]], str]
+) -> None:
+    one = sweep()
+    one.run()
+    pool = one.method.pool(key(FLAGS))
+    assert pool is not None
+    assert pool.utterances == COUNT
+    assert pool.oracle_errors() <= min(one.errors(number) for number in range(one.count))
+    middle = one.method.middle("")
+    assert middle is not None
+    surface = one.method.surface(middle, "")
+    assert surface is not None
+    params = one.study.get_trials()[middle].params
+    assert surface.chosen == pytest.approx((params["lmweight"], params["wordscore"]))
+    assert len(surface.points) == one.count
+    assert one.method.surface(99, "") is None
+
+
+# Failures.
+
+
+def test_a_setting_that_fails_three_times_is_given_up(sweep: Callable[..., Sweep]) -> None:
+    one = sweep(fails=lambda flags: True)
+    assert one.run() == f"{MOST_FAILURES} decodes failed"
+    assert one.count == MOST_FAILURES
+    assert one.method.middle("") is None
+    again = sweep()  # it is not tried once more
+    assert again.method.finished() == f"{MOST_FAILURES} decodes failed"
+
+
+def test_one_failure_is_tried_again(sweep: Callable[..., Sweep]) -> None:
+    states = iter([True, False, True])
+    one = sweep(fails=lambda flags: next(states, False))
+    assert one.run().startswith("no decode is expected")
+    tried = [params for params, _ in one.asked]
+    assert tried[0] == tried[1]
+    assert tried[2] == tried[3] != tried[1]
+    assert [result.state for result in one.results[:4]] == ["FAIL", "COMPLETE", "FAIL", "COMPLETE"]
+
+
+def test_the_other_settings_go_on(sweep: Callable[..., Sweep]) -> None:
+    one = sweep(BEAMS, fails=lambda flags: flags["beamsize"] == "20")
+    reason = one.run()
+    assert reason.startswith(f"{MOST_FAILURES} decodes failed; no decode is expected")
+    beams = [params["beamsize"] for params, _ in one.asked]
+    assert beams.count("20") == MOST_FAILURES
+    assert beams.count("100") >= 2
+
+
+# Where the n-best lists do not tell enough.
+
+
+def test_tpe_searches_where_scores_are_not_linear(sweep: Callable[..., Sweep]) -> None:
+    one = sweep(fixed={"logadd": "true"}, trial_count=5)
+    assert one.step().linear is False
+    assert one.method.ready(())
+    assert isinstance(one.method.sampler(1), optuna.samplers.TPESampler)
+    assert one.method.note(1) == {"how": "tpe"}
+    assert one.run() == ""  # the budget ends it
+    assert [note["how"] for note in one.notes] == ["start", "tpe", "tpe", "tpe", "tpe"]
+    assert [one.method.prunes(number) for number in range(5)] == [False] + [True] * 4
+    assert one.method.ready({7})  # several at a time
+    again = sweep(fixed={"logadd": "true"}, trial_count=5)
+    assert again.method.ready(())
+    assert again.method.prunes(4) and not again.method.prunes(0)
+
+
+def test_nbest_lists_of_another_model_are_refused(
+    sweep: Callable[..., Sweep], key: Callable[[Mapping[str, str]], str]
+) -> None:
+    one = sweep()
+    one.step()
+    path = TrialDirectory(one.trials, 0).nbest
+    write_nbest(path, read_nbest(path, key=key(FLAGS)), key="another")
+    with pytest.raises(InputError, match=r"nbest\.npz: these n-best lists were made with another"):
+        sweep()
+
+
+def test_warm_nbest_lists_make_a_better_first_decode(
+    sweep: Callable[..., Sweep],
+    decodes: Decodes,
+    key: Callable[[Mapping[str, str]], str],
+) -> None:
+    flags = {"beamsize": "20"}  # where the usual start is far from the best
+    places = ((0.35, -6.0), (4.74, 1.3), (0.7, 4.0))
+    nbests = [decodes(lmweight=lm, wordscore=word).nbest for lm, word in places]
+    warm: dict[str, NBest] = {key(FLAGS | flags): merge(nbests)}
+    errors = []
+    for name, options in (("cold", {}), ("warm", {"warm": warm})):
+        one = sweep({"wordscore": FloatRange(-8.0, 7.0)}, name=name,
+                    fixed={**flags, "lmweight": "4"}, **options)  # fmt: skip
+        one.step()
+        assert one.notes[0]["how"] == "start"
+        errors.append(one.errors(0))
+    assert errors[1] < errors[0]
+
+
+# Several lists.
+
+
+def test_each_list_has_its_own_search_and_answer(sweep: Callable[..., Sweep]) -> None:
+    one = sweep(targets=TWO_LISTS)
+    one.step(BAD_START)
+    assert one.run().startswith("no decode is expected to save")
+    wanted = {note["target"] for note in one.notes[1:]}
+    assert wanted == set(TWO_LISTS)
+    for target, utterances in TWO_LISTS.items():
+        middle = one.method.middle(target)
+        assert middle is not None
+        own = [one.errors(number, utterances) for number in range(one.count)]
+        assert own[middle] < own[0]
+        surface = one.method.surface(middle, target)
+        assert surface is not None
+        words = sum(len(one.decodes.references[i]) for i in utterances)
+        assert surface.points[:, 2] * words == pytest.approx(own)
+
+
+# Settings of the other flags.
+
+
+def test_each_setting_is_searched(sweep: Callable[..., Sweep]) -> None:
+    one = sweep(BEAMS)
+    assert one.run().startswith("no decode is expected to save")
+    beams = [params["beamsize"] for params, _ in one.asked]
+    assert set(beams) == {"20", "100"}
+    # Lists of one beam serve the other: the second setting begins where the first came to.
+    first = [params for params, note in one.asked if note["how"] == "start"]
+    assert [params["beamsize"] for params in first] == ["20", "100"]
+    assert first[0]["lmweight"] == 2.0
+    assert first[1]["lmweight"] != 2.0
+    assert one.key(one.space.flags(first[0])) == one.key(one.space.flags(first[1]))
+    middle = one.method.middle("")
+    assert middle is not None
+    assert one.asked[middle][0]["beamsize"] == "100"  # the wider one is better
+
+
+def test_one_live_trial_of_each_setting(sweep: Callable[..., Sweep]) -> None:
+    one = sweep(BEAMS)
+
+    def beam(number: int | None) -> str:
+        return "" if number is None else one.live[number]["beamsize"]
+
+    assert [beam(one.ask()), beam(one.ask()), beam(one.ask())] == ["20", "100", ""]
+    assert one.method.ready([0]) and not one.method.ready([0, 1])
+    one.complete(1)
+    number = one.ask()
+    assert beam(number) == "100"  # its second decode, while the other setting's first one runs
+    assert one.ask() is None
+    one.complete(0)
+    assert beam(one.ask()) == "20"
+
+
+def test_live_trials_of_an_earlier_run_are_known(sweep: Callable[..., Sweep]) -> None:
+    one = sweep(BEAMS)
+    one.ask()
+    again = sweep(BEAMS)
+    again.live = one.live
+    number = again.ask()
+    assert number == 1
+    assert again.live[number]["beamsize"] == "100"
+    assert again.ask() is None
+
+
+def test_a_beam_that_is_raised_is_another_setting(
+    sweep: Callable[..., Sweep], tmp_path: Path
+) -> None:
+    one = sweep(fixed={"beamsize": "20"}, beam={"beamsize": "20"})
+    one.run()
+    before = one.count
+    wider = sweep(fixed={"beamsize": "100"}, beam={"beamsize": "100"})
+    assert wider.method.finished() == ""
+    result = wider.step()
+    assert result.flags["beamsize"] == "100"
+    assert wider.notes[before]["how"] == "start"
+    # The lists of the narrow beam tell where to begin.
+    assert wider.asked[before][0] != wider.asked[0][0]
+    assert wider.run()
+
+
+def test_tpe_proposes_a_setting_of_many_and_the_lists_its_weights(
+    sweep: Callable[..., Sweep],
+) -> None:
+    one = sweep(MANY, trial_count=8)
+    for number in range(8):
+        assert one.method.finished() == ""
+        assert one.method.ready(())
+        asked = one.ask()
+        assert asked == number
+        params, note = one.asked[number]
+        assert note == {"how": "nbest"}
+        # A second search in the same folder, which has not seen this trial, gives the same weights.
+        setting: Setting = (("beamsize", str(params["beamsize"])),)
+        weights = sweep(MANY, trial_count=8).method.weights_for(setting)
+        assert [params["lmweight"], params["wordscore"]] == pytest.approx(weights.tolist())
+        one.complete(number)
+    assert len({params["beamsize"] for params, _ in one.asked}) > 3
+    assert one.asked[0][0]["lmweight"] == 2.0
+    assert one.asked[1][0]["lmweight"] != 2.0
+
+
+# The sampler.
+
+
+STEPS: dict[str, Distribution] = {
+    "lmweight": FloatRange(0.0, 4.8, step=0.3),
+    "wordscore": IntegerRange(-7, 7, step=2),
+}
+
+
+def test_weights_are_such_as_their_ranges_can_give(sweep: Callable[..., Sweep]) -> None:
+    one = sweep(STEPS, trial_count=4)
+    one.step({"lmweight": 0.3, "wordscore": -5})
+    one.run()
+    for params, note in one.asked:
+        assert note["how"] in ("baseline", "nbest", "plateau")
+        for name, distribution in STEPS.items():
+            assert distribution.contains(params[name])
+        assert type(params["wordscore"]) is int
+    assert one.errors(1) < one.errors(0)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "value", "expected"),
+    [
+        (FloatRange(0.0, 5.0), 2.3456, 2.3456),
+        (FloatRange(0.0, 5.0), 5.0000001, 5.0),
+        (FloatRange(0.0, 5.0), -1.0, 0.0),
+        (FloatRange(0.0, 1.0, step=0.25), 0.3, 0.25),
+        (FloatRange(0.0, 1.0, step=0.25), 0.99, 1.0),
+        (FloatRange(0.0, 0.3, step=0.1), 0.29, 0.3),  # 3 * 0.1 is above 0.3
+        (FloatRange(0.5, 1.0, step=0.25), 0.6, 0.5),
+        (IntegerRange(-8, 7), -3.4, -3),
+        (IntegerRange(-8, 7), 99.0, 7),
+        (IntegerRange(-7, 7, step=2), 7.5, 7),
+    ],
+    ids=str,
+)
+def test_snapping(distribution: Distribution, value: float, expected: float) -> None:
+    found = _snap(distribution, value)
+    assert found == pytest.approx(expected)
+    assert distribution.contains(found)
+    assert type(found) is type(expected)
+
+
+def test_the_sampler_gives_optuna_a_setting_and_weights() -> None:
+    distributions = {**STEPS, "smearing": Choice(("max", "none")), "beamsize": IntegerRange(5, 9)}
+    setting: Setting = (("smearing", "none"), ("beamsize", "7"))
+    tpe = make_sampler("tpe", seed=1, number=0, distributions=distributions, trial_count=9)
+
+    def never(setting: Setting) -> np.ndarray:
+        raise AssertionError("the weights are decided")
+
+    sampler = NBestSampler(setting, np.array([1.26, 0.1]), distributions, never, tpe)
+    study = optuna.create_study(sampler=sampler)
+    trial, flags = SearchSpace(fixed={}, distributions=distributions).ask(study)
+    assert trial.params == {
+        "lmweight": pytest.approx(1.2), "wordscore": 1, "smearing": "none", "beamsize": 7,
+    }  # fmt: skip
+    assert flags["beamsize"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("others", "settings"),
+    [
+        ({}, [()]),
+        ({"beamsize": IntegerRange(5, 9, step=2)}, [(("beamsize", text),) for text in "579"]),
+        ({"beamthreshold": FloatRange(10.0, 20.0, step=5.0)}, 3),
+        ({"beamthreshold": FloatRange(0.0, 0.3, step=0.1)}, 4),
+        ({"beamsize": IntegerRange(1, MOST_SETTINGS)}, MOST_SETTINGS),
+        ({"beamsize": IntegerRange(1, MOST_SETTINGS + 1)}, 0),
+        ({"beamsize": IntegerRange(1, 7), "smearing": Choice(("max", "none"))}, 14),
+        ({"beamsize": IntegerRange(1, 11), "smearing": Choice(("max", "none"))}, 0),
+        ({"beamsize": IntegerRange(1, 4, log=True)}, 0),
+        ({"beamthreshold": FloatRange(10.0, 20.0)}, 0),
+    ],
+    ids=str,
+)
+def test_settings(others: dict[str, Distribution], settings: Collection[Setting] | int) -> None:
+    found = enumerate_settings(others)
+    if isinstance(settings, int):
+        assert len(set(found)) == len(found) == settings
+    else:
+        assert found == settings
+    for setting in found:
+        assert SearchSpace(fixed={}, distributions=others).values(dict(setting)) is not None
