@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 from realdecodes import Decodes
 
+from w2ltune.runs.outcome import Choice
 from w2ltune.runs.trialdir import TrialResult
-from w2ltune.scoring.significance import clusters_from_ids
+from w2ltune.scoring.significance import Clusters, clusters_from_ids
 from w2ltune.search.choice import Decoded, choose, compare
 
 COUNT = 40
@@ -34,11 +36,11 @@ def of_counts(number: int, counts: np.ndarray, note: Mapping[str, str] | None = 
     return Decoded(result=result, counts=counts, note=note or {})
 
 
-def clusters(utterances: np.ndarray):
+def clusters(utterances: np.ndarray) -> Clusters:
     return clusters_from_ids([f"utterance {i}" for i in utterances], None)
 
 
-def choice(trials: Sequence[Decoded], utterances: np.ndarray = ALL, **options):
+def choice(trials: Sequence[Decoded], utterances: np.ndarray = ALL, **options: Any) -> Choice:
     options = {"target": "", "baseline": None, **options}
     return choose(trials, utterances=utterances, clusters=clusters(utterances), **options)
 

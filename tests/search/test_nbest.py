@@ -118,8 +118,13 @@ class Sweep:
         trials = self.study.get_trials(deepcopy=False)
         return [(trial.params, trial.user_attrs[NOTE]) for trial in trials]
 
-    def ask(self, given: Mapping[str, Any] | None = None) -> int | None:
-        """Return the number of the next trial, or None when it is not decided yet."""
+    def ask(self, given: Mapping[str, Any] | None = None, **changes: str) -> int | None:
+        """Return the number of the next trial, or None when it is not decided yet.
+
+        Args:
+            given: Searched values of a baseline.
+            changes: The baseline's own values of flags that are not searched.
+        """
         number = self.count
         if given is not None:
             self.study.sampler, note = GivenSampler(given), {"how": "baseline"}
@@ -129,6 +134,7 @@ class Sweep:
             self.study.sampler = self.method.sampler(number)
             note = dict(self.method.note(number))
         trial, flags = self.space.ask(self.study)
+        flags |= changes
         trial.set_user_attr(NOTE, note)
         TrialDirectory(self.trials, number).write_flags(flags)
         self.live[number] = flags
@@ -145,9 +151,7 @@ class Sweep:
             found = self.decodes.decode(flags)
             if found.linear:
                 write_nbest(directory.nbest, found.nbest, key=self.key(flags))
-            rows = [
-                "\t".join(["id", *map(str, row), ""]) + "\n" for row in found.counts.tolist()
-            ]
+            rows = ["\t".join(["id", *map(str, row), ""]) + "\n" for row in found.counts.tolist()]
             directory.utterances.write_text("header\n" + "".join(rows), encoding="utf-8")
             total = found.counts.sum(axis=0).tolist()
             result = TrialResult(
@@ -160,8 +164,8 @@ class Sweep:
         self.results.append(result)
         return result
 
-    def step(self, given: Mapping[str, Any] | None = None) -> TrialResult:
-        number = self.ask(given)
+    def step(self, given: Mapping[str, Any] | None = None, **changes: str) -> TrialResult:
+        number = self.ask(given, **changes)
         assert number is not None
         return self.complete(number)
 
@@ -194,7 +198,8 @@ def sweep(
     def make(
         distributions: Mapping[str, Distribution] = WEIGHTS, *, name: str = "one", **options: Any
     ) -> Sweep:
-        return Sweep(tmp_path / name, lock, decodes, key, distributions, **options)
+        options = {"decodes": decodes, **options}
+        return Sweep(tmp_path / name, lock, key=key, distributions=distributions, **options)
 
     yield make
     lock.release()
@@ -231,6 +236,23 @@ def test_it_finds_better_weights_than_a_bad_start(sweep: Callable[..., Sweep]) -
     middle = one.method.middle("")
     assert middle is not None
     assert one.errors(middle) < 0.75 * errors[0]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"beamsize": "300"}, {"silscore": "-3"}, {"logadd": "true"}], ids=str
+)
+def test_a_baseline_with_other_fixed_flags_is_no_point_of_the_search(
+    sweep: Callable[..., Sweep], changes: dict[str, str]
+) -> None:
+    one = sweep(fixed={"beamsize": "20"})
+    one.step({"lmweight": 3.3, "wordscore": 3.6}, **changes)
+    assert one.run().startswith("no decode is expected to save")
+    hows = [note["how"] for note in one.notes]
+    assert hows[:2] == ["baseline", "start"]
+    assert "tpe" not in hows
+    middle = one.method.middle("")
+    assert middle is not None and middle > 0
+    assert {result.flags["beamsize"] for result in one.results[1:]} == {"20"}
 
 
 @pytest.mark.parametrize(
@@ -350,6 +372,25 @@ def test_tpe_searches_where_scores_are_not_linear(sweep: Callable[..., Sweep]) -
     assert again.method.prunes(4) and not again.method.prunes(0)
 
 
+def test_tpe_takes_over_where_the_beam_loses_too_much(
+    sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Long utterances at a beam of 1: what the lists promise, the decoder does not find.
+    monkeypatch.setattr("w2ltune.search.nbest.PATIENCE", 2)
+    long = Decodes(name="dev-long", utterances=COUNT)
+    one = sweep(fixed={"beamsize": "1"}, trial_count=12, decodes=long)
+    one.step({"lmweight": 4.74, "wordscore": 1.3})
+    one.run()
+    hows = [note["how"] for note in one.notes]
+    first = hows.index("tpe")
+    errors = [one.errors(number) for number in range(first)]
+    assert first - 1 - int(np.argmin(errors)) >= 2  # decodes without improvement
+    assert set(hows[first:-1]) == {"tpe"}
+    assert hows[-1] == "plateau"  # the last of the budget, for the answer
+    assert one.count == one.budget
+    assert one.method.middle("") == one.count - 1
+
+
 def test_nbest_lists_of_another_model_are_refused(
     sweep: Callable[..., Sweep], key: Callable[[Mapping[str, str]], str]
 ) -> None:
@@ -386,8 +427,8 @@ def test_warm_nbest_lists_make_a_better_first_decode(
 def test_each_list_has_its_own_search_and_answer(sweep: Callable[..., Sweep]) -> None:
     one = sweep(targets=TWO_LISTS)
     one.step(BAD_START)
-    assert one.run().startswith("no decode is expected to save")
-    wanted = {note["target"] for note in one.notes[1:]}
+    one.run()
+    wanted = {note["target"] for note in one.notes[1:] if note["how"] != "tpe"}
     assert wanted == set(TWO_LISTS)
     for target, utterances in TWO_LISTS.items():
         middle = one.method.middle(target)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from w2ltune.embedded.decoderflags import decoder_flags
 from w2ltune.formats.nbest import NBest, read_nbest
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 from w2ltune.scoring.nbest import merge
@@ -48,13 +49,14 @@ class DecodeHistory:
         trials: The trials' folder.
         linear: Searched linear weights.
         others: Names of the flags that make up a setting.
+        fixed: Flags that all trials of the search have in common.
         box: Makes the box of linear weights from a trial's flags.
         key: Names the pool of a trial's flags.
         targets: For each list that has weights of its own its utterances; {"": all} for one.
         warm: N-best lists of an earlier sweep, by key.
 
     Attributes:
-        seen: The complete decodes, in the order in which they ended.
+        seen: The complete decodes of the search, in the order in which they ended.
         finished: Number of finished trials, pruned and failed ones too.
         failures: Failed trials by setting.
         nonlinear: Why scores are not linear in the weights, or "".
@@ -66,6 +68,7 @@ class DecodeHistory:
         trials: Path,
         linear: Sequence[str],
         others: Sequence[str],
+        fixed: Mapping[str, str],
         box: Callable[[Mapping[str, str]], Box],
         key: Callable[[Mapping[str, str]], str],
         targets: Mapping[str, npt.NDArray[np.intp]],
@@ -74,6 +77,7 @@ class DecodeHistory:
         self._trials = trials
         self._linear = linear
         self._others = others
+        self._fixed = fixed
         self._box = box
         self._key = key
         self._targets = targets
@@ -98,14 +102,17 @@ class DecodeHistory:
             return
         directory = TrialDirectory(self._trials, result.number)
         box, key = self._box(result.flags), self._key(result.flags)
-        if not result.linear:
+        ours = self._of_search(result.flags)
+        if ours and not result.linear:
             self.nonlinear = f"scores of trial {result.number} are not linear in the weights"
-        elif directory.nbest.exists():
+        elif result.linear and directory.nbest.exists():
             nbest = read_nbest(directory.nbest, key=key)
             known = self._merged.get(key)
             silence = "silscore" in self._linear or bool(box.fixed[4])
             self._merged[key] = merge([known, nbest] if known else [nbest], silence=silence)
             self._pools = {place: pool for place, pool in self._pools.items() if place[0] != key}
+        if not ours:
+            return
         counts = read_utterance_counts(directory.utterances, shuffled=False)
         values = np.array([float(result.flags.get(name, "0")) for name in self._linear])
         self.seen.append(
@@ -118,6 +125,11 @@ class DecodeHistory:
                 how=note.get("how", ""),
             )
         )
+
+    def _of_search(self, flags: Mapping[str, str]) -> bool:
+        """Whether a trial has the search's fixed flags; a baseline may have a beam of its own."""
+        searched = {n: flags[n] for n in (*self._linear, *self._others) if n in flags}
+        return decoder_flags({**self._fixed, **searched}) == decoder_flags(flags)
 
     def setting_of(self, flags: Mapping[str, str]) -> Setting:
         """Return the setting that a trial's flags belong to."""

@@ -44,8 +44,8 @@ NEIGHBOURS = 9
 DECODED = 0.02
 """A point nearer than this to a decoded one need not be decoded."""
 
-FEW_LOST, WORTH = 1.0, 0.5
-"""Where the beam loses less than one standard error, less than half of one is worth no decode."""
+FEW_LOST, WORTH = 1.0, 0.25
+"""Where the beam loses less than one standard error, less than a quarter is worth no decode."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -99,6 +99,7 @@ class NBestSearch:
             trials=trials,
             linear=linear,
             others=[*others, *(name for name, _ in chosen)],
+            fixed=space.fixed,
             box=box,
             key=key,
             targets=targets,

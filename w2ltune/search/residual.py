@@ -7,11 +7,14 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-RESIDUAL_LENGTH = 0.3
+RESIDUAL_LENGTH = 0.2
 RESIDUAL_CONSTANT = 0.3
 RESIDUAL_SLOPE = 1.0
 RESIDUAL_NOISE = 0.02
 """Of the Gaussian process, in the unit cube."""
+
+KNOWN = 0.15
+"""How near to a decoded point the fit is believed."""
 
 Vector = npt.NDArray[np.float64]
 
@@ -64,7 +67,7 @@ class Residual:
     def near(self, unit: Vector) -> npt.NDArray[np.bool_]:
         """Whether points [points, searched] are near enough to decoded ones to be believed."""
         squares = ((unit[:, None] - self._unit[None]) ** 2).sum(axis=-1)
-        near: npt.NDArray[np.bool_] = np.sqrt(squares.min(axis=1)) < RESIDUAL_LENGTH / 2
+        near: npt.NDArray[np.bool_] = np.sqrt(squares.min(axis=1)) < KNOWN
         return near
 
 
