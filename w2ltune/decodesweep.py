@@ -257,10 +257,14 @@ class DecodeSweep:
             raise TrialFailedError(f"no trial succeeded: {reason}")
         baseline = next((d for d in decoded if d.note.get("how") == "baseline"), None)
         self._write(baseline_trial=None if baseline is None else baseline.result.number)
+        # The answer is at the beam that was asked for, whatever the baseline's was.
+        candidates = [
+            d for d in decoded if d is not baseline or self._as_asked(d.result)
+        ] or decoded
         targets = {"": np.arange(self.given.dataset.dev_count), **self.given.targets()}
         return [
             choose(
-                decoded,
+                candidates,
                 target=target,
                 utterances=utterances,
                 clusters=self.given.clusters(utterances),
@@ -270,6 +274,11 @@ class DecodeSweep:
             )
             for target, utterances in targets.items()
         ]
+
+    def _as_asked(self, result: TrialResult) -> bool:
+        """Whether a trial differs from the command in searched flags only."""
+        fixed, auto = self.given.space.fixed, self.given.auto
+        return all(result.flags.get(n) == v for n, v in fixed.items() if n not in auto)
 
     def _oracle(self, flags: Mapping[str, str], utterances: npt.NDArray[np.intp]) -> float | None:
         pool = self._nbest_pool(flags)
@@ -306,7 +315,7 @@ class DecodeSweep:
         chosen = next(result for result in self.results if result.number == choice.trial)
         flags = {**chosen.flags, **beam}
         typed = decoder_flags(flags)
-        now = {name: f"{getattr(typed, name):g}" for name in BEAM_FLAGS}
+        now = {name: f"{getattr(typed, name):.12g}" for name in BEAM_FLAGS}
         for found in self.outcome.probes:
             if found.trial == chosen.number and dict(found.rows[0].beam) == now:
                 return found.raised

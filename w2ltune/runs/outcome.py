@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from w2ltune import files
+from w2ltune.errors import StudyMismatchError
 
 FORMAT = 1
 NAME = "outcome.json"
@@ -159,8 +160,18 @@ def write_outcome(study: Path, outcome: Outcome) -> None:
 
 
 def read_outcome(study: Path) -> Outcome:
-    """Return what is known of a study's outcome; an empty one while there is none."""
+    """Return what is known of a study's outcome; an empty one while there is none.
+
+    Raises:
+        StudyMismatchError: It was written by a newer w2ltune.
+    """
     content: dict[str, Any] = files.read_json(study / NAME) or {}
+    if content.get("format", FORMAT) > FORMAT:
+        raise StudyMismatchError(
+            f"format {content['format']} is newer than this w2ltune (format {FORMAT}); use the "
+            "newer one",
+            path=study / NAME,
+        )
     if content:
         content["choices"] = tuple(_choice(row) for row in content["choices"])
         content["probes"] = tuple(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def stopping_signals(stop: Callable[[str], None]) -> Iterator[None]:
-    """Call ``stop("signal TERM")`` and the like while the block runs, instead of dying.
+    """Call ``stop("signal SIGTERM")`` and the like while the block runs, instead of dying.
 
     Outside of the main thread, where Python takes no handlers, nothing is changed.
     """

@@ -30,6 +30,9 @@ from w2ltune.search.surface import Surface, make_surface
 PATIENCE = 6
 """Decodes without improvement after which TPE takes over where the beam loses too much."""
 
+LEAST_DECODES = 4
+"""Decodes of a model before the search may stop."""
+
 MOST_FAILURES = 3
 """Failed trials after which a setting is given up."""
 
@@ -202,10 +205,12 @@ class NBestSearch:
         left = self._trial_count - self._history.finished - len(live)
         if left > len(self._targets):
             return Step(how="tpe", note={"how": "tpe"})
-        if live:
+        if live or left <= 0:
             return Step(how="wait")
-        target = list(self._targets)[min(left, len(self._targets)) - 1] if left > 0 else ""
+        target = list(self._targets)[left - 1]
         best = self._history.best(target)
+        if best.setting not in self._settings:  # a baseline that the space does not hold
+            return Step(how="tpe", note={"how": "tpe"})
         proposal = self._propose(best.setting, target)
         note = {"how": "plateau", "target": target}
         return Step(how="nbest", setting=best.setting, values=proposal.plateau, note=note)
@@ -218,7 +223,9 @@ class NBestSearch:
             first = {"how": "start", "target": next(iter(self._targets))}
             return Step(how="start", setting=setting, values=self._start(setting), note=first)
         proposals = {target: self._propose(setting, target) for target in self._targets}
-        going = {t: p.gain / p.least_gain for t, p in proposals.items() if not p.small}
+        # One decode's lists promise too much or too little; a few are needed to believe them.
+        few = self._history.count(own[0].key) < LEAST_DECODES
+        going = {t: p.gain / p.least_gain for t, p in proposals.items() if few or not p.small}
         if going:
             target = max(going, key=going.__getitem__)
             proposal = proposals[target]

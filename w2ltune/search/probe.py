@@ -30,6 +30,9 @@ LIKELY = 1.0
 """Standard errors by which a wider beam must be better on the probe to be called so: few utterances
 show little, and weights tuned at a wider beam gain more than the probe's."""
 
+LEAST_SAVED = 3
+"""Errors that it must save at least: one or two are chance, whatever their standard error."""
+
 Decode = Callable[[Mapping[str, str]], tuple[npt.NDArray[np.int32], float]]
 """Decodes the probe's utterances with these flags changed: counts [utterances, 4], CPU seconds."""
 
@@ -94,7 +97,8 @@ def probe(
     gained = rows[1].against_searched
     assert gained is not None
     raised: dict[str, str] = {}
-    if gained.difference >= -LIKELY * _standard_error(gained):
+    saved = sum(rows[0].counts[:3]) - sum(rows[1].counts[:3])
+    if saved < LEAST_SAVED or gained.difference >= -LIKELY * _standard_error(gained):
         advice = (
             f"a wider beam changes {_points(gained.difference)} "
             f"[{_points(gained.interval[0])}, {_points(gained.interval[1])}]: this one is wide "
