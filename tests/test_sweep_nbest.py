@@ -138,7 +138,8 @@ def test_several_lists(
     task: Task, tmp_path: Path, run: Callable[..., str], heldout: str, tune_for: str
 ) -> None:
     arguments = task(sampler="nbest", test="dev.lst,test.lst", n=10, tune_for=tune_for)
-    run(arguments)
+    log = run(arguments)
+    assert "dev.lst: " in log and "its own best is" in log
     study = tmp_path / "sweeps/small"
     choices = {choice.target: choice for choice in read_outcome(study).choices}
     names = {"dev.lst", "test.lst"}
@@ -155,7 +156,8 @@ def test_several_lists(
 
 
 def test_settings_and_automatic_beams(task: Task, tmp_path: Path, run: Callable[..., str]) -> None:
-    run(task(sampler="nbest", beamsize="choice(5, 60)", n=14))
+    log = run(task(sampler="nbest", beamsize="choice(5, 60)", n=14))
+    assert "beamsize=5: WER" in log and "beamsize=60: WER" in log
     study = tmp_path / "sweeps/small"
     results = [json.loads(p.read_text()) for p in study.glob("trials/*/result.json")]
     assert {result["params"]["beamsize"] for result in results} == {"5", "60"}

@@ -14,9 +14,7 @@ from w2ltune.runs.trialdir import TrialResult
 from w2ltune.scoring.alignment import AlignedUnit, align
 from w2ltune.scoring.significance import PairedDifference, clusters_from_ids, paired_difference
 from w2ltune.scoring.text import load_normalizer, split_units
-
-LINEAR_WEIGHTS = ("lmweight", "wordscore", "unkscore", "silscore")
-"""The score of a hypothesis is linear in these; other flags change the beam or the models."""
+from w2ltune.search.linear import LINEAR_WEIGHTS
 
 NEAREST = 25
 RESAMPLES = 1000

@@ -10,6 +10,7 @@ from rich.console import Console
 from w2ltune import files
 from w2ltune.formats.flagsfile import format_flagsfile
 from w2ltune.report.content import Content, choice_name, find_warnings, rate, read_content
+from w2ltune.report.findings import compare_settings
 from w2ltune.report.leaderboard import (
     as_csv,
     elsewhere,
@@ -73,6 +74,34 @@ def answer_line(content: Content, choice: Choice) -> str:
     return ", ".join(parts)
 
 
+def list_lines(content: Content, choice: Choice) -> list[str]:
+    """Return what weights for all lists together cost on each; nothing where there is one list."""
+    if choice.target:
+        return []
+    lines = []
+    for name, counts in content.by_number[choice.trial].lists.items():
+        rates = {
+            result.number: sum(result.lists[name][:3]) / result.lists[name][3]
+            for result in content.board.results
+            if name in result.lists
+        }
+        here, best = sum(counts[:3]) / counts[3], min(rates, key=rates.__getitem__)
+        lines.append(
+            f"{name}: {per_cent(here)}; its own best is {per_cent(rates[best])} (trial {best})"
+        )
+    return lines
+
+
+def setting_lines(content: Content) -> list[str]:
+    """Return the best rate and the speed of each setting, cheapest first."""
+    what = "RTF" if content.outcome.audio_seconds else "CPU s"
+    return [
+        f"{found.label}: {content.metric.upper()} {per_cent(found.result.value)}, "
+        f"{what} {found.cost:.2g} (trial {found.result.number})"
+        for found in compare_settings(content)
+    ]
+
+
 def baseline_lines(content: Content) -> list[str]:
     """Return what there is without a search: greedy, and without an LM on the probe's part."""
     lines = [f"{name}: {per_cent(value)}" for name, value in content.outcome.baselines.items()]
@@ -110,6 +139,10 @@ def finish(study: Path, console: Console, *, surfaces: Sequence[Surface]) -> int
         _say(console, f"{name}: {weights} (trial {choice.trial}, {choice.why})")
         _say(console, f"  {answer_line(content, choice)}")
         _say(console, f"  95 % interval by {choice.unit}; flagsfile: {study / best_name(choice)}")
+        for text in list_lines(content, choice):
+            _say(console, f"  {text}")
+    for text in setting_lines(content):
+        _say(console, text)
     for text in baseline_lines(content):
         _say(console, text)
     for look in content.outcome.looks:
@@ -129,6 +162,7 @@ def _write_choice(study: Path, content: Content, choice: Choice) -> None:
         f"chosen of {len(content.board.results)} trials on {lists}: trial {choice.trial}, "
         f"{choice.why}",
         f"{answer_line(content, choice)}; interval by {choice.unit}",
+        *list_lines(content, choice),
         *(look_line(look, content.outcome.looks, content.metric) for look in content.outcome.looks),
     ]
     if chosen.missing:
