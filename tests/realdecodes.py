@@ -15,15 +15,15 @@ import numpy.typing as npt
 from conftest import VOICE_COMMANDS
 
 from w2ltune.embedded.beamsearch import Decoder
-from w2ltune.embedded.decoderflags import decoder_flags, feature_weights, is_linear
-from w2ltune.formats.distributions import Choice, Distribution
+from w2ltune.embedded.decoderflags import decoder_flags, is_linear
+from w2ltune.formats.distributions import Distribution
 from w2ltune.formats.emissions import open_emissions
 from w2ltune.formats.listfile import read_list
 from w2ltune.formats.nbest import NBest
 from w2ltune.scoring.nbest import collect
 from w2ltune.scoring.wer import count_matrix
+from w2ltune.search import decodespace
 from w2ltune.search.linear import Box, Point
-from w2ltune.search.nbestsampler import linear_weights
 
 FLAGS = {
     "tokens": str(VOICE_COMMANDS / "tokens.txt"),
@@ -98,12 +98,4 @@ class Decodes:
 
 def make_box(distributions: Mapping[str, Distribution], flags: Mapping[str, str] = FLAGS) -> Box:
     """Return the box of the searched weights, with the flags' values for the others."""
-    names = linear_weights(distributions)
-    ranges = [distributions[name] for name in names]
-    ends = [(r.low, r.high) for r in ranges if not isinstance(r, Choice)]
-    return Box(
-        names=tuple(names),
-        low=np.array([low for low, _ in ends], dtype=np.float64),
-        high=np.array([high for _, high in ends], dtype=np.float64),
-        fixed=np.array(feature_weights(decoder_flags(flags))),
-    )
+    return decodespace.make_box(distributions, flags)

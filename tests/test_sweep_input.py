@@ -79,7 +79,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ({"sampler": "nbest", "logadd": "true"}, "with --logadd the score is not linear"),
         ({"sampler": "tpe", "beamsize": "auto"}, "--beamsize=auto needs --sampler=nbest"),
         ({"lmweight": "auto"}, "--lmweight='auto': not a number"),
-        ({"heldout": "dev.lst"}, "stands in"),
+        ({"heldout": "dev.lst"}, "two lists are named 'dev'"),
         ({"heldout": "nothing.lst"}, "nothing.lst"),
         ({"tune_for": "both"}, "--tune_for=both: must be one of each, joint"),
         ({"max_rtf": 0}, "--max_rtf=0: must be above 0"),
@@ -273,3 +273,23 @@ def test_n_best_lists_of_another_lm(
     directory.write_result(TrialResult(number=0, attempt=1, state="COMPLETE", value=0.5))
     line = refused(task(sampler="nbest", warm_start=tmp_path / "earlier"), capsys)
     assert "nbest.npz" in line and "cannot serve here" in line
+
+
+def test_held_out_utterances_may_not_be_tuned_on(
+    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    rows = (data / "dev.lst").read_text().splitlines(keepends=True)
+    (data / "other.lst").write_text("".join(rows[-3:]))
+    (data / "other.npz").write_bytes((data / "dev.npz").read_bytes())
+    line = refused(task(heldout="other.lst"), capsys)
+    assert "other.lst" in line and "what is held out may not be tuned on" in line
+
+
+def test_max_rtf_needs_durations(
+    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "data/dev.lst"
+    rows = [row.split(" ") for row in path.read_text().splitlines()]
+    path.write_text("".join(" ".join([*row[:2], "0", *row[3:]]) + "\n" for row in rows))
+    assert "do not tell how long" in refused(task(max_rtf=1), capsys)

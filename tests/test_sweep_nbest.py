@@ -83,7 +83,7 @@ def test_few_decodes_baseline_and_held_out(
     look = outcome.looks[0]
     assert (look.name, look.trial) == ("test.lst", choice.trial)
     assert look.against_baseline is not None
-    for part in (", was ", "oracle", "held-out test.lst: WER", "looked at once", "greedy: "):
+    for part in (", was ", "oracle", "held-out test.lst with trial", "looked at once", "greedy: "):
         assert part in log
     best = study / "best.cfg"
     assert weights_of(best)["lmweight"] == results[choice.trial]["flags"]["lmweight"]

@@ -12,9 +12,8 @@ import numpy.typing as npt
 
 from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderfiles import read_tokens
-from w2ltune.embedded.decoderflags import DecoderFlags, decoder_flags, feature_weights
+from w2ltune.embedded.decoderflags import DecoderFlags, decoder_flags
 from w2ltune.errors import InputError, UsageError
-from w2ltune.formats.distributions import Choice
 from w2ltune.formats.nbest import BYTES_PER_HYPOTHESIS, NBest, read_nbest
 from w2ltune.runs.provenance import (
     SweepRequest,
@@ -31,6 +30,7 @@ from w2ltune.search.decodespace import (
     complete_space,
     example_flags,
     input_paths,
+    make_box,
     read_baseline,
     split_auto,
 )
@@ -42,7 +42,7 @@ from w2ltune.search.samplers import check_sampler, grid_points
 from w2ltune.search.space import SearchSpace
 from w2ltune.sweepoptions import SweepOptions
 from w2ltune.trials.dataset import Dataset, find_task, shuffled_order
-from w2ltune.trials.sanity import Finding, check_task, refuse_absurd
+from w2ltune.trials.sanity import Finding, check_all_emissions, check_task, refuse_absurd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,30 +107,22 @@ class DecodeInput:
 
     def score(self, counts: npt.NDArray[np.int32]) -> Score:
         """Return interval and counts by list of a whole decode, in the shuffled order."""
-        order = shuffled_order(self.dataset.dev_count)
-        found = bootstrap_interval(counts[:, :3].sum(axis=1), counts[:, 3], self.clusters(order))
+        ordered = np.empty_like(counts)
+        ordered[shuffled_order(self.dataset.dev_count)] = counts
+        clusters = self.clusters(range(self.dataset.dev_count))
+        found = bootstrap_interval(ordered[:, :3].sum(axis=1), ordered[:, 3], clusters)
         lists: dict[str, tuple[int, ...]] = {}
         if len(self.list_names) > 1:
-            of = np.array(self.dataset.list_of)[order]
             for number, name in enumerate(self.list_names):
-                lists[name] = tuple(counts[of == number].sum(axis=0, dtype=np.int64).tolist())
+                own = ordered[self.utterances_of(number)]
+                lists[name] = tuple(own.sum(axis=0, dtype=np.int64).tolist())
         return Score(
             interval=(found.low, found.high), unit=f"{found.unit} ({found.count})", lists=lists
         )
 
     def box(self, flags: Mapping[str, str]) -> Box:
         """Return the box of linear weights, with a trial's other weights."""
-        names = linear_weights(self.space.distributions)
-        ranges = [self.space.distributions[name] for name in names]
-        ends = [(r.low, r.high) for r in ranges if not isinstance(r, Choice)]
-        fixed = {name: value for name, value in flags.items() if name not in names}
-        typed = decoder_flags(fixed)
-        return Box(
-            names=tuple(names),
-            low=np.array([low for low, _ in ends], dtype=np.float64),
-            high=np.array([high for _, high in ends], dtype=np.float64),
-            fixed=np.array(feature_weights(typed)),
-        )
+        return make_box(self.space.distributions, flags)
 
     def disk_note(self) -> str:
         """Return how much disk the n-best lists will take at most."""
@@ -167,7 +159,15 @@ def prepare(options: SweepOptions, space: SearchSpace, *, command: Sequence[str]
         ignore_case=options.ignore_case,
         heldout=options.heldout,
     )
+    stems = [path.stem for path in (*task.lists, *task.heldout)]
+    for stem in stems:
+        if stems.count(stem) > 1:
+            raise UsageError(f"two lists are named {stem!r}: rename one, results go by these names")
     dataset = Dataset(task)
+    if options.max_rtf is not None and any(not u.duration_milliseconds for u in dataset.utterances):
+        raise UsageError(
+            f"--max_rtf={options.max_rtf:g}: the lists do not tell how long each utterance is"
+        )
     paths = input_paths(space, task, baseline)
     scoring = {
         "metric": options.metric,
@@ -207,6 +207,8 @@ def prepare(options: SweepOptions, space: SearchSpace, *, command: Sequence[str]
         findings = check_task(dataset, Decoder(flags))
         if not options.allow_absurd_input:
             refuse_absurd(findings)
+    elif task.heldout:  # they may be new to an old sweep
+        check_all_emissions(dataset, Decoder(flags).token_count)
     clusters_from_ids(dataset.ids, options.cluster)  # fails at once, not after the first trial
     return DecodeInput(
         options=options,
@@ -231,11 +233,15 @@ def _warm_pool(sweep: Path | None, key: str) -> dict[str, NBest]:
     """
     if sweep is None:
         return {}
-    found = [
-        read_nbest(directory.nbest, key=key)
-        for directory in trial_directories(sweep / "trials")
-        if directory.nbest.exists() and directory.read_result() is not None
-    ]
+    found, refused = [], None
+    for directory in trial_directories(sweep / "trials"):
+        if directory.nbest.exists() and directory.read_result() is not None:
+            try:
+                found.append(read_nbest(directory.nbest, key=key))
+            except InputError as error:  # of another setting, as of another LM
+                refused = error
+    if not found and refused is not None:
+        raise refused
     if not found:
         raise InputError(
             "--warm_start: no trial there has n-best lists; it must be the folder of a sweep with "

@@ -28,8 +28,9 @@ from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 from w2ltune.scoring.nbestpool import Pool
 from w2ltune.scoring.significance import bootstrap_interval
 from w2ltune.search.choice import Decoded, choose, compare
-from w2ltune.search.method import NOTE, PlainMethod, SearchMethod
+from w2ltune.search.method import NOTE, PlainMethod, SearchMethod, has_baseline
 from w2ltune.search.nbest import NBestSearch
+from w2ltune.search.poolkey import same_but_searched
 from w2ltune.search.probe import BEAM_FLAGS, probe, probe_size
 from w2ltune.search.pruning import PairedPruner
 from w2ltune.search.run import Plan, StudyRun
@@ -96,6 +97,7 @@ class DecodeSweep:
         self.settled = settle(self.study, self.trials)
         self.outcome = read_outcome(given.folder)
         self.method: SearchMethod | None = None
+        self.beam: dict[str, str] = dict(given.auto)
         self._stack = contextlib.ExitStack()
         self._session: Session | None = None
         self._pool: Any = None
@@ -120,19 +122,19 @@ class DecodeSweep:
 
     def search(self) -> None:
         """Search at one beam after the other until no wider one is worth it."""
-        beam = dict(self.given.auto)
+        self._write()
         for found in self.outcome.probes:
-            beam |= found.raised
+            self.beam |= found.raised
         while True:
-            self._search_at(beam)
+            self._search_at(self.beam)
             choices = self._choose()
             self._write(choices=tuple(choices))
             if not self.given.options.probe:
                 return
-            raised = self._probe(choices[0], beam)
+            raised = self._probe(choices[0], self.beam)
             if not raised:
                 return
-            beam |= raised
+            self.beam |= raised
             self.settled = Settled(finished=len(self.results), interrupted=(), told=(), lost=())
 
     def _search_at(self, beam: Mapping[str, str]) -> None:
@@ -158,7 +160,10 @@ class DecodeSweep:
                 distributions=space.distributions,
                 trial_count=options.n,
             )
-        over = self.settled.finished >= options.n or self.method.finished()
+        due = self.given.baseline is not None and not has_baseline(self.study)
+        if due and self.settled.finished >= options.n:
+            self.console.print("--baseline: all trials are done; a larger --n lets it be decoded")
+        over = self.settled.finished >= options.n or (self.method.finished() and not due)
         if over and not self.settled.interrupted:
             self._write(reason=self.method.finished() or f"all {options.n} trials are done")
             return
@@ -277,8 +282,10 @@ class DecodeSweep:
 
     def _as_asked(self, result: TrialResult) -> bool:
         """Whether a trial differs from the command in searched flags only."""
-        fixed, auto = self.given.space.fixed, self.given.auto
-        return all(result.flags.get(n) == v for n, v in fixed.items() if n not in auto)
+        searched = {n: result.flags[n] for n in self.given.space.distributions if n in result.flags}
+        asked = {**result.flags, **self.given.space.fixed, **self.beam, **searched}
+        same_key = self.given.key(asked) == self.given.key(result.flags)
+        return same_key and same_but_searched(asked, result.flags)
 
     def _oracle(self, flags: Mapping[str, str], utterances: npt.NDArray[np.intp]) -> float | None:
         pool = self._nbest_pool(flags)

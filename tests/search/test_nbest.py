@@ -611,3 +611,20 @@ def test_settings(others: dict[str, Distribution], settings: Collection[Setting]
         assert found == settings
     for setting in found:
         assert SearchSpace(fixed={}, distributions=others).values(dict(setting)) is not None
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        {"lmweight": IntegerRange(0, 5)},
+        {"lmweight": FloatRange(0.0, 5.0, step=2.5), "wordscore": FloatRange(-8.0, 7.0, step=5.0)},
+    ],
+    ids=["integers", "two coarse grids"],
+)
+def test_no_point_is_decoded_twice(
+    sweep: Callable[..., Sweep], space: dict[str, Distribution]
+) -> None:
+    one = sweep(distributions=space)
+    one.run()
+    asked = [tuple(sorted(params.items())) for params, _ in one.asked]
+    assert len(set(asked)) == len(asked) >= 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from rich.console import Console
 
@@ -105,7 +106,8 @@ def setting_lines(content: Content) -> list[str]:
 def baseline_lines(content: Content) -> list[str]:
     """Return what there is without a search: greedy, and without an LM on the probe's part."""
     lines = [f"{name}: {per_cent(value)}" for name, value in content.outcome.baselines.items()]
-    for found in content.outcome.probes[-1:]:
+    chosen = {choice.trial for choice in content.outcome.choices}
+    for found in [found for found in content.outcome.probes if found.trial in chosen][-1:]:
         rates = {row.label: per_cent(rate(row.counts)) for row in found.rows}
         if "without LM" in rates:
             lines.append(
@@ -118,7 +120,10 @@ def baseline_lines(content: Content) -> list[str]:
 
 def look_line(look: Look, looks: Sequence[Look], metric: str) -> str:
     """Return what a held-out list gave, in one line."""
-    text = f"held-out {look.name}: {error_line(metric, look.counts, look.interval)}"
+    text = (
+        f"held-out {look.name} with trial {look.trial}: "
+        f"{error_line(metric, look.counts, look.interval)}"
+    )
     if look.against_baseline is not None:
         text += f", against the baseline {difference_text(look.against_baseline)}"
     times = sum(other.name == look.name for other in looks)
@@ -134,8 +139,9 @@ def finish(study: Path, console: Console, *, surfaces: Sequence[Surface]) -> int
     for choice in content.outcome.choices:
         _write_choice(study, content, choice)
         chosen = content.by_number[choice.trial]
-        weights = " ".join(f"--{name}={show_value(v)}" for name, v in chosen.params.items())
+        weights = " ".join(f"--{n}={quote(show_value(v))}" for n, v in chosen.params.items())
         name = choice_name(choice) if len(content.outcome.choices) > 1 else "best"
+        name = name or "all lists"
         _say(console, f"{name}: {weights} (trial {choice.trial}, {choice.why})")
         _say(console, f"  {answer_line(content, choice)}")
         _say(console, f"  95 % interval by {choice.unit}; flagsfile: {study / best_name(choice)}")

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import optuna
 
 from w2ltune.embedded.decoderflags import (
@@ -14,11 +15,14 @@ from w2ltune.embedded.decoderflags import (
     DecoderFlags,
     dead_weights,
     decoder_flags,
+    feature_weights,
 )
 from w2ltune.errors import FlagError, UsageError, existing_file
 from w2ltune.formats.distributions import Choice, Distribution, format_value, parse_value
 from w2ltune.formats.flagsfile import Flag, effective, parse_flagsfile
 from w2ltune.formats.known_flags import check_flag, is_boolean
+from w2ltune.search.linear import Box
+from w2ltune.search.nbestsampler import linear_weights
 from w2ltune.search.probe import AUTO_START
 from w2ltune.search.space import ANCESTOR_RANGES, SearchSpace, call_space, load_space
 from w2ltune.trials.dataset import DecodeTask
@@ -158,3 +162,16 @@ def input_paths(
         ]
     paths += [path for path in (task.normalize, space.script) if path is not None]
     return list(dict.fromkeys(paths))
+
+
+def make_box(distributions: Mapping[str, Distribution], flags: Mapping[str, str]) -> Box:
+    """Return the box of the searched linear weights, with a trial's other weights."""
+    names = linear_weights(distributions)
+    ranges = [r for r in map(distributions.__getitem__, names) if not isinstance(r, Choice)]
+    return Box(
+        names=tuple(names),
+        low=np.array([r.low for r in ranges], dtype=np.float64),
+        high=np.array([r.high for r in ranges], dtype=np.float64),
+        fixed=np.array(feature_weights(decoder_flags(flags))),
+        steps=np.array([r.step or 0.0 for r in ranges], dtype=np.float64),
+    )

@@ -18,6 +18,7 @@ from w2ltune.scoring.nbest import merge
 from w2ltune.scoring.nbestpool import Pool
 from w2ltune.search.linear import Box, Point
 from w2ltune.search.nbestsampler import Setting
+from w2ltune.search.poolkey import same_but_searched
 from w2ltune.trials.dataset import read_utterance_counts
 
 
@@ -114,7 +115,10 @@ class DecodeHistory:
         if not ours:
             return
         counts = read_utterance_counts(directory.utterances, shuffled=False)
-        values = np.array([float(result.flags.get(name, "0")) for name in self._linear])
+        typed = decoder_flags(result.flags)
+        values = np.array([float(getattr(typed, name)) for name in self._linear])
+        if not np.isfinite(values).all():
+            return  # a baseline with an unknown-word score of minus infinity
         self.seen.append(
             Seen(
                 number=result.number,
@@ -129,7 +133,8 @@ class DecodeHistory:
     def _of_search(self, flags: Mapping[str, str]) -> bool:
         """Whether a trial has the search's fixed flags; a baseline may have a beam of its own."""
         searched = {n: flags[n] for n in (*self._linear, *self._others) if n in flags}
-        return decoder_flags({**self._fixed, **searched}) == decoder_flags(flags)
+        asked = {**self._fixed, **searched}
+        return self._key(asked) == self._key(flags) and same_but_searched(asked, flags)
 
     def setting_of(self, flags: Mapping[str, str]) -> Setting:
         """Return the setting that a trial's flags belong to."""

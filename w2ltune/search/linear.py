@@ -57,12 +57,24 @@ class Box:
         low: float64 [searched], lower ends.
         high: float64 [searched], upper ends.
         fixed: float64 [5], the weights of all features; searched ones are replaced.
+        steps: float64 [searched], the step of each range; 0 for all numbers between.
     """
 
     names: tuple[str, ...]
     low: Vector
     high: Vector
     fixed: Vector
+    steps: Vector | None = None
+
+    def snap(self, unit: Vector) -> Vector:
+        """Return the nearest points [..., searched] that the ranges can give."""
+        if self.steps is None or not self.steps.any():
+            return unit
+        width = self.high - self.low
+        step = np.where(self.steps > 0, self.steps / width, 1.0)
+        snapped = np.minimum(np.round(unit / step), np.floor(1 / step + 1e-9)) * step
+        found: Vector = np.where(self.steps > 0, snapped, unit)
+        return found
 
     def weights(self, unit: Vector) -> Vector:
         """Return feature weights [points, 5] of points [points, searched] in the unit cube."""
@@ -105,6 +117,7 @@ class Proposal:
         plateau: float64 [searched], the middle of the plateau.
         residual: Real minus pooled errors at the best real decode: what the beam loses.
         undetermined: Weights that decide nothing; they stay at their starting value.
+        new: Whether there is a point left that was not decoded.
     """
 
     values: Vector
@@ -113,6 +126,7 @@ class Proposal:
     plateau: Vector
     residual: float
     undetermined: tuple[str, ...] = field(default=())
+    new: bool = True
 
     @property
     def small(self) -> bool:
@@ -148,6 +162,7 @@ def propose(pool: Pool, box: Box, points: Sequence[Point]) -> Proposal:
         return total
 
     unit, undetermined = _plateau(pool, box, residual, expected)
+    unit = box.snap(unit)
     plateau = np.clip(box.low + unit * (box.high - box.low), box.low, box.high)
     free = tuple(name for name, is_free in zip(box.names, undetermined, strict=True) if is_free)
     if not points:
@@ -160,14 +175,16 @@ def propose(pool: Pool, box: Box, points: Sequence[Point]) -> Proposal:
     gain = real - float(expected(unit)[0])
     least_gain = max(1.0, 0.1 * _standard_error(best, pool, box, unit))
     lost = real - float(pool.errors(box.weights(best.unit))[0])
-    if gain < least_gain:
+    new = bool(_new(unit[None], points)[0])
+    if gain < least_gain or not new:
         near = best.unit + NEIGHBOURHOOD * (
             2 * _spread_points(_affordable(ZOOM_POINTS, pool), len(box.names)) - 1
         )
-        near = np.clip(np.where(undetermined, box.unit(box.start()), near), 0, 1)
+        near = box.snap(np.clip(near, 0, 1))
         mean = _smooth(near, expected(near))
         gains = expected_improvement(real - mean, residual.deviation(near, best.unit))
-        unit, gain = near[np.argmax(gains)], float(gains.max())
+        gains = np.where(_new(near, points), gains, -1.0)
+        unit, gain, new = near[np.argmax(gains)], float(gains.max()), bool(gains.max() >= 0)
         standard_error = _standard_error(best, pool, box, unit)
         worth = WORTH if lost < FEW_LOST * standard_error else 0.0
         least_gain = max(1.0, worth * standard_error)
@@ -178,7 +195,16 @@ def propose(pool: Pool, box: Box, points: Sequence[Point]) -> Proposal:
         plateau=plateau,
         residual=lost,
         undetermined=free,
+        new=new,
     )
+
+
+def _new(unit: Vector, points: Sequence[Point]) -> npt.NDArray[np.bool_]:
+    """Whether points [points, searched] are not among the decoded ones."""
+    decoded = np.stack([point.unit for point in points])
+    distances = np.sqrt(((unit[:, None] - decoded[None]) ** 2).sum(axis=-1))
+    new: npt.NDArray[np.bool_] = distances.min(axis=1) >= DECODED
+    return new
 
 
 def _plateau(

@@ -10,6 +10,7 @@ import optuna
 from w2ltune.formats.distributions import Distribution
 from w2ltune.runs.trialdir import TrialResult
 from w2ltune.search.samplers import make_sampler
+from w2ltune.search.study import counted
 
 NOTE = "w2ltune:search"
 """Name of a trial's user attribute that says how it came about; see `SearchMethod.note`."""
@@ -125,3 +126,8 @@ class GivenSampler(optuna.samplers.BaseSampler):
         if param_name in self._values:
             return self._values[param_name]
         return self._rest.sample_independent(study, trial, param_name, param_distribution)
+
+
+def has_baseline(study: optuna.Study) -> bool:
+    """Whether the study's baseline was asked for."""
+    return any(trial.user_attrs.get(NOTE, {}).get("how") == "baseline" for trial in counted(study))

@@ -42,7 +42,7 @@ class Step:
     """What is to be done next.
 
     Attributes:
-        how: "start", "nbest", "tpe", "wait" or "stop".
+        how: "start", "nbest", "outer" (TPE proposes the setting), "tpe", "wait" or "stop".
         setting: Of the trial.
         values: Searched linear weights.
         note: What is remembered with the trial.
@@ -225,7 +225,11 @@ class NBestSearch:
         proposals = {target: self._propose(setting, target) for target in self._targets}
         # One decode's lists promise too much or too little; a few are needed to believe them.
         few = self._history.count(own[0].key) < LEAST_DECODES
-        going = {t: p.gain / p.least_gain for t, p in proposals.items() if few or not p.small}
+        going = {
+            target: proposal.gain / proposal.least_gain
+            for target, proposal in proposals.items()
+            if proposal.new and (few or not proposal.small)
+        }
         if going:
             target = max(going, key=going.__getitem__)
             proposal = proposals[target]

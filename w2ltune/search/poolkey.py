@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from w2ltune.embedded.decoderflags import decoder_flags
-from w2ltune.runs.provenance import Fingerprint
+from w2ltune.runs.provenance import Fingerprint, fingerprint
+from w2ltune.search.linear import LINEAR_WEIGHTS
 
 
 def pool_key(
@@ -29,7 +30,7 @@ def pool_key(
     typed = decoder_flags(flags)
     files = [str(typed.tokens_path), typed.lexicon, typed.lm, typed.transitions]
     content = {
-        "files": [inputs[path].sha256 if path else "" for path in [*files, *map(str, data)]],
+        "files": [_hash(path, inputs) for path in [*files, *map(str, data)]],
         "decoder": [
             typed.criterion, typed.decodertype, typed.uselexicon, typed.smearing,
             typed.wordseparator, typed.usewordpiece, typed.replabel, typed.surround,
@@ -38,3 +39,17 @@ def pool_key(
         "counted": [scoring.get("metric", ""), scoring.get("ignore_case", "")],
     }  # fmt: skip
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _hash(path: str, inputs: Mapping[str, Fingerprint]) -> str:
+    if not path:
+        return ""
+    # A baseline of an earlier command may name another file.
+    return (inputs.get(path) or fingerprint(Path(path))).sha256
+
+
+def same_but_searched(a: Mapping[str, str], b: Mapping[str, str]) -> bool:
+    """Whether two trials have the same beam and weights, if their pool is the same."""
+    names = ("beamsize", "beamsizetoken", "beamthreshold", "logadd", *LINEAR_WEIGHTS)
+    first, second = decoder_flags(a), decoder_flags(b)
+    return all(getattr(first, name) == getattr(second, name) for name in names)

@@ -16,11 +16,12 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from w2ltune.errors import TrialFailedError
+from w2ltune.formats.distributions import parse_float
 from w2ltune.runs.trialdir import State, TrialDirectory, TrialResult
-from w2ltune.search.method import NOTE, GivenSampler, SearchMethod
+from w2ltune.search.method import NOTE, GivenSampler, SearchMethod, has_baseline
 from w2ltune.search.pruning import PairedPruner
 from w2ltune.search.space import SearchSpace
-from w2ltune.search.study import Settled, counted, tell
+from w2ltune.search.study import Settled, tell
 
 MOST_LOSSES = 5
 SAME_FAILURES = 3
@@ -108,6 +109,7 @@ class StudyRun:
         self.waiting: list[FrozenTrial] = list(plan.settled.interrupted)
         self.stop_reason = ""
         self.reason = ""
+        self.baseline_due = plan.baseline is not None and not has_baseline(plan.study)
         self._losses: collections.Counter[int] = collections.Counter()
         self.error: BaseException | None = None
 
@@ -132,6 +134,8 @@ class StudyRun:
             return False
         if self.finished >= self.plan.trial_count:
             return True
+        if self.baseline_due:
+            return False
         self.reason = self.plan.method.finished()
         return bool(self.reason)
 
@@ -165,19 +169,20 @@ class StudyRun:
         }
 
     def _may_ask(self) -> bool:
-        if self.finished + len(self.live) >= self.plan.trial_count:
-            return False
-        return self.plan.method.ready({live.trial.number for live in self.live.values()})
+        budget_left = self.finished + len(self.live) < self.plan.trial_count
+        live = {trial.trial.number for trial in self.live.values()}
+        return budget_left and (self.baseline_due or self.plan.method.ready(live))
 
     def _ask(self) -> tuple[optuna.Trial, dict[str, str]]:
         """Ask for a new trial: the baseline first, then what the method chooses."""
         study, given = self.plan.study, self.plan.baseline
         number = len(study.get_trials(deepcopy=False))
-        if given is None or any(trial.user_attrs.get(NOTE) for trial in counted(study)):
+        if given is None or not self.baseline_due:
             study.sampler = self.plan.method.sampler(number)
             trial, flags = self.plan.space.ask(study)
             trial.set_user_attr(NOTE, dict(self.plan.method.note(number)))
             return trial, flags
+        self.baseline_due = False
         values = self.plan.space.values(given)
         if values is None:  # outside of the ranges: a trial of the study, but not of its space
             trial, flags = study.ask(), dict(self.plan.space.fixed)
@@ -258,7 +263,9 @@ class StudyRun:
     ) -> TrialResult:
         score = self.plan.score(result["utterance_counts"]) if state == "COMPLETE" else None
         searched = live.trial.params or {
-            name: live.flags[name] for name in live.flags.keys() - self.plan.space.fixed.keys()
+            name: text if (number := parse_float(text)) is None else number
+            for name, text in live.flags.items()
+            if name not in self.plan.space.fixed
         }
         counts = result.get("counts")
         value = result.get("value")

@@ -46,13 +46,7 @@ def check_task(dataset: Dataset, decoder: Decoder) -> list[Finding]:
     Raises:
         InputError: Emissions are missing, hold NaN, or have another number of tokens.
     """
-    for number, emissions in enumerate(dataset.emission_sets):
-        ids = [
-            name for name, own in zip(dataset.ids, dataset.list_of, strict=True) if own == number
-        ]
-        check_emissions(
-            emissions, ids, token_count=decoder.token_count, path=dataset.task.emissions[number]
-        )
+    check_all_emissions(dataset, decoder.token_count)
     findings = [_greedy(dataset, decoder)]
     if decoder.flags.uselexicon:
         findings.append(_outside_lexicon(dataset, decoder))
@@ -60,6 +54,21 @@ def check_task(dataset: Dataset, decoder: Decoder) -> list[Finding]:
         findings.append(_unknown_to_lm(decoder))
     findings.append(_too_short(dataset, decoder))
     return [finding for finding in findings if finding.text]
+
+
+def check_all_emissions(dataset: Dataset, token_count: int) -> None:
+    """Check the emissions of all lists, held-out ones too.
+
+    Raises:
+        InputError: Emissions are missing, hold NaN, or have another number of tokens.
+    """
+    for number, emissions in enumerate(dataset.emission_sets):
+        ids = [
+            name for name, own in zip(dataset.ids, dataset.list_of, strict=True) if own == number
+        ]
+        check_emissions(
+            emissions, ids, token_count=token_count, path=dataset.task.emissions[number]
+        )
 
 
 def refuse_absurd(findings: Sequence[Finding]) -> None:
@@ -93,7 +102,7 @@ def _greedy(dataset: Dataset, decoder: Decoder) -> Finding:
             "the blank is not the last column, or the list belongs to other emissions",
             absurd=True,
         )
-    return Finding(text=text, value=rates[dataset.task.metric])
+    return Finding(text=text, value=total(dataset.count(sample, greedy)).wer)
 
 
 def _outside_lexicon(dataset: Dataset, decoder: Decoder) -> Finding:
