@@ -628,3 +628,15 @@ def test_no_point_is_decoded_twice(
     one.run()
     asked = [tuple(sorted(params.items())) for params, _ in one.asked]
     assert len(set(asked)) == len(asked) >= 3
+
+
+def test_an_automatic_beam_is_widened_instead(
+    sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("w2ltune.search.nbest.PATIENCE", 2)
+    long = Decodes(name="dev-long", utterances=COUNT)
+    beam = {"beamsize": "1"}
+    one = sweep(fixed=beam, beam=beam, trial_count=20, decodes=long)
+    one.step({"lmweight": 4.74, "wordscore": 1.3})
+    assert one.run() == "the beam loses more than weights can win"
+    assert "tpe" not in [note["how"] for note in one.notes]

@@ -97,6 +97,7 @@ class NBestSearch:
         linear = linear_weights(space.distributions)
         others = {n: d for n, d in space.distributions.items() if n not in linear}
         chosen = tuple((beam or {}).items())
+        self._widens = bool(chosen)
         self._settings = [setting + chosen for setting in enumerate_settings(others)]
         self._history = DecodeHistory(
             trials=trials,
@@ -234,6 +235,8 @@ class NBestSearch:
             target = max(going, key=going.__getitem__)
             proposal = proposals[target]
             if self._fruitless(own, target) >= PATIENCE and proposal.residual > proposal.gain:
+                if self._widens:  # a wider beam is the better use of the budget
+                    return Step(how="stop", reason="the beam loses more than weights can win")
                 return Step(how="tpe")
             note: dict[str, Any] = {
                 "how": "nbest",
