@@ -166,7 +166,7 @@ def test_one_at_a_time_is_repeatable_across_a_kill(
     for logdir in ("undisturbed", "sweeps"):
         paths = sorted((tmp_path / logdir / "small/trials").glob("*/result.json"))
         contents = [json.loads(path.read_text()) for path in paths]
-        results.append([(c["number"], c["params"]) for c in contents])
+        results.append([c["params"] for c in contents])  # a kill in asking leaves a gap in numbers
     assert results[0] == results[1]
 
 

@@ -166,7 +166,7 @@ def run_nbest(name: str, beamsize: int, seed: int, trials: int) -> dict[str, Any
         while len(rates) < trials and not method.finished():
             number = len(rates)
             assert method.ready(())
-            study.sampler = method.sampler(number)
+            study.sampler = method.sampler(number, seed=number)
             note = dict(method.note(number))
             if number == 0:
                 start = dict(zip(ANCESTOR_RANGES, STARTS[seed], strict=True))

@@ -131,7 +131,7 @@ class Sweep:
         elif not self.method.ready(self.live):
             return None
         else:
-            self.study.sampler = self.method.sampler(number)
+            self.study.sampler = self.method.sampler(number, seed=number)
             note = dict(self.method.note(number))
         trial, flags = self.space.ask(self.study)
         flags |= changes
@@ -363,7 +363,7 @@ def test_tpe_searches_where_scores_are_not_linear(sweep: Callable[..., Sweep]) -
     one = sweep(fixed={"logadd": "true"}, trial_count=5)
     assert one.step().linear is False
     assert one.method.ready(())
-    assert isinstance(one.method.sampler(1), optuna.samplers.TPESampler)
+    assert isinstance(one.method.sampler(1, seed=1), optuna.samplers.TPESampler)
     assert one.method.note(1) == {"how": "tpe"}
     assert one.run() == ""  # the budget ends it
     assert [note["how"] for note in one.notes] == ["start", "tpe", "tpe", "tpe", "tpe"]

@@ -25,8 +25,14 @@ class SearchMethod(Protocol):
     def ready(self, live: Collection[int]) -> bool:
         """Whether a trial can be chosen now, while these are running."""
 
-    def sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        """Return the sampler for the trial of this number."""
+    def sampler(self, number: int, *, seed: int) -> optuna.samplers.BaseSampler:
+        """Return the sampler for the trial of this number.
+
+        Args:
+            number: Of the trial.
+            seed: Number of trials before it that count: one that a kill cut short while it was
+                asked changes nothing.
+        """
 
     def note(self, number: int) -> Mapping[str, Any]:
         """Return what is to be remembered of the trial: ``how`` it was chosen, and more."""
@@ -64,12 +70,12 @@ class PlainMethod:
         """Return True."""
         return True
 
-    def sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        """Return Optuna's sampler, made from the seed and the number."""
+    def sampler(self, number: int, *, seed: int) -> optuna.samplers.BaseSampler:
+        """Return Optuna's sampler, made from the study's seed and the trial's."""
         return make_sampler(
             self._name,
             seed=self._seed,
-            number=number,
+            number=seed,
             distributions=self._distributions,
             trial_count=self._trial_count,
         )

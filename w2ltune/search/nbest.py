@@ -132,14 +132,14 @@ class NBestSearch:
         self._next_step = self._decide(frozenset(live))
         return self._next_step.how not in ("wait", "stop")
 
-    def sampler(self, number: int) -> optuna.samplers.BaseSampler:
+    def sampler(self, number: int, *, seed: int) -> optuna.samplers.BaseSampler:
         """Return a sampler that gives the decided values, or Optuna's TPE after the hand-over."""
         step = self._next_step or self._decide(frozenset())
         self._steps[number] = step
         tpe = make_sampler(
             "tpe",
             seed=self._seed,
-            number=number,
+            number=seed,
             distributions=self._space.distributions,
             trial_count=self._trial_count,
         )

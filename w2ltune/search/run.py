@@ -21,7 +21,7 @@ from w2ltune.runs.trialdir import State, TrialDirectory, TrialResult
 from w2ltune.search.method import NOTE, GivenSampler, SearchMethod, has_baseline
 from w2ltune.search.pruning import PairedPruner
 from w2ltune.search.space import SearchSpace
-from w2ltune.search.study import Settled, tell
+from w2ltune.search.study import Settled, counted, tell
 
 MOST_LOSSES = 5
 SAME_FAILURES = 3
@@ -134,9 +134,7 @@ class StudyRun:
             return False
         if self.finished >= self.plan.trial_count:
             return True
-        if self.baseline_due:
-            return False
-        self.reason = self.plan.method.finished()
+        self.reason = "" if self.baseline_due else self.plan.method.finished()
         return bool(self.reason)
 
     def next(self, trial_id: str) -> dict[str, Any] | None:
@@ -178,7 +176,8 @@ class StudyRun:
         study, given = self.plan.study, self.plan.baseline
         number = len(study.get_trials(deepcopy=False))
         if given is None or not self.baseline_due:
-            study.sampler = self.plan.method.sampler(number)
+            place = sum(1 for _ in counted(study))
+            study.sampler = self.plan.method.sampler(number, seed=place)
             trial, flags = self.plan.space.ask(study)
             trial.set_user_attr(NOTE, dict(self.plan.method.note(number)))
             return trial, flags
