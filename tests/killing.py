@@ -23,7 +23,15 @@ TARGETS = {
     "raylet": "raylet/raylet",
     "gcs": "gcs/gcs_server",
     "everything": "",
+    "trainable": "TrainTrial",
+    "child": "--logtostderr=true ",
+    "rank 1": "--world_rank=1 ",
 }
+"""What the command line of each kind of process holds."""
+
+DECODE_TARGETS = ("driver", "worker", "pool", "trial", "raylet", "gcs", "everything")
+TRAIN_TARGETS = ("child", "rank 1", "trainable", "raylet", "driver", "everything")
+GUARD = "processguard"
 
 
 @dataclass
@@ -36,12 +44,13 @@ class Sweep:
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     process: subprocess.Popen[bytes] | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    module: str = "w2ltune.sweep"
     _drivers: list[int] = field(default_factory=list)
 
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "w2ltune.sweep", *self.arguments],
+                [sys.executable, "-m", self.module, *self.arguments],
                 cwd=self.cwd,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -80,7 +89,11 @@ class Sweep:
         processes = self.processes()
         if target == "everything":
             return list(processes)
-        return [pid for pid, command in processes.items() if TARGETS[target] in command]
+        return [
+            pid
+            for pid, command in processes.items()
+            if TARGETS[target] in command and GUARD not in command
+        ]
 
     def kill(self, target: str, choose: random.Random) -> bool:
         """Kill -9 one process of a kind, or everything; return whether there was one.

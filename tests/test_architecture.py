@@ -17,9 +17,12 @@ COMMANDS = ("train", "sweep", "collect", "forward", "rescore")
 FLOORS = (
     ("__main__",),
     COMMANDS,
-    ("decodesweep",),
-    ("decodeinput",),
-    ("sweepoptions",),
+    ("decodesweep", "trainsweep"),
+    ("decodeinput", "traininput"),
+    ("trainflags",),
+    ("traincheck",),
+    ("listcheck",),
+    ("sweepoptions", "trainoptions"),
     ("tuner",),
     ("report",),
     ("search",),
@@ -111,7 +114,7 @@ def test_commandline_is_for_commands_and_knows_formats_and_errors_only():
         if room == "commandline":
             assert rooms <= {None, "__version__", "formats", "errors"}
         elif "commandline" in rooms:
-            assert room in (*COMMANDS, "sweepoptions"), name_of(path)
+            assert room in (*COMMANDS, "sweepoptions", "trainoptions"), name_of(path)
 
 
 @pytest.mark.parametrize(
@@ -119,9 +122,9 @@ def test_commandline_is_for_commands_and_knows_formats_and_errors_only():
     [
         ("ray", r"tuner|cluster\.session|trials\..*"),
         ("optuna", r"tuner|search\..*"),
-        ("matplotlib", r"report\.(svg|plots|surfaceplots)"),
+        ("matplotlib", r"report\.(svg|plots|surfaceplots|trainingplots|trainingcurves)"),
         ("flashlight", r"embedded\..*"),
-        ("rich", r"report\..*|decodesweep|collect"),
+        ("rich", r"report\..*|decodesweep|trainsweep|collect"),
         ("rapidfuzz", r"scoring\..*"),
     ],
 )

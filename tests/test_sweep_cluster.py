@@ -3,54 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
-from killing import MARK, Ledger, Sweep
+from killing import Ledger, Sweep
+from nodes import Nodes
 
 pytestmark = pytest.mark.ray
-
-
-class Nodes:
-    """A fake cluster of several nodes in a process of its own."""
-
-    def __init__(self, folder: Path, head_cores: int) -> None:
-        token = folder / "token"
-        token.write_text("0123456789abcdef" * 4, encoding="ascii")
-        token.chmod(0o600)
-        self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-        self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("fakecluster.py")), str(head_cores)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, **self.environment, MARK: "fakecluster"},
-            text=True,
-        )
-        self.environment["RAY_ADDRESS"] = self._answer()
-
-    def _answer(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-    def tell(self, command: str) -> None:
-        assert self.process.stdin is not None
-        print(command, file=self.process.stdin, flush=True)
-        assert self._answer() == "ok"
 
 
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[Nodes]:
     cluster = Nodes(tmp_path, head_cores=1)
     yield cluster
-    cluster.process.communicate(timeout=60)
+    cluster.close()
 
 
 def test_nodes_come_and_go(task: Callable[..., list[str]], tmp_path: Path, nodes: Nodes) -> None:

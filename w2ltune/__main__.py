@@ -9,7 +9,8 @@ from w2ltune import __version__
 from w2ltune.errors import UsageError, did_you_mean, run_command
 
 COMMANDS = {
-    "sweep": ("w2ltune.sweep", "search decoder weights on a dev list"),
+    "train": ("w2ltune.train", "train one model; nothing but its own end ends it"),
+    "sweep": ("w2ltune.sweep", "search decoder weights, or a training's flags"),
     "collect": ("w2ltune.collect", "leaderboard of any sweep, live too"),
 }
 

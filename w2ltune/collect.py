@@ -13,6 +13,9 @@ from w2ltune.errors import UsageError, did_you_mean, run_command
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
+
+    from w2ltune.report.leaderboard import Leaderboard
 
 USAGE = """
 usage: python -m w2ltune.collect --logdir=DIR --prefix=NAME [--watch] [--format=table|csv|json]
@@ -21,6 +24,8 @@ usage: python -m w2ltune.collect --logdir=DIR --prefix=NAME [--watch] [--format=
 Shows the leaderboard of a sweep from its folder alone; it may be running, on another machine too.
 JSON gives {"study", "best", "running", "trials": [{"number", "state", "wer", "interval", "errors",
 "reference_words", "params", "flags", "seconds", "missing", "reason"}]} with rates as fractions.
+Of trainings "metric" names the error rate that "wer" holds, the lowest of a trial's epochs, and
+each trial has "epoch", "epochs", "updates" and "checkpoint" too.
 """
 
 
@@ -63,28 +68,28 @@ def main(arguments: list[str]) -> int:
 def _show(options: CollectOptions, study: Path, metric: str) -> int:
     from rich.live import Live
 
-    from w2ltune.report.leaderboard import as_csv, as_json, read_leaderboard, table
+    from w2ltune.report.leaderboard import as_csv, as_json, read_leaderboard
     from w2ltune.report.progress import make_console
     from w2ltune.runs.lock import current_owner
 
     board = read_leaderboard(study)
     if options.format == "json":
-        print(as_json(board, study))
+        print(as_json(board, study, metric=metric))
         return 0
     if options.format == "csv":
-        print(as_csv(board), end="")
+        print(as_csv(board, metric=metric), end="")
         return 0
     console = make_console()
     if not options.watch:
-        console.print(table(board, metric=metric, most=options.top))
+        console.print(_table(study, board, metric, options.top))
         console.print(_summary(len(board.results), board.running))
         if options.report:
-            _report(study, console)
+            _report(study, console, metric)
         return 0
     with Live(console=console, auto_refresh=False) as live:
         while True:
             board = read_leaderboard(study)
-            shown = table(board, metric=metric, most=options.top)
+            shown = _table(study, board, metric, options.top)
             shown.caption = _summary(len(board.results), board.running)
             live.update(shown, refresh=True)
             owner = current_owner(study / "lock")
@@ -93,11 +98,30 @@ def _show(options: CollectOptions, study: Path, metric: str) -> int:
             time.sleep(options.every_seconds)
 
 
-def _report(study: Path, console: Console) -> None:
-    """Write the report of a running sweep; a finished one has a fuller one already."""
+def _table(study: Path, board: Leaderboard, metric: str, most: int) -> Table:
+    """Return the leaderboard; of trainings with how far those at work came."""
+    from w2ltune.report.leaderboard import COUNTED, table
+    from w2ltune.report.training import running_trainings
+    from w2ltune.report.trainingtable import training_table
+
+    if metric in COUNTED:
+        return table(board, metric=metric, most=most)
+    running = running_trainings(study, board.running, metric=metric)
+    return training_table(board, metric=metric, most=most, running=running)
+
+
+def _report(study: Path, console: Console, metric: str) -> None:
+    """Write the report of a running sweep; a finished decode sweep has a fuller one already."""
+    from w2ltune.report.leaderboard import COUNTED
     from w2ltune.report.page import NAME, build_report
+    from w2ltune.report.training import read_training
+    from w2ltune.report.trainingpage import build_training_report
     from w2ltune.runs.outcome import read_outcome
 
+    if metric not in COUNTED:
+        path = build_training_report(read_training(study))
+        console.print(f"report: {path}", soft_wrap=True)
+        return
     done = read_outcome(study).choices and (study / NAME).exists()
     console.print(f"report: {study / NAME if done else build_report(study)}", soft_wrap=True)
 

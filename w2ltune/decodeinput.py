@@ -36,8 +36,8 @@ from w2ltune.search.decodespace import (
 )
 from w2ltune.search.linear import LINEAR_WEIGHTS, Box
 from w2ltune.search.nbestsampler import linear_weights
+from w2ltune.search.plan import Score
 from w2ltune.search.poolkey import pool_key
-from w2ltune.search.run import Score
 from w2ltune.search.samplers import check_sampler, grid_points
 from w2ltune.search.space import SearchSpace
 from w2ltune.sweepoptions import SweepOptions

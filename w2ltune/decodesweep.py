@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +21,7 @@ from w2ltune.report.progress import Running, State, View, bar
 from w2ltune.report.terminal import finish, write_best
 from w2ltune.runs.lock import StudyLock, this_process
 from w2ltune.runs.outcome import Choice, Look, Outcome, read_outcome, write_outcome
-from w2ltune.runs.provenance import read_request, require_same, write_request
+from w2ltune.runs.provenance import settle_request
 from w2ltune.runs.signals import by_hand, stopping_signals
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 from w2ltune.scoring.nbestpool import Pool
@@ -30,10 +29,11 @@ from w2ltune.scoring.significance import bootstrap_interval
 from w2ltune.search.choice import Decoded, choose, compare
 from w2ltune.search.method import NOTE, PlainMethod, SearchMethod, has_baseline
 from w2ltune.search.nbest import NBestSearch
+from w2ltune.search.plan import Plan
 from w2ltune.search.poolkey import same_but_searched
 from w2ltune.search.probe import BEAM_FLAGS, probe, probe_size
 from w2ltune.search.pruning import PairedPruner
-from w2ltune.search.run import Plan, StudyRun
+from w2ltune.search.run import StudyRun
 from w2ltune.search.study import Settled, counted, open_study, settle
 from w2ltune.search.surface import Surface
 from w2ltune.trials.dataset import read_utterance_counts, shuffled_order
@@ -54,29 +54,14 @@ def run(given: DecodeInput, console: Console) -> int:
     lock = StudyLock(given.folder / "lock", this_process())
     lock.acquire()
     try:
-        with DecodeSweep(_settle_request(given), lock, console) as sweep:
+        keep_seed = given.options.seed is None
+        request = settle_request(given.folder / "sweep.json", given.request, keep_seed=keep_seed)
+        with DecodeSweep(replace(given, request=request), lock, console) as sweep:
             sweep.search()
             sweep.hold_out()
         return finish(given.folder, console, surfaces=sweep.surfaces())
     finally:
         lock.release()
-
-
-def _settle_request(given: DecodeInput) -> DecodeInput:
-    """Write ``sweep.json`` or compare with it, now that the study is ours; keep its seed."""
-    path = given.folder / "sweep.json"
-    old = read_request(path)
-    if old is None:
-        write_request(path, given.request)
-        return given
-    require_same(old, given.request, path=path)
-    if old.versions != given.request.versions or old.commit != given.request.commit:
-        print(
-            "w2ltune: note: versions or commit have changed since this sweep began", file=sys.stderr
-        )
-    if given.options.seed is not None:
-        return given
-    return replace(given, request=replace(given.request, seed=old.seed))
 
 
 class DecodeSweep:
@@ -172,7 +157,8 @@ class DecodeSweep:
         from w2ltune.trials.decoding import DecodeTrial, resources
         from w2ltune.trials.pool import has_workers
 
-        assert self._session is not None and pool is not None
+        session = self._session
+        assert session is not None and pool is not None
         pruner = PairedPruner() if options.pruner == "paired" else None
         if pruner is not None:
             self._restore_incumbent(pruner)
@@ -186,10 +172,9 @@ class DecodeSweep:
             live_trials=live_trials,
             settled=self.settled,
             pruner=pruner,
-            score=self.given.score,
+            score=lambda result: self.given.score(result["utterance_counts"]),
             on_result=self._on_result,
-            nbest=options.nbest if options.sampler == "nbest" else 0,
-            key=self.given.key,
+            config=self._config,
             baseline=self.given.baseline,
             beam=beam,
         )
@@ -201,12 +186,18 @@ class DecodeSweep:
                 plan,
                 DecodeTrial,
                 resources=resources(live_trials),
-                private=self._session.scratch / "tune",
+                private=session.scratch / "tune",
                 show=lambda run: view.show(self._state(run, started)),
-                fits=has_workers,
-                node_wait_minutes=options.node_wait_minutes,
+                fits=lambda: session.lives() and has_workers(),
+                node_wait_minutes=session.node_wait_minutes(options.node_wait_minutes),
             )
         self._write(reason=reason or f"all {options.n} trials are done")
+
+    def _config(self, flags: Mapping[str, str]) -> Mapping[str, Any]:
+        """Tell a trial which n-best lists it keeps, and the pool that they belong to."""
+        if self.given.options.sampler != "nbest":
+            return {"nbest": 0, "key": ""}
+        return {"nbest": self.given.options.nbest, "key": self.given.key(flags)}
 
     def _state(self, run: StudyRun, started: float) -> State:
         with run.lock:
@@ -236,7 +227,7 @@ class DecodeSweep:
         best = read_leaderboard(self.given.folder).best
         if best is not None:
             counts = read_utterance_counts(TrialDirectory(self.trials, best.number).utterances)
-            pruner.finish(best.number, best.value, counts[:, :3].sum(axis=1))
+            pruner.take_incumbent(best.value, counts[:, :3].sum(axis=1))
 
     # The answer.
 

@@ -1,4 +1,4 @@
-"""A sweep: search the decoder's weights on a dev list; ``python -m w2ltune.sweep``."""
+"""A sweep: search the decoder's weights, or a training's flags; ``python -m w2ltune.sweep``."""
 
 from __future__ import annotations
 
@@ -6,11 +6,29 @@ import sys
 
 from w2ltune.commandline import parse
 from w2ltune.errors import run_command
+from w2ltune.formats.flagsfile import effective, parse_arguments
+from w2ltune.formats.known_flags import is_boolean
 from w2ltune.sweepoptions import USAGE, SweepOptions, check_options
+from w2ltune.trainoptions import SWEEP_USAGE, TrainSweepOptions, check_job_options
 
 
 def main(arguments: list[str]) -> int:
     """Run or continue a sweep and print its answer."""
+    return _sweep_trainings(arguments) if _is_training(arguments) else _sweep_decodes(arguments)
+
+
+def _is_training(arguments: list[str]) -> bool:
+    """Whether ``--task=train`` is given, on the command line or in a flagsfile."""
+    if not any("task" in a or "flagsfile" in a for a in arguments):
+        return False
+    asked = [a for a in arguments if a not in ("--help", "-h", "-help", "--version", "-version")]
+    own = {n for n, f in SweepOptions.__dataclass_fields__.items() if f.type == "bool"}
+    own |= {n for n, f in TrainSweepOptions.__dataclass_fields__.items() if f.type == "bool"}
+    flags = effective(parse_arguments(asked, boolean=lambda n: n in own or is_boolean(n)))
+    return "task" in flags and flags["task"].value == "train"
+
+
+def _sweep_decodes(arguments: list[str]) -> int:
     options, given = parse(arguments, SweepOptions, usage=USAGE)
     check_options(options)
     # Not earlier: --help and mistakes on the command line are answered at once.
@@ -27,6 +45,16 @@ def main(arguments: list[str]) -> int:
     )
     console = make_console()
     return run(prepare(options, space, command=arguments), console)
+
+
+def _sweep_trainings(arguments: list[str]) -> int:
+    options, given = parse(arguments, TrainSweepOptions, usage=SWEEP_USAGE)
+    check_job_options(options)
+    from w2ltune.report.progress import make_console
+    from w2ltune.traininput import prepare_training
+    from w2ltune.trainsweep import run
+
+    return run(prepare_training(options, given, command=arguments), make_console())
 
 
 if __name__ == "__main__":

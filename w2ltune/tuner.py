@@ -11,7 +11,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from ray.tune.search import Searcher
 
 from w2ltune.errors import StoppedError, W2LTuneError
 from w2ltune.runs.signals import by_hand, stopping_signals
-from w2ltune.search.run import Plan, StudyRun
+from w2ltune.search.plan import Plan
+from w2ltune.search.run import StudyRun
 
 
 class StudySearcher(Searcher):
@@ -87,14 +88,14 @@ class RunStopper(tune.Stopper):
 
     def stop_all(self) -> bool:
         """Whether the run ends."""
-        return bool(self._run.stop_reason)
+        return self._run.ends_now
 
 
 def run(
     plan: Plan,
     trainable: type[tune.Trainable],
     *,
-    resources: Mapping[str, float],
+    resources: Mapping[str, float] | Sequence[Mapping[str, float]],
     private: Path,
     show: Callable[[StudyRun], None],
     fits: Callable[[], bool],
@@ -106,7 +107,8 @@ def run(
     Args:
         plan: What to run.
         trainable: Runs one trial.
-        resources: What Tune reserves for each.
+        resources: What Tune reserves for each; bundles for trials that spread over nodes, one node
+            for each bundle, of which the first one is the trainable's.
         private: Node-local folder for Tune's own files, which nobody reads.
         show: Draws the state; called from this thread now and then.
         fits: Whether the cluster as it is now can run a trial at all.
@@ -125,7 +127,7 @@ def run(
         return ""
     # The folder is shared with nobody, and what Tune writes there is thrown away.
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "86400"
-    prepared = tune.with_resources(trainable, dict(resources))
+    prepared = tune.with_resources(trainable, _reserved(resources))
     prepared.__name__ = prepared.__qualname__ = trainable.__name__  # for the dashboard
     tuner = tune.Tuner(
         prepared,
@@ -174,6 +176,15 @@ def run(
             interrupted=by_hand(state.stop_reason),
         )
     return state.reason
+
+
+def _reserved(
+    resources: Mapping[str, float] | Sequence[Mapping[str, float]],
+) -> dict[str, float] | tune.PlacementGroupFactory:
+    if isinstance(resources, Mapping):
+        return dict(resources)
+    strategy = "STRICT_SPREAD" if len(resources) > 1 else "PACK"
+    return tune.PlacementGroupFactory([dict(bundle) for bundle in resources], strategy=strategy)
 
 
 def _fit(tuner: tune.Tuner, run: StudyRun) -> None:

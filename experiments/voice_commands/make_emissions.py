@@ -23,8 +23,8 @@ from w2ltune.embedded.acoustic import AcousticModel, Architecture, emission
 from w2ltune.embedded.beamsearch import read_tokens
 from w2ltune.embedded.corpus import Corpus, check_corpus, load_corpus
 from w2ltune.embedded.evaluation import evaluate
-from w2ltune.embedded.modelfile import save_model
-from w2ltune.embedded.train import TrainingOptions, start, train
+from w2ltune.embedded.runfiles import save_checkpoint
+from w2ltune.embedded.training import TrainingOptions, start, train
 
 HERE = Path(__file__).parent
 LISTS = ["dev", "test", "dev-long", "test-long"]
@@ -59,7 +59,9 @@ def main() -> None:
     """Read the command line, train, and write."""
     parser = argparse.ArgumentParser(description="Train, and write the emissions.")
     parser.add_argument("--folder", type=Path, default=HERE, help="the data set")
-    parser.add_argument("--model", type=Path, help="keep the model in this .npz")
+    parser.add_argument(
+        "--model", type=Path, help="keep the model in this .bin, as embedded.test reads it"
+    )
     options = parser.parse_args()
     corpora = {name: load(name, options.folder) for name in ["train", *LISTS]}
     architecture = Architecture(
@@ -83,7 +85,7 @@ def main() -> None:
         result = evaluate(state.model, corpora[name])
         print(f"{name}: TER {result.token_errors.wer:.2%}, greedy WER {result.word_errors.wer:.2%}")
     if options.model:
-        save_model(options.model, state.model)
+        save_checkpoint(options.model, state, {})
 
 
 if __name__ == "__main__":

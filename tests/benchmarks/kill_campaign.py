@@ -19,7 +19,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
-from killing import TARGETS, Ledger, Sweep  # noqa: E402  (it lies in tests/)
+from killing import DECODE_TARGETS, Ledger, Sweep  # noqa: E402  (it lies in tests/)
 
 GONE_WITHIN_SECONDS = 10.0
 
@@ -56,7 +56,7 @@ def main() -> int:
             deadline = time.monotonic() + choose.uniform(0.3, 30)
             while sweep.alive() and time.monotonic() < deadline:
                 time.sleep(0.05)
-            target = choose.choice(list(TARGETS))
+            target = choose.choice(DECODE_TARGETS)
             if sweep.alive() and sweep.kill(target, choose):
                 kills[target] += 1
                 wrong += ledger.look()

@@ -1,275 +1,417 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from w2ltune.embedded.acoustic import (
-    AcousticModel,
-    Architecture,
-    backward,
-    emission,
-    emission_frames,
-    forward,
-    initial_parameters,
-    pad_batch,
-)
-from w2ltune.embedded.beamsearch import read_tokens
-from w2ltune.embedded.corpus import Corpus, check_corpus, load_corpus, load_features
-from w2ltune.embedded.ctc import ctc_loss, log_softmax
-from w2ltune.embedded.evaluation import evaluate
-from w2ltune.embedded.modelfile import load_model, save_model
-from w2ltune.embedded.train import (
-    TrainingOptions,
-    learning_rate_at,
-    load_state,
-    save_state,
-    start,
-    train,
-)
-from w2ltune.errors import InputError, TrialFailedError, UsageError
-from w2ltune.formats.listfile import read_list
+from w2ltune.embedded.runfiles import read_checkpoint
+from w2ltune.embedded.train import main
+from w2ltune.embedded.trainflags import idle_flags, read_flags, train_flags, training_options
+from w2ltune.errors import run_command
+from w2ltune.formats.checkpoint import read_header
 
-DATA = Path(__file__).parents[2] / "experiments" / "voice_commands"
-LISTS = ["train", "dev", "test", "dev-long", "test-long"]
-SMALL = Architecture(bands=3, outputs=4, hidden=5, kernels=(5, 3), stride=2)
-LENGTHS = [11, 8]
-TARGETS = [np.array([0, 0, 1]), np.array([2])]
+REPOSITORY = Path(__file__).parents[2]
+REAL_LOG = REPOSITORY / "tests" / "data" / "logs" / "rundir" / "001_log"
+CONFIG_KEYS = [
+    *("runPath", "runIdx", "timestamp", "hostname", "username"),
+    *("gflags", "commandline", "programname"),
+]
+MODELS = {"001_model_last.bin", "001_model_dev.bin", "001_model_tst.bin"}
 
 
-@pytest.fixture(scope="module")
-def corpus() -> Corpus:
-    """The twelve shortest training utterances of the voice commands."""
-    whole = load("train")
-    chosen = np.argsort([len(matrix) for matrix in whole.features])[:12]
-    return replace(
-        whole,
-        ids=tuple(whole.ids[i] for i in chosen),
-        features=tuple(whole.features[i] for i in chosen),
-        references=tuple(whole.references[i] for i in chosen),
-        targets=tuple(whole.targets[i] for i in chosen),
+def shape(line: str) -> str:
+    """The keys and decimals of a log line: each number as 9, with its decimals."""
+    return re.sub(r"\d", "9", re.sub(r": *\d+", ": 9", line))
+
+
+def reports(rundir: Path, index: int = 1) -> list[tuple[int, int]]:
+    """Epoch and updates of each line of a log."""
+    text = (rundir / f"{index:03d}_log").read_text()
+    found = re.findall(r"^epoch: +(\d+) \| nupdates: +(\d+) \|", text, re.MULTILINE)
+    return [(int(epoch), int(updates)) for epoch, updates in found]
+
+
+def payload(path: Path) -> bytes:
+    return path.read_bytes()[read_header(path).header_bytes :]
+
+
+def said(stderr: str) -> list[str]:
+    """The messages of the lines in glog's form."""
+    return re.findall(r"^[IWE]\d{8} \d\d:\d\d:\d\d\.\d{6} +\d+ \w+\.py:\d+\] (.*)$", stderr, re.M)
+
+
+@contextlib.contextmanager
+def started(arguments: list[str]):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "w2ltune.embedded.train", *arguments],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=REPOSITORY,
+        env={**os.environ, "W2LTUNE_RETRY_SECONDS": "0.1"},
     )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+        process.stdout.close()
 
 
-@pytest.fixture(scope="module")
-def architecture(corpus: Corpus) -> Architecture:
-    return Architecture(bands=corpus.features[0].shape[1], outputs=28, hidden=48, kernels=(9, 5))
+def test_a_training_leaves_what_the_binary_leaves(training, run_train, tmp_path):
+    done = run_train("train", *training())
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    rundir = tmp_path / "run"
+    assert {path.name for path in rundir.iterdir()} == {"001_config", "001_log", *MODELS}
+    assert reports(rundir) == [(1, 3), (2, 6), (3, 9), (4, 12)]
+    log = (rundir / "001_log").read_text().splitlines()
+    real = {shape(line) for line in REAL_LOG.read_text().splitlines()}
+    assert {shape(line).replace("tst-", "tsta-") for line in log} == real
+    messages = said(done.stderr)
+    assert [line for line in messages if line.startswith("epoch:")] == log
+    for expected in (
+        f"Experiment path: {rundir}",
+        "Experiment runidx: 1",
+        "Number of classes (network): 28",
+        "[Network Optimizer] Adam",
+        "Epoch 4 started!",
+    ):
+        assert expected in messages
+    assert messages[-1] == "Finished training"
+    assert any(re.fullmatch(r"\[Network Params: \d+\]", line) for line in messages)
+    header = read_header(rundir / "001_model_last.bin")
+    assert (header.epoch, header.updates) == (4, 12)
+    assert header.flags["hidden"] == "16"
+    assert header.flags["beamsize"] == "2500"
+    assert set(header.entries) == {*CONFIG_KEYS, "epoch", "updates"}
+    config = json.loads((rundir / "001_config").read_text())["config"]
+    assert [entry["key"] for entry in config] == CONFIG_KEYS
+    ours = {entry["key"]: entry["value"] for entry in config}
+    assert {key: header.entries[key] for key in ours} == ours
 
 
-def load(name: str) -> Corpus:
-    return load_corpus(
-        DATA / f"{name}.lst",
-        DATA / "features" / f"{name}.npz",
-        tokens=read_tokens(DATA / "tokens.txt"),
-        lexicon_path=DATA / "lexicon.txt",
+def test_a_run_stopped_after_any_epoch_ends_with_the_same_parameters(training, run_train, tmp_path):
+    assert run_train("train", *training(itersave="true")).returncode == 0
+    rundir = tmp_path / "run"
+    for epoch in (1, 2, 3):
+        again = tmp_path / f"again{epoch}"
+        again.mkdir()
+        shutil.copy(rundir / f"001_model_iter_{epoch:03d}.bin", again / "001_model_last.bin")
+        assert run_train("continue", str(again)).returncode == 0
+        assert reports(again, 2) == reports(rundir)[epoch:]
+        assert payload(again / "002_model_last.bin") == payload(rundir / "001_model_last.bin")
+        assert read_header(again / "002_model_last.bin").entries["runIdx"] == "2"
+
+
+def test_a_killed_run_goes_on_to_the_same_parameters(training, run_train, tmp_path):
+    whole = tmp_path / "whole"
+    assert run_train("train", *training(rundir=whole)).returncode == 0
+    rundir = tmp_path / "run"
+    with started(["train", *training()]) as process:
+        for line in process.stderr:
+            if "Epoch 3 started!" in line:
+                break
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    done = run_train("continue", str(rundir))
+    assert done.returncode == 0, done.stderr
+    assert "Experiment runidx: 2" in said(done.stderr)
+    assert reports(rundir) + reports(rundir, 2) == reports(whole)
+    assert payload(rundir / "002_model_last.bin") == payload(whole / "001_model_last.bin")
+    # What was best in an earlier process is forgotten: the first report writes it.
+    assert (rundir / "002_model_dev.bin").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
+def test_it_dies_of_any_signal_in_silence(training, number):
+    with started(["train", *training(iter=100_000)]) as process:
+        for line in process.stderr:
+            if "Epoch 2 started!" in line:
+                break
+        process.send_signal(number)
+        assert process.wait(timeout=5) == -number
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_a_checkpoint_is_written_in_place(training, run_train, tmp_path):
+    assert run_train("train", *training(iter=3)).returncode == 0
+    path = tmp_path / "run" / "001_model_last.bin"
+    hard_link = tmp_path / "link.bin"
+    os.link(path, hard_link)
+    assert run_train("train", *training(iter=6)).returncode == 0
+    assert read_header(hard_link).updates == 6
+
+
+def test_nothing_is_left_to_do(training, run_train, tmp_path):
+    assert run_train("train", *training(iter=3)).returncode == 0
+    rundir = tmp_path / "run"
+    for _ in range(2):
+        done = run_train("continue", str(rundir))
+        assert done.returncode == 0
+        assert said(done.stderr)[-1] == "Finished training"
+        assert not any("started!" in line for line in said(done.stderr))
+        names = {path.name for path in rundir.iterdir()}
+        assert names == {"001_config", "001_log", *MODELS, "002_config", "002_log"}
+        assert (rundir / "002_log").read_text() == ""
+    done = run_train("continue", str(rundir), "--iter=6")
+    assert reports(rundir, 2) == [(2, 6)]
+    assert run_train("continue", str(rundir), "--iter=9").returncode == 0
+    assert reports(rundir, 3) == [(3, 9)]
+
+
+def test_reports_within_an_epoch(training, run_train, tmp_path):
+    assert run_train("train", *training(iter=7, reportiters=2, itersave="true")).returncode == 0
+    rundir = tmp_path / "run"
+    assert reports(rundir) == [(1, 2), (2, 4), (2, 6)]
+    assert read_header(rundir / "001_model_iter_002.bin").updates == 6
+    # Epoch 2 is not gone on with, as in the binary: it counts as begun.
+    shutil.copy(rundir / "001_model_last.bin", tmp_path / "kept.bin")
+    results = []
+    for _ in range(2):
+        done = run_train("continue", str(rundir), "--iter=10", "--reportiters=0")
+        assert "Epoch 3 started!" in said(done.stderr)
+        assert reports(rundir, 2) == [(3, 9), (4, 10)]
+        results.append(payload(rundir / "002_model_last.bin"))
+        (rundir / "002_model_last.bin").unlink()
+    assert results[0] == results[1]
+
+
+def test_flags_of_a_run_that_continues(training, run_train, tmp_path):
+    flagsfile = tmp_path / "some.cfg"
+    flagsfile.write_text("--lr=0.02\n--iter=3\n")
+    flags = [flag for flag in training() if not flag.startswith(("--lr=", "--iter="))]
+    assert run_train("train", *flags, f"--flagsfile={flagsfile}", "--lr=0.03").returncode == 0
+    rundir = tmp_path / "run"
+
+    def learning_rate(*arguments: str) -> str:
+        done = run_train("continue", str(rundir), "--iter=4", *arguments)
+        assert done.returncode == 0, done.stderr
+        value = read_header(rundir / "002_model_last.bin").flags["lr"]
+        (rundir / "002_model_last.bin").unlink()
+        return value
+
+    assert read_header(rundir / "001_model_last.bin").flags["lr"] == "0.03"
+    assert learning_rate() == "0.02"  # the flagsfile is read again, and wins over what is stored
+    assert learning_rate("--lr=0.04") == "0.04"
+    assert learning_rate("--flagsfile=") == "0.03"
+    assert learning_rate("--flagsfile", "") == "0.03"
+    flagsfile.unlink()
+    assert learning_rate("--flagsfile=") == "0.03"
+    done = run_train("continue", str(rundir))
+    assert done.returncode == 2
+    assert f"no such file '{flagsfile}'" in done.stderr
+
+
+def test_a_fork_keeps_the_network_only(training, run_train, tmp_path):
+    assert run_train("train", *training()).returncode == 0
+    model = tmp_path / "run" / "001_model_last.bin"
+    before = payload(model)
+    fork = tmp_path / "fork"
+    done = run_train("fork", str(model), f"--rundir={fork}", "--iter=1", "--lr=1e-9")
+    assert done.returncode == 0, done.stderr
+    assert reports(fork) == [(1, 1)]
+    assert payload(model) == before
+    _, first = read_checkpoint(model)
+    _, forked = read_checkpoint(fork / "001_model_last.bin")
+    difference = forked.model.parameters["weight1"] - first.model.parameters["weight1"]
+    assert abs(difference).max() < 1e-6
+    # Without --rundir the run that it comes from is written over.
+    assert run_train("fork", str(model), "--iter=1").returncode == 0
+    assert reports(tmp_path / "run") == [(1, 1)]
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "head", "payload"])
+def test_a_checkpoint_that_cannot_be_loaded(training, run_train, tmp_path, damage):
+    assert run_train("train", *training(iter=3)).returncode == 0
+    path = tmp_path / "run" / "001_model_last.bin"
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+        path = path.with_name("000_model_last.bin")
+    else:
+        path.write_bytes(content[: {"empty": 0, "head": 500, "payload": len(content) - 1}[damage]])
+    done = run_train("continue", str(tmp_path / "run"))
+    assert done.returncode == 134
+    lines = done.stderr.splitlines()
+    assert len(lines) == 7
+    assert all(line.startswith(f'Error while loading "{path}": ') for line in lines[:6])
+    assert lines[6].endswith("; gave up after 6 tries")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_checkpoint_that_comes_late_is_waited_for(training, run_train, tmp_path):
+    assert run_train("train", *training(iter=3)).returncode == 0
+    path = tmp_path / "run" / "001_model_last.bin"
+    content = path.read_bytes()
+    path.write_bytes(content[:-100])
+    begin = time.monotonic()
+    with started(["continue", str(tmp_path / "run"), "--iter=6"]) as process:
+        assert "Error while loading" in process.stderr.readline()
+        path.write_bytes(content)
+        assert process.stderr.read().endswith("Finished training\n")
+        assert process.wait() == 0
+    assert time.monotonic() - begin < 30
+
+
+def test_a_full_disk(training, tmp_path):
+    # A file size limit stands in for it: writing fails within the checkpoint.
+    limited = "import resource, runpy, signal, sys\n"
+    limited += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))\n"
+    limited += f"sys.argv = {['train', 'train', *training()]!r}\n"
+    limited += "runpy.run_module('w2ltune.embedded.train', run_name='__main__')\n"
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", limited],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        env={**os.environ, "W2LTUNE_RETRY_SECONDS": "0"},
     )
+    assert done.returncode == 134
+    path = tmp_path / "run" / "001_model_last.bin"
+    assert done.stderr.count(f'Error while saving "{path}": File too large') == 7
+    assert path.stat().st_size == 30_000
 
 
-def small_model(seed: int = 0) -> AcousticModel:
-    random = np.random.default_rng(seed)
-    parameters = {
-        name: value.astype(np.float64) + 0.1 * random.standard_normal(value.shape)
-        for name, value in initial_parameters(SMALL, seed=seed).items()
-    }
-    return AcousticModel(architecture=SMALL, parameters=parameters, feature_deviation=2.0)
+def test_retry_seconds_are_checked(training, run_train, tmp_path):
+    for text in ("soon", "-1", "inf"):
+        done = run_train("continue", str(tmp_path), W2LTUNE_RETRY_SECONDS=text)
+        assert done.returncode == 2
+        assert f"W2LTUNE_RETRY_SECONDS={text} in the environment: must be" in done.stderr
 
 
-def small_batch() -> list[np.ndarray]:
-    random = np.random.default_rng(1)
-    return [random.standard_normal((length, SMALL.bands)) for length in LENGTHS]
-
-
-def total_loss(model: AcousticModel) -> float:
-    features, frames = pad_batch(model, small_batch())
-    logits, _ = forward(model, features, frames)
-    frames = emission_frames(SMALL, frames)
-    return ctc_loss(log_softmax(logits), frames, TARGETS, blank=3)[0].sum()
-
-
-def test_gradient_of_the_whole_model_agrees_with_finite_differences():
-    model, step = small_model(), 1e-6
-    features, frames = pad_batch(model, small_batch())
-    logits, cache = forward(model, features, frames)
-    _, gradient = ctc_loss(log_softmax(logits), emission_frames(SMALL, frames), TARGETS, blank=3)
-    gradients = backward(model, cache, gradient)
-    assert gradients.keys() == model.parameters.keys()
-    for name, value in model.parameters.items():
-        for place in np.ndindex(value.shape):
-            sides = []
-            for sign in (1, -1):
-                moved = value.copy()
-                moved[place] += sign * step
-                parameters = {**model.parameters, name: moved}
-                sides.append(total_loss(replace(model, parameters=parameters)))
-            slope = (sides[0] - sides[1]) / (2 * step)
-            assert gradients[name][place] == pytest.approx(slope, abs=1e-6), (name, place)
-
-
-def test_an_emission_does_not_depend_on_its_batch():
-    model, matrices = small_model(), small_batch()
-    logits, _ = forward(model, *pad_batch(model, matrices))
-    for row, matrix in zip(log_softmax(logits), matrices, strict=True):
-        alone = emission(model, matrix)
-        assert len(alone) == -(-len(matrix) // SMALL.stride)
-        assert row[: len(alone)] == pytest.approx(alone)
-        assert np.exp(alone).sum(-1) == pytest.approx(1)
-
-
-def test_dropout_keeps_the_mean():
-    model = small_model()
-    features, frames = pad_batch(model, small_batch()[:1])
-    _, cache = forward(model, features, frames)
-    random = np.random.default_rng(0)
-    runs = [forward(model, features, frames, dropout=0.5, random=random)[1] for _ in range(3000)]
-    # The first layer's outputs are seen in the second one's windows.
-    assert np.mean([run[1][0] for run in runs], axis=0) == pytest.approx(cache[1][0], abs=0.3)
-
-
-@pytest.mark.parametrize(("optimizer", "learning_rate"), [("adam", 0.005), ("sgd", 0.01)])
-def test_training_learns(corpus, architecture, optimizer, learning_rate):
-    options = TrainingOptions(
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        epochs=45,
-        batch_utterances=4,
-        warmup_updates=5,
-        mask_bands=0,
-        mask_frames=0,
-        dropout=0,
-    )
-    state = start(corpus, architecture, seed=1)
-    before = evaluate(state.model, corpus)
-    for step in train(state, corpus, options):
-        state, report = step
-    after = evaluate(state.model, corpus)
-    assert (report.epoch, report.updates) == (45, 45 * 3)
-    assert before.token_errors.wer > 0.9
-    assert after.token_errors.wer < 0.35
-    assert after.loss < before.loss / 3
-    assert after.token_errors.reference_words == sum(map(len, corpus.targets))
-    assert after.word_errors.reference_words == sum(map(len, corpus.references))
-
-
-def test_a_stopped_run_goes_on_to_the_same_parameters(corpus, architecture, tmp_path):
-    options = TrainingOptions(epochs=4, batch_utterances=5)
-    whole = [state for state, _ in train(start(corpus, architecture, seed=1), corpus, options)]
-    for state, report in train(start(corpus, architecture, seed=1), corpus, options):
-        save_state(tmp_path / "state.npz", state)
-        if report.epoch == 2:
-            break
-    rest = [state for state, _ in train(load_state(tmp_path / "state.npz"), corpus, options)]
-    assert [state.epoch for state in rest] == [3, 4]
-    for name, value in whole[-1].model.parameters.items():
-        assert np.array_equal(value, rest[-1].model.parameters[name])
-    other = [s for s, _ in train(whole[0], corpus, replace(options, seed=2, epochs=2))]
-    assert not np.array_equal(
-        other[-1].model.parameters["weight0"], whole[1].model.parameters["weight0"]
-    )
-
-
-def test_learning_rate_rises_and_falls():
-    options = TrainingOptions(learning_rate=0.1, epochs=10, warmup_updates=20)
-    rates = [learning_rate_at(options, update, 10) for update in range(1, 101)]
-    assert rates[0] == pytest.approx(0.005)
-    assert max(rates) == rates[19]
-    assert rates[19:] == sorted(rates[19:], reverse=True)
-    assert 0 < rates[-1] < 0.001
-
-
-def test_divergence_is_told(corpus, architecture):
-    options = TrainingOptions(
-        optimizer="sgd", learning_rate=1e9, maximum_gradient_norm=0, warmup_updates=0
-    )
-    with pytest.raises(TrialFailedError, match="learning rate below 1e"):
-        list(train(start(corpus, architecture, seed=1), corpus, options))
+def test_it_stops_when_its_reader_goes_away(training):
+    with started(["train", *training(iter=100_000)]) as process:
+        process.stderr.readline()
+        process.stderr.close()
+        assert process.wait(timeout=20) == -signal.SIGPIPE
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("changes", "code", "message"),
     [
-        ({"optimizer": "sdg"}, "did you mean 'sgd'"),
-        ({"optimizer": "?"}, "take adam or sgd"),
-        ({"learning_rate": 0.0}, "above 0"),
-        ({"learning_rate": float("nan")}, "above 0"),
-        ({"batch_utterances": 0}, "1 or more"),
+        ({"nosuchflag": 3}, 1, "^ERROR: unknown command line flag 'nosuchflag'$"),
+        ({"lr": "fast"}, 2, "--lr='fast': not a number"),
+        ({"lr": "loguniform(1e-4, 1)"}, 2, "--lr=.*: not a number"),
+        ({"lr": 0}, 2, "--lr=0: must be above 0"),
+        ({"lr": "inf"}, 2, "--lr=inf: must be above 0"),
+        ({"iter": 0}, 2, "--iter=0: must be 1 or more"),
+        ({"iter": "abc"}, 2, "--iter='abc': not a whole number"),
+        ({"batchsize": 0}, 2, "--batchsize=0: must be 1 or more"),
+        ({"seed": -1}, 2, "--seed=-1: must be 0 or more"),
+        ({"momentum": 1}, 2, "--momentum=1: must be at least 0 and below 1"),
+        ({"maxgradnorm": "nan"}, 2, "--maxgradnorm='?nan"),
+        ({"netoptim": "adm"}, 2, "--netoptim=adm: unknown here; did you mean 'adam'"),
+        ({"criterion": "asg"}, 2, "--criterion=asg: the embedded training knows ctc only"),
+        ({"features_dir": None}, 2, "no --features_dir"),
+        ({"rundir": None}, 2, "no --rundir"),
+        ({"rundir": "none/run"}, 2, "--rundir=none/run: cannot be made: No such file"),
+        ({"train": None}, 2, "no --train"),
+        ({"train": "train.lst,train.lst"}, 2, "utterance '.*' is in two of the lists"),
+        ({"train": "none.lst"}, 2, "no such file '.*none.lst'"),
+        ({"valid": ""}, 2, "no --valid"),
+        ({"valid": "a:dev.lst,a:test.lst"}, 2, "the tag 'a' stands twice"),
+        ({"tokens": "none.txt"}, 2, "no such file 'none.txt'"),
+        ({"enable_distributed": "true", "world_size": 2}, 2, "runs in one process"),
+        ({"flagsfile": "none.cfg"}, 2, "no such file 'none.cfg'"),
+        (
+            {"netoptim": "sgd", "lr": 1e9, "maxgradnorm": 0, "gamma": 0.5},
+            1,
+            "try a lower --lr than",
+        ),
     ],
 )
-def test_refused_options(corpus, architecture, change, message):
-    with pytest.raises(UsageError, match=message):
-        next(train(start(corpus, architecture, seed=1), corpus, TrainingOptions(**change)))
+def test_mistakes_are_told_in_a_line(
+    training, capsys, tmp_path, monkeypatch, changes, code, message
+):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["train", *training(**changes)]
+    assert run_command(main, arguments) == code
+    shown = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(message, shown), shown
+    assert not (tmp_path / "run" / "001_model_last.bin").exists()
 
 
-def test_models_and_states_are_read_back(tmp_path):
-    model = small_model()
-    save_model(tmp_path / "model.npz", model)
-    again, beside = load_model(tmp_path / "model.npz")
-    assert again.architecture == model.architecture
-    assert again.feature_deviation == 2.0
-    assert not beside
-    assert np.array_equal(emission(again, small_batch()[0]), emission(model, small_batch()[0]))
-    with pytest.raises(InputError, match="no state of training"):
-        load_state(tmp_path / "model.npz")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "'' is not train, continue or fork"),
+        (["trian"], "'trian' is not train"),
+        (["continue", "--lr=1"], "continue needs the run directory before the flags"),
+        (["fork"], "fork needs a model file"),
+    ],
+)
+def test_the_words_before_the_flags(capsys, arguments, message):
+    assert run_command(main, arguments) == 2
+    assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"no zip at all"])
-def test_damaged_files_are_refused(tmp_path, content):
-    path = tmp_path / "broken.npz"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=r"broken\.npz: is no acoustic model"):
-        load_model(path)
-    with pytest.raises(InputError, match=r"broken\.npz: is no \.npz of features"):
-        load_features(path)
+def test_flags_in_a_flagsfile_are_checked(training, capsys, tmp_path):
+    (tmp_path / "some.cfg").write_text("--lr=0.1\n--momentun=0.9\n")
+    flags = [*training(), f"--flagsfile={tmp_path / 'some.cfg'}"]
+    assert run_command(main, ["train", *flags]) == 2
+    assert (
+        "some.cfg:2: unknown flag --momentun; did you mean 'momentum'?" in capsys.readouterr().err
+    )
 
 
-def test_features_that_do_not_fit_are_refused(tmp_path):
-    path = tmp_path / "features.npz"
-    np.savez(path, ids=np.array(["a"]), frames=np.array([3]), features=np.zeros((4, 2)))
-    with pytest.raises(InputError, match="do not fit together"):
-        load_features(path)
-    np.savez(path, ids=np.array(["a"]))
-    with pytest.raises(InputError, match=r"lacks the arrays \['features', 'frames'\]"):
-        load_features(path)
+def test_flags_that_do_nothing_are_named(training, capsys):
+    assert run_command(main, ["train", *training(iter=1, weightdecay=0.1, nthread=6)]) == 0
+    assert (
+        "without effect in the embedded training: --nthread, --weightdecay"
+        in capsys.readouterr().err
+    )
 
 
-def test_lists_that_do_not_fit_are_refused(tmp_path):
-    rows = (DATA / "dev.lst").read_text().splitlines()[:1]
-    (tmp_path / "more.lst").write_text("\n".join([*rows, "dev-9999 a.wav 10 light"]) + "\n")
-    with pytest.raises(InputError, match="first 'dev-9999'"):
-        load_corpus(tmp_path / "more.lst", DATA / "features" / "dev.npz", tokens=["|"])
-    (tmp_path / "odd.lst").write_text("dev-0001 a.wav 10 café\n")
-    with pytest.raises(InputError, match=r"odd\.lst: the word 'café' needs the token 'é'"):
-        load_corpus(
-            tmp_path / "odd.lst",
-            DATA / "features" / "dev.npz",
-            tokens=read_tokens(DATA / "tokens.txt"),
+def test_another_token_list_is_refused(training, run_train, tmp_path, capsys):
+    assert run_train("train", *training(iter=3)).returncode == 0
+    tokens = (REPOSITORY / "experiments/voice_commands/tokens.txt").read_text()
+    (tmp_path / "more.txt").write_text(tokens + "é\n")
+    flags = ["continue", str(tmp_path / "run"), f"--tokens={tmp_path / 'more.txt'}"]
+    assert run_command(main, flags) == 2
+    assert "28 tokens and a blank, the model has 28 outputs" in capsys.readouterr().err
+
+
+def test_a_list_without_a_tag_is_its_own(training, capsys, tmp_path):
+    path = tmp_path / "dev.lst"
+    assert (
+        run_command(
+            main, ["train", *training(iter=3, valid=path, datadir="", train=tmp_path / "train.lst")]
         )
+        == 0
+    )
+    assert f"| {path}-WER: " in (tmp_path / "run" / "001_log").read_text()
+    assert (tmp_path / "run" / f"001_model_{str(path).replace('/', '#')}.bin").exists()
 
 
-def test_utterances_that_cannot_be_aligned_are_refused(corpus, architecture):
-    short = replace(corpus, features=(corpus.features[0][:4], *corpus.features[1:]))
-    with pytest.raises(InputError, match=f"'{corpus.ids[0]}' has 2 frames after a stride of 2"):
-        check_corpus(short, architecture)
-    with pytest.raises(InputError, match="features per frame, the model takes 7"):
-        check_corpus(corpus, replace(architecture, bands=7))
+def test_the_experiment_is_a_training():
+    values = read_flags([f"--flagsfile={REPOSITORY / 'experiments/voice_commands/train.cfg'}"])
+    assert idle_flags(values) == []
+    options = training_options(train_flags(values))
+    assert (options.optimizer, options.schedule.peak, options.schedule.updates) == (
+        "sgd",
+        0.03,
+        1100,
+    )
+    assert values["rundir"] == ""
 
 
-@pytest.mark.parametrize("name", LISTS)
-def test_voice_commands_fit_together(name):
-    corpus = load(name)
-    check_corpus(corpus, Architecture(bands=corpus.features[0].shape[1], outputs=28))
-    seconds = [
-        utterance.duration_milliseconds / 1000 for utterance in read_list(DATA / f"{name}.lst")
-    ]
-    frames = [len(matrix) for matrix in corpus.features]
-    assert np.array(frames) * 0.016 == pytest.approx(np.array(seconds), abs=0.04)
-    words = np.mean([len(reference) for reference in corpus.references])
-    assert 25 < words < 32 if name.endswith("long") else 6 < words < 8.5
-    if name != "train":
-        with np.load(DATA / "emissions" / f"{name}.npz") as arrays:
-            assert tuple(arrays["ids"].tolist()) == corpus.ids
-            assert arrays["frames"].tolist() == [-(-count // 2) for count in frames]
-            emissions = arrays["emissions"].astype(np.float32)
-        assert emissions.shape == (sum(-(-count // 2) for count in frames), 28)
-        assert np.exp(emissions).sum(-1) == pytest.approx(1, abs=0.04)
+def test_it_starts_at_once(training, run_train, tmp_path):
+    assert run_train("train", *training(iter=3)).returncode == 0
+    before = os.times()
+    run_train("continue", str(tmp_path / "run"))
+    after = os.times()
+    # Processor time: the machine may be busy with other things.
+    seconds = after.children_user + after.children_system
+    assert seconds - before.children_user - before.children_system < 1.0

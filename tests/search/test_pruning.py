@@ -2,7 +2,9 @@ import numpy as np
 import optuna
 import pytest
 
-from w2ltune.search.pruning import PairedPruner
+from w2ltune.errors import UsageError
+from w2ltune.runs.trialdir import TrialResult
+from w2ltune.search.pruning import EpochPruner, PairedPruner
 
 UTTERANCES = 200
 
@@ -26,7 +28,7 @@ def incumbent(random):
 @pytest.fixture
 def pruner(incumbent):
     pruner = PairedPruner()
-    pruner.finish(0, incumbent.sum() / 1000, incumbent)
+    pruner.take_incumbent(incumbent.sum() / 1000, incumbent)
     return pruner
 
 
@@ -81,7 +83,7 @@ def test_trials_as_good_as_the_incumbent_are_seldom_stopped(random, verdicts):
     for _ in range(50):
         pruner = PairedPruner()
         best, other = random.poisson(0.5, (2, UTTERANCES))
-        pruner.finish(0, 0.1, best)
+        pruner.take_incumbent(0.1, best)
         stopped += any(verdicts(pruner, other).values())
     assert stopped < 10
 
@@ -90,16 +92,16 @@ def test_without_an_incumbent_nothing_is_stopped(verdicts):
     pruner = PairedPruner()
     bad = np.full(UTTERANCES, 9)
     assert not any(verdicts(pruner, bad).values())
-    pruner.finish(0, None, None)  # failed
-    pruner.finish(1, 0.9, None)  # pruned: its errors are those of a part
+    for state in ("FAIL", "PRUNED"):  # of a pruned one there are errors of a part only
+        pruner.finish(TrialResult(number=0, attempt=1, state=state, value=0.0), {})
     assert not any(verdicts(pruner, bad).values())
 
 
 def test_the_best_complete_trial_is_the_incumbent(pruner, incumbent, verdicts):
     better = np.zeros(UTTERANCES, int)
     assert not any(verdicts(pruner, incumbent).values())
-    pruner.finish(1, 0.0, better)
-    pruner.finish(2, 0.9, incumbent + 5)
+    pruner.take_incumbent(0.0, better)
+    pruner.take_incumbent(0.9, incumbent + 5)
     assert any(verdicts(pruner, incumbent).values())
 
 
@@ -112,6 +114,41 @@ def test_limits(incumbent, verdicts):
     worse = incumbent + (np.arange(UTTERANCES) % 5 == 0)
     strict, patient = PairedPruner(limit=1.0, least=0.05), PairedPruner(limit=50.0)
     for pruner in (strict, patient):
-        pruner.finish(0, 0.1, incumbent)
+        pruner.take_incumbent(0.1, incumbent)
     assert verdicts(strict, worse)[20]
     assert not any(verdicts(patient, worse).values())
+
+
+def test_epoch_pruners_stop_what_falls_behind(study):
+    good = [0.9, 0.5, 0.4, 0.3, 0.3, 0.2, 0.2, 0.1, 0.1]
+    bad = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    for name in ("asha", "median"):
+        study = optuna.create_study()
+        pruner = EpochPruner(name, min_epochs=2)
+        ends = []
+        for curve in (good, good, good, good, good, bad):
+            trial = study.ask()
+            end = len(curve)
+            for epoch in range(1, len(curve)):
+                result = {"by_epoch": list(enumerate(curve[:epoch], start=1))}
+                if pruner.stops(study, trial, result, after=epoch - 1):
+                    end = epoch
+                    break
+            ends.append(end)
+            state = optuna.trial.TrialState.COMPLETE
+            study.tell(trial, min(curve[:end]), state=state)
+        assert ends[0] == len(good), name
+        assert 2 <= ends[-1] < len(bad), name
+
+
+def test_epochs_known_to_the_study_are_not_reported_again(study):
+    trial = study.ask()
+    pruner = EpochPruner("asha", min_epochs=50)
+    pruner.stops(study, trial, {"by_epoch": [(1, 0.5), (2, 0.4)]}, after=-1)
+    pruner.stops(study, trial, {"by_epoch": [(1, 0.9), (2, 0.9), (3, float("inf"))]}, after=2)
+    assert study.get_trials()[-1].intermediate_values == {1: 0.5, 2: 0.4}
+
+
+def test_an_unknown_epoch_pruner_is_refused():
+    with pytest.raises(UsageError, match="asha, median, hyperband or none"):
+        EpochPruner("ashaa", min_epochs=1)

@@ -21,6 +21,8 @@ from w2ltune.runs.lock import process_start
 NAMESPACE = "w2ltune"
 _PREFIX = "w2ltune-"
 
+LOCAL_NODE_WAIT_MINUTES = 0.1
+
 _LOCAL_ENVIRONMENT = {
     # Everything of a local cluster listens on loopback only, its metrics pages too.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -53,6 +55,20 @@ class Session:
     scratch: Path
     local: bool
     cores: int
+
+    def lives(self) -> bool:
+        """Return whether a local cluster's own processes are alive; True for any other."""
+        if not self.local:
+            return True
+        import ray._private.worker
+
+        node = ray._private.worker._global_node  # GCS itself needs half a minute to notice
+        dead = {kind for kind, _ in node.dead_processes()} if node is not None else {"raylet"}
+        return not dead & {"raylet", "gcs_server"}
+
+    def node_wait_minutes(self, wanted: float) -> float:
+        """Return how long to wait for a node; the one of a local cluster never comes back."""
+        return min(wanted, LOCAL_NODE_WAIT_MINUTES) if self.local else wanted
 
 
 def usable_cores() -> int:

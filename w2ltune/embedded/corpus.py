@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import numpy as np
 
 from w2ltune.embedded.acoustic import Architecture, emission_frames
 from w2ltune.embedded.ctc import frames_needed
-from w2ltune.embedded.decoderfiles import read_lexicon
-from w2ltune.embedded.modelfile import read_npz
+from w2ltune.embedded.decoderfiles import read_lexicon, read_tokens
+from w2ltune.embedded.npz import read_npz
 from w2ltune.errors import InputError, existing_file
 from w2ltune.formats.listfile import read_list
 
@@ -87,6 +88,42 @@ def load_corpus(
     )
 
 
+def load_corpora(
+    paths: Sequence[tuple[Path, Path]],
+    *,
+    tokens_path: Path,
+    lexicon_path: Path | None,
+    separator: str,
+) -> Corpus:
+    """Read several lists as one.
+
+    Args:
+        paths: List and features of each; see :func:`load_corpus`.
+        tokens_path: Names of the tokens, without the blank.
+        lexicon_path: Spellings.
+        separator: Token between words.
+
+    Raises:
+        InputError: As for :func:`load_corpus`, or an utterance is in two of the lists.
+    """
+    tokens = read_tokens(tokens_path)
+    corpora = [
+        load_corpus(path, features, tokens=tokens, lexicon_path=lexicon_path, separator=separator)
+        for path, features in paths
+    ]
+    ids = tuple(name for corpus in corpora for name in corpus.ids)
+    if len(set(ids)) < len(ids):
+        twice, _ = Counter(ids).most_common(1)[0]
+        raise InputError(f"utterance {twice!r} is in two of the lists; leave one out")
+    return replace(
+        corpora[0],
+        ids=ids,
+        features=tuple(matrix for corpus in corpora for matrix in corpus.features),
+        references=tuple(words for corpus in corpora for words in corpus.references),
+        targets=tuple(target for corpus in corpora for target in corpus.targets),
+    )
+
+
 def _target(
     words: Sequence[str],
     spellings: Mapping[str, Sequence[str]],
@@ -137,12 +174,17 @@ def load_features(path: str | os.PathLike[str]) -> dict[str, Features]:
 
 
 def check_corpus(corpus: Corpus, architecture: Architecture) -> None:
-    """Refuse utterances that CTC cannot align.
+    """Refuse utterances that CTC cannot align, or that the model was not made for.
 
     Raises:
         InputError: An utterance has fewer emission frames than its reference needs, or other
-            features than the architecture.
+            features than the architecture; or there are more or fewer tokens than outputs.
     """
+    if len(corpus.tokens) + 1 != architecture.outputs:
+        raise InputError(
+            f"--tokens gives {len(corpus.tokens)} tokens and a blank, the model has "
+            f"{architecture.outputs} outputs; give the token list that it was trained with"
+        )
     for name, features, target in zip(corpus.ids, corpus.features, corpus.targets, strict=True):
         if features.shape[1] != architecture.bands:
             raise InputError(

@@ -35,8 +35,9 @@ def evaluate(model: AcousticModel, corpus: Corpus, *, batch_utterances: int = 16
     parts = []
     for batch in batches:
         features, frames = pad_batch(model, [corpus.features[i] for i in batch])
-        logits, _ = forward(model, features, frames)
-        parts.append(score_batch(model, corpus, batch, logits, frames)[0])
+        with np.errstate(over="ignore", invalid="ignore"):  # a diverged model is told by its loss
+            logits, _ = forward(model, features, frames)
+            parts.append(score_batch(model, corpus, batch, logits, frames)[0])
     return pool(parts, [len(batch) for batch in batches])
 
 
@@ -63,12 +64,27 @@ def score_batch(
     losses, gradient = ctc_loss(log_probabilities, frames, targets, blank=blank)
     token_errors, word_errors = ErrorCounts.zero(), ErrorCounts.zero()
     for i, values, length in zip(batch, log_probabilities, frames, strict=True):
-        path = [corpus.tokens[token] for token in best_path(values[:length], blank=blank)]
-        token_errors += count_errors([corpus.tokens[token] for token in corpus.targets[i]], path)
-        words = "".join(path).replace(corpus.separator, " ").split()
-        word_errors += count_errors(corpus.references[i], words)
+        path = recognise(corpus, values[:length])
+        token_errors += count_errors(spelling(corpus, i), path)
+        word_errors += count_errors(corpus.references[i], words_of(corpus, path))
     loss = float(losses.mean())
     return Evaluation(loss=loss, token_errors=token_errors, word_errors=word_errors), gradient
+
+
+def recognise(corpus: Corpus, emission: Floats) -> list[str]:
+    """Return the tokens of the best path through one utterance's emission, blank last."""
+    blank = emission.shape[-1] - 1
+    return [corpus.tokens[token] for token in best_path(emission, blank=blank)]
+
+
+def spelling(corpus: Corpus, index: int) -> list[str]:
+    """Return the tokens of an utterance's reference."""
+    return [corpus.tokens[token] for token in corpus.targets[index]]
+
+
+def words_of(corpus: Corpus, tokens: Sequence[str]) -> list[str]:
+    """Return the words that tokens spell."""
+    return "".join(tokens).replace(corpus.separator, " ").split()
 
 
 def pool(parts: Sequence[Evaluation], utterances: Sequence[int]) -> Evaluation:

@@ -1,73 +1,70 @@
-"""Read and write acoustic models as ``.npz`` files."""
+"""Models as bytes: the arrays of an ``.npz``, so that reading runs no code and notices damage."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import zipfile
-import zlib
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from w2ltune.embedded.acoustic import AcousticModel, Architecture, initial_parameters
-from w2ltune.errors import InputError, existing_file
-from w2ltune.files import replacing
+from w2ltune.embedded.npz import parse_npz
+from w2ltune.embedded.optimizer import Moments
+from w2ltune.embedded.training import TrainingState
+from w2ltune.errors import InputError
 
 
-def save_model(path: Path, model: AcousticModel, **beside: Any) -> None:
-    """Write a model as ``.npz``, in one step, with other arrays beside it."""
-    scale = {"mean": model.feature_mean, "deviation": model.feature_deviation}
-    header = json.dumps({"architecture": asdict(model.architecture), "features": scale})
-    arrays: dict[str, Any] = {"header": np.array(header), **model.parameters, **beside}
-    with replacing(path, binary=True) as file:
-        np.savez(file, **arrays)
+def state_bytes(state: TrainingState) -> bytes:
+    """Return a state, of a size that depends on the architecture alone."""
+    model = state.model
+    scale = np.array([model.feature_mean, model.feature_deviation], np.float64)
+    arrays: dict[str, Any] = {
+        "architecture": np.array(json.dumps(asdict(model.architecture))),
+        "feature_scale": scale,
+        "progress": np.array([state.epoch, state.updates], np.int64),
+        **model.parameters,
+        **{f"first_{name}": value for name, value in state.moments.first.items()},
+        **{f"second_{name}": value for name, value in state.moments.second.items()},
+    }
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
 
 
-def load_model(path: str | os.PathLike[str]) -> tuple[AcousticModel, dict[str, Any]]:
-    """Read what :func:`save_model` wrote.
+def parse_state(content: bytes, *, path: str | os.PathLike[str]) -> TrainingState:
+    """Read what :func:`state_bytes` returned.
 
-    Returns:
-        The model, and the arrays beside it.
+    Args:
+        content: The bytes.
+        path: Where they come from, for messages.
 
     Raises:
-        InputError: The file is missing or is no such model.
+        InputError: They are cut, damaged, or something else.
     """
-    found = existing_file(path, "acoustic model")
-    arrays = read_npz(found, "acoustic model of w2ltune")
+    arrays = parse_npz(content, path=path, what="training of w2ltune")
     try:
-        header = json.loads(str(arrays.pop("header")))
-        sizes = header["architecture"]
+        sizes = json.loads(str(arrays["architecture"]))
         sizes["kernels"] = tuple(sizes["kernels"])
         architecture = Architecture(**sizes)
         names = initial_parameters(architecture, seed=0)
-        model = AcousticModel(
-            architecture=architecture,
-            parameters={name: arrays.pop(name) for name in names},
-            feature_mean=header["features"]["mean"],
-            feature_deviation=header["features"]["deviation"],
+        mean, deviation = arrays["feature_scale"].tolist()
+        epoch, updates = arrays["progress"].tolist()
+        return TrainingState(
+            model=AcousticModel(
+                architecture=architecture,
+                parameters={name: arrays[name] for name in names},
+                feature_mean=mean,
+                feature_deviation=deviation,
+            ),
+            moments=Moments(
+                first={name: arrays[f"first_{name}"] for name in names},
+                second={name: arrays[f"second_{name}"] for name in names},
+            ),
+            epoch=epoch,
+            updates=updates,
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"is no acoustic model of w2ltune ({error})", path=found) from None
-    return model, arrays
-
-
-def read_npz(path: Path, what: str) -> dict[str, Any]:
-    """Return the arrays of an ``.npz``.
-
-    Args:
-        path: The file.
-        what: What it should be, as in ``"acoustic model"``.
-
-    Raises:
-        InputError: It is damaged or something else.
-    """
-    try:
-        if not zipfile.is_zipfile(path):
-            raise ValueError("no zip archive, or one cut short")
-        with path.open("rb") as file, np.load(file) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"is no {what} ({error})", path=path) from None
+        raise InputError(f"holds no training of w2ltune ({error})", path=path) from None

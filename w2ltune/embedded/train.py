@@ -1,263 +1,219 @@
-"""Train a small CTC acoustic model in numpy, epoch by epoch.
+"""A training program in numpy with the command line, log and files of fl_asr_train v0.3.
 
-All that changes is in a :class:`TrainingState` that each epoch replaces, and what is random in an
-epoch comes from the seed and its number. So a run that was stopped and goes on from a saved state
-ends with the same parameters as one that was not.
+::
+
+    python -m w2ltune.embedded.train train [flags]
+    python -m w2ltune.embedded.train continue RUN_DIRECTORY [flags]
+    python -m w2ltune.embedded.train fork MODEL.bin [flags]
+
+It trains a small CTC acoustic model (:mod:`..training`) on features that were computed before,
+and stands in for the binary where there is none. What is as there: the order of flags, the lines
+on stderr and in ``001_log``, the files, their order, that a checkpoint is written in place and
+that ``train`` and ``fork`` write over run 1, the waits for a checkpoint that is missing or cut,
+the silent death by any signal. What is not: ``--iter`` is met exactly, where the binary goes one
+update further within an epoch; a loss that is not finite ends the training; there are no data to
+wait for, no other criterion, and no other processes.
+
+A training that goes on from a checkpoint from within an epoch (``--reportiters``) begins the next
+epoch, as there.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import sys
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
-import numpy as np
+# More threads than cores to themselves slow small matrix products down. Before numpy is loaded.
+if __name__ == "__main__":
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
 
-from w2ltune.embedded.acoustic import (
-    AcousticModel,
-    Architecture,
-    backward,
-    forward,
-    initial_parameters,
-    pad_batch,
+from w2ltune.embedded.acoustic import Architecture
+from w2ltune.embedded.corpus import Corpus, check_corpus
+from w2ltune.embedded.decoderfiles import read_lexicon
+from w2ltune.embedded.evaluation import Evaluation, evaluate
+from w2ltune.embedded.glog import die_of_signals, log
+from w2ltune.embedded.reportline import format_report
+from w2ltune.embedded.runfiles import (
+    config_entries,
+    load_checkpoint,
+    next_index,
+    run_file,
+    save_checkpoint,
+    write_config,
 )
-from w2ltune.embedded.corpus import Corpus
-from w2ltune.embedded.ctc import Floats, Integers
-from w2ltune.embedded.evaluation import Evaluation, pool, score_batch
-from w2ltune.embedded.modelfile import load_model, save_model
-from w2ltune.embedded.optimizer import OPTIMIZERS, Moments, clip, optimize
-from w2ltune.errors import InputError, TrialFailedError, UsageError, did_you_mean
+from w2ltune.embedded.trainflags import (
+    TrainFlags,
+    UnknownFlagError,
+    idle_flags,
+    read_flags,
+    read_lists,
+    train_flags,
+    training_options,
+    valid_sets,
+)
+from w2ltune.embedded.training import TrainingState, start, start_from, train
+from w2ltune.errors import InputError, TrialFailedError, UsageError, run_command
+
+OPTIMIZER_NAMES = {"adam": "Adam", "sgd": "SGD"}
+PROGRAM = "w2ltune.embedded.train"
+USAGE = f"""usage: python -m {PROGRAM} train [flags]
+       python -m {PROGRAM} continue RUN_DIRECTORY [flags]
+       python -m {PROGRAM} fork MODEL.bin [flags]
+
+Flags are those of fl_asr_train, and --features_dir, --hidden, --dropout."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
-    """How to train.
+class Run:
+    """One run in a run directory.
 
     Attributes:
-        optimizer: ``adam`` or ``sgd`` (with momentum).
-        learning_rate: Its peak, after the warm-up.
-        momentum: Of ``sgd``.
-        maximum_gradient_norm: Longer gradients are shortened to it; 0 leaves them.
-        batch_utterances: Utterances per update.
-        epochs: Passes over the list; the learning rate falls to 0 at their end, as a cosine.
-        warmup_updates: Updates in which the learning rate rises from 0.
-        mask_bands: Most neighbouring bands hidden in an utterance (SpecAugment).
-        mask_frames: Most neighbouring frames hidden, twice in an utterance.
-        dropout: Share of each convolution's outputs set to 0 at random.
-        seed: Of all that is random but the first parameters.
+        rundir: The run directory.
+        index: Number of the run in it, from 1.
+        values: All flags as text.
+        state: What it goes on from; None for a new model.
     """
 
-    optimizer: str = "adam"
-    learning_rate: float = 0.003
-    momentum: float = 0.9
-    maximum_gradient_norm: float = 5.0
-    batch_utterances: int = 8
-    epochs: int = 26
-    warmup_updates: int = 40
-    mask_bands: int = 4
-    mask_frames: int = 12
-    dropout: float = 0.1
-    seed: int = 1
+    rundir: Path
+    index: int
+    values: dict[str, str]
+    state: TrainingState | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingState:
-    """All that training goes on from.
-
-    Attributes:
-        model: The acoustic model.
-        moments: What the optimizer remembers.
-        epoch: Epochs done.
-        updates: Updates done.
-    """
-
-    model: AcousticModel
-    moments: Moments
-    epoch: int = 0
-    updates: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpochReport:
-    """What an epoch did.
-
-    Attributes:
-        epoch: Its number, from 1.
-        updates: Updates since the start.
-        learning_rate: At its end.
-        training: Loss and errors on the batches, each before its update.
-        seconds: Time that it took.
-    """
-
-    epoch: int
-    updates: int
-    learning_rate: float
-    training: Evaluation
-    seconds: float
-
-
-def start(corpus: Corpus, architecture: Architecture, *, seed: int) -> TrainingState:
-    """Return the state before the first epoch; the features' scale is that of the corpus."""
-    values = np.concatenate(corpus.features)
-    model = AcousticModel(
-        architecture=architecture,
-        parameters=initial_parameters(architecture, seed=seed),
-        feature_mean=float(values.mean()),
-        feature_deviation=float(values.std()) or 1.0,
-    )
-    zeros = {name: np.zeros_like(value) for name, value in model.parameters.items()}
-    return TrainingState(model=model, moments=Moments(first=zeros, second=zeros))
-
-
-def train(
-    state: TrainingState, corpus: Corpus, options: TrainingOptions
-) -> Iterator[tuple[TrainingState, EpochReport]]:
-    """Train until ``options.epochs`` are done, from wherever the state is.
-
-    Args:
-        state: From :func:`start` or :func:`load_state`.
-        corpus: The training list.
-        options: How.
-
-    Yields:
-        After each epoch its state and report. The caller saves, evaluates, or stops asking.
-
-    Raises:
-        UsageError: An option is out of its range.
-        TrialFailedError: The loss became infinite or not a number.
-    """
-    _check(options)
-    while state.epoch < options.epochs:
-        state, report = train_epoch(state, corpus, options)
-        yield state, report
-
-
-def train_epoch(
-    state: TrainingState, corpus: Corpus, options: TrainingOptions
-) -> tuple[TrainingState, EpochReport]:
-    """Pass once over the training list; see :func:`train`."""
-    begin = time.monotonic()
-    random = np.random.default_rng([options.seed, state.epoch])
-    batches = _batches(corpus, options.batch_utterances, random)
-    parts, learning_rate = [], 0.0
-    for batch in batches:
-        learning_rate = learning_rate_at(options, state.updates + 1, len(batches))
-        # A diverging model overflows: that is found by its loss.
-        with np.errstate(over="ignore", invalid="ignore"):
-            state, part = _step(state, corpus, batch, options, learning_rate, random)
-        parts.append(part)
-    state = replace(state, epoch=state.epoch + 1)
-    report = EpochReport(
-        epoch=state.epoch,
-        updates=state.updates,
-        learning_rate=learning_rate,
-        training=pool(parts, [len(batch) for batch in batches]),
-        seconds=time.monotonic() - begin,
-    )
-    return state, report
-
-
-def _step(
-    state: TrainingState,
-    corpus: Corpus,
-    batch: Integers,
-    options: TrainingOptions,
-    learning_rate: float,
-    random: np.random.Generator,
-) -> tuple[TrainingState, Evaluation]:
-    """Learn from one batch."""
-    features, frames = pad_batch(state.model, [corpus.features[i] for i in batch])
-    for matrix, length in zip(features, frames, strict=True):
-        _mask(matrix[:length], options, random)
-    logits, cache = forward(state.model, features, frames, dropout=options.dropout, random=random)
-    part, gradient = score_batch(state.model, corpus, batch, logits, frames)
-    if not math.isfinite(part.loss):
-        raise TrialFailedError(
-            f"the loss is {part.loss} at update {state.updates + 1}; try a learning rate below "
-            f"{options.learning_rate:g}"
-        )
-    gradients = backward(state.model, cache, gradient / len(batch))
-    parameters, moments = optimize(
-        state.model.parameters,
-        clip(gradients, options.maximum_gradient_norm),
-        state.moments,
-        optimizer=options.optimizer,
-        learning_rate=learning_rate,
-        momentum=options.momentum,
-        update=state.updates + 1,
-    )
-    model = replace(state.model, parameters=parameters)
-    return replace(state, model=model, moments=moments, updates=state.updates + 1), part
-
-
-def learning_rate_at(options: TrainingOptions, update: int, updates_per_epoch: int) -> float:
-    """Return the learning rate of an update, counted from 1."""
-    rise = min(1.0, update / max(options.warmup_updates, 1))
-    done = (update - 1) / (options.epochs * updates_per_epoch)
-    return options.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-
-
-def save_state(path: Path, state: TrainingState) -> None:
-    """Write a state in one step; :func:`..acoustic.load_model` reads the model in it too."""
-    moments = {f"first_{name}": value for name, value in state.moments.first.items()}
-    moments |= {f"second_{name}": value for name, value in state.moments.second.items()}
-    save_model(path, state.model, progress=np.array([state.epoch, state.updates]), **moments)
-
-
-def load_state(path: str | os.PathLike[str]) -> TrainingState:
-    """Read what :func:`save_state` wrote.
-
-    Raises:
-        InputError: The file is missing, or holds no state of training.
-    """
-    model, beside = load_model(path)
+def main(arguments: list[str]) -> int:
+    """Train as the command line says."""
+    if arguments and arguments[0] in ("--help", "-h"):
+        print(USAGE)
+        return 0
     try:
-        moments = Moments(
-            first={name: beside[f"first_{name}"] for name in model.parameters},
-            second={name: beside[f"second_{name}"] for name in model.parameters},
+        run = _begin(arguments)
+    except UnknownFlagError as error:
+        print(f"ERROR: {error}", file=sys.stderr)  # the words of gflags
+        return error.exit_code
+    _train(run, arguments)
+    return 0
+
+
+def _begin(arguments: list[str]) -> Run:
+    """Decide from the program's own words and the flags which run this is."""
+    mode, *rest = arguments or [""]
+    if mode not in ("train", "continue", "fork"):
+        raise UsageError(f"{mode!r} is not train, continue or fork\n{USAGE}")
+    if mode == "train":
+        values = read_flags(rest)
+        return Run(rundir=_rundir(values), index=1, values=values, state=None)
+    if not rest or rest[0].startswith("-"):
+        wanted = "the run directory" if mode == "continue" else "a model file"
+        raise UsageError(f"{mode} needs {wanted} before the flags\n{USAGE}")
+    if mode == "fork":
+        header, state = load_checkpoint(Path(rest[0]))
+        values = read_flags(rest[1:], stored=header.flags)
+        state = start_from(state.model)
+        return Run(rundir=_rundir(values), index=1, values=values, state=state)
+    rundir = Path(rest[0])
+    index = next_index(rundir)
+    header, state = load_checkpoint(run_file(rundir, index - 1, "model_last.bin"))
+    values = read_flags(rest[1:], stored=header.flags)
+    return Run(rundir=rundir, index=index, values=values, state=state)
+
+
+def _rundir(values: dict[str, str]) -> Path:
+    if not values["rundir"]:
+        raise UsageError("no --rundir: give the folder for the log and the models")
+    return Path(values["rundir"])
+
+
+def _train(run: Run, arguments: list[str]) -> None:
+    flags = train_flags(run.values)
+    options = training_options(flags)
+    tags = valid_sets(flags)
+    corpus = read_lists(flags, flags.train, "--train")
+    validation = {tag: read_lists(flags, name, "--valid") for tag, name in tags.items()}
+    first = run.state or start(
+        corpus,
+        Architecture(
+            bands=corpus.features[0].shape[1], outputs=len(corpus.tokens) + 1, hidden=flags.hidden
+        ),
+        seed=flags.seed,
+    )
+    for checked in (corpus, *validation.values()):
+        check_corpus(checked, first.model.architecture)
+    _make_rundir(run.rundir)
+    entries = config_entries(
+        run.rundir, run.index, flags=run.values, arguments=arguments, program=PROGRAM
+    )
+    write_config(run_file(run.rundir, run.index, "config"), entries)
+    _log_beginning(run, flags, corpus, first)
+    best = dict.fromkeys(validation, math.inf)
+    with run_file(run.rundir, run.index, "log").open("w", encoding="utf-8") as file:
+        for state, report in train(first, corpus, options, epoch_begins=_log_epoch):
+            results = _validate(state, validation, flags)
+            line = format_report(
+                report, results, frame_milliseconds=flags.framestridems, now=datetime.now()
+            )
+            log(line)
+            print(line, file=file, flush=True)
+            names = [f"model_iter_{state.epoch:03d}.bin"] if flags.itersave else []
+            names.append("model_last.bin")
+            for tag, result in results.items():
+                if result.word_errors.wer < best[tag]:
+                    best[tag] = result.word_errors.wer
+                    names.append(f"model_{tag.replace('/', '#')}.bin")
+            for name in names:
+                save_checkpoint(run_file(run.rundir, run.index, name), state, entries)
+    log("Finished training")
+
+
+def _validate(
+    state: TrainingState, validation: dict[str, Corpus], flags: TrainFlags
+) -> dict[str, Evaluation]:
+    """Return loss and errors on each list by its tag."""
+    results = {tag: evaluate(state.model, corpus) for tag, corpus in validation.items()}
+    if not all(math.isfinite(result.loss) for result in results.values()):
+        raise TrialFailedError(
+            f"the loss on --valid is not finite after {state.updates} updates; "
+            f"try a lower --lr than {flags.lr:g}"
         )
-        return TrainingState(
-            model=model,
-            moments=moments,
-            epoch=int(beside["progress"][0]),
-            updates=int(beside["progress"][1]),
-        )
-    except KeyError as error:
-        raise InputError(
-            f"holds a model but no state of training (no {error}); it cannot be continued",
-            path=path,
-        ) from None
+    return results
 
 
-def _check(options: TrainingOptions) -> None:
-    """Refuse options that cannot work."""
-    if options.optimizer not in OPTIMIZERS:
-        hint = did_you_mean(options.optimizer, OPTIMIZERS)
-        raise UsageError(f"unknown optimizer {options.optimizer!r}{hint or '; take adam or sgd'}")
-    if not options.learning_rate > 0:
-        raise UsageError(f"learning rate {options.learning_rate}: give one above 0")
-    if options.batch_utterances < 1:
-        raise UsageError(f"batch of {options.batch_utterances} utterances: give 1 or more")
+def _make_rundir(path: Path) -> None:
+    try:
+        path.mkdir(exist_ok=True)  # not its parents, as the binary
+    except OSError as error:
+        raise InputError(f"--rundir={path}: cannot be made: {error.strerror}") from None
 
 
-def _batches(corpus: Corpus, batch_utterances: int, random: np.random.Generator) -> list[Integers]:
-    """Cut the list into batches of similar lengths, different ones in each epoch."""
-    lengths = np.array([len(matrix) for matrix in corpus.features])
-    order = np.argsort(lengths * random.uniform(0.7, 1.3, len(lengths)))
-    batches = [order[i : i + batch_utterances] for i in range(0, len(order), batch_utterances)]
-    return [batches[i] for i in random.permutation(len(batches))]
+def _log_beginning(run: Run, flags: TrainFlags, corpus: Corpus, state: TrainingState) -> None:
+    if run.values["flagsfile"]:
+        log(f"Reading flags from file {run.values['flagsfile']}")
+    shown = "; ".join(f"--{name}={value}" for name, value in run.values.items())
+    log(f"Gflags after parsing \n{shown}; ")
+    if idle := idle_flags(run.values):
+        shown = ", ".join(f"--{name}" for name in idle)
+        log(f"without effect in the embedded training: {shown}", severity="W")
+    log(f"Experiment path: {run.rundir}")
+    log(f"Experiment runidx: {run.index}")
+    log(f"Number of classes (network): {len(corpus.tokens) + 1}")
+    if flags.lexicon:
+        words = {word for _, word, _ in read_lexicon(Path(flags.lexicon))}
+        log(f"Number of words: {len(words)}")
+    log(f"[Network] {state.model.architecture}")
+    log(f"[Network Params: {sum(value.size for value in state.model.parameters.values())}]")
+    log("[Criterion] ConnectionistTemporalClassificationCriterion")
+    log(f"[Network Optimizer] {OPTIMIZER_NAMES[flags.netoptim]}")
 
 
-def _mask(features: Floats, options: TrainingOptions, random: np.random.Generator) -> None:
-    """Set some neighbouring bands and frames of one utterance to the mean (Park et al., 2019)."""
-    frames, bands = features.shape
-    width = random.integers(min(options.mask_bands, bands) + 1)
-    first = random.integers(bands - width + 1)
-    features[:, first : first + width] = 0
-    for _ in range(2):
-        width = random.integers(min(options.mask_frames, frames) + 1)
-        first = random.integers(frames - width + 1)
-        features[first : first + width] = 0
+def _log_epoch(epoch: int) -> None:
+    log("Shuffling trainset")
+    log(f"Epoch {epoch} started!")
+
+
+if __name__ == "__main__":
+    die_of_signals()
+    sys.exit(run_command(main, sys.argv[1:]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,12 +148,7 @@ def find_warnings(content: Content) -> list[str]:
     """Return what makes the answer doubtful, one sentence each."""
     outcome, chosen = content.outcome, content.chosen
     trials = [content.by_number[n] for n in chosen_for(content) if n in content.by_number]
-    found = [
-        f"The optimum is at the edge of --{name}={content.request.space[name]} "
-        f"({show_value(value)} in trial {trial.number}): widen it."
-        for trial in trials
-        for name, value in _at_the_edge(content, trial)
-    ]
+    found = edge_warnings(content.request.space, trials)
     found += [_missing(trial.missing, f"in trial {trial.number}") for trial in trials]
     found += [_missing(look.missing, f"of {look.name}") for look in outcome.looks]
     units = [choice.unit for choice in outcome.choices] + [look.unit for look in outcome.looks]
@@ -167,6 +162,16 @@ def find_warnings(content: Content) -> list[str]:
     return list(dict.fromkeys(filter(None, found)))
 
 
+def edge_warnings(space: Mapping[str, str], trials: Iterable[TrialResult]) -> list[str]:
+    """Return a sentence for each value of a trial that is at the edge of its searched range."""
+    return [
+        f"The optimum is at the edge of --{name}={space[name]} "
+        f"({show_value(value)} in trial {trial.number}): widen it."
+        for trial in trials
+        for name, value in _at_the_edge(space, trial)
+    ]
+
+
 def _missing(count: int, where: str) -> str:
     if not count:
         return ""
@@ -174,9 +179,9 @@ def _missing(count: int, where: str) -> str:
     return f"{which} no hypothesis {where}; all words count as deletions there."
 
 
-def _at_the_edge(content: Content, trial: TrialResult) -> Iterator[tuple[str, float | int]]:
+def _at_the_edge(space: Mapping[str, str], trial: TrialResult) -> Iterator[tuple[str, float | int]]:
     for name, value in trial.params.items():
-        text = content.request.space.get(name, "")
+        text = space.get(name, "")
         searched = parse_value(text, flag=name)
         if isinstance(searched, FloatRange | IntegerRange) and not isinstance(value, str):
             ends = np.array([searched.low, value, searched.high], dtype=np.float64)

@@ -19,6 +19,12 @@ from w2ltune.runs.trialdir import TrialResult, trial_directories
 
 LN_10 = math.log(10)
 
+COUNTED = ("wer", "cer")
+"""Metrics that are counted here; any other is a column of a trainer's log, as "dev-WER"."""
+
+TRAINING_FIELDS = ("epoch", "epochs", "updates", "checkpoint")
+"""What the results of a training tell beyond those of a decode."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Leaderboard:
@@ -71,6 +77,16 @@ def per_cent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.2f}"
 
 
+def metric_name(metric: str) -> str:
+    """Return a metric as people write it.
+
+    Example:
+        >>> metric_name("wer"), metric_name("dev-WER")
+        ('WER', 'dev-WER')
+    """
+    return metric.upper() if metric in COUNTED else metric
+
+
 def show_value(value: object) -> str:
     """Return a searched value in short form.
 
@@ -90,7 +106,7 @@ def metric_line(result: TrialResult, metric: str) -> str:
         >>> metric_line(result, "wer")
         'WER 10.00 [5.00, 15.00] (S 6.00 D 1.00 I 3.00)'
     """
-    text = f"{metric.upper()} {per_cent(result.value)}"
+    text = f"{metric_name(metric)} {per_cent(result.value)}"
     if result.interval is not None:
         text += f" [{per_cent(result.interval[0])}, {per_cent(result.interval[1])}]"
     if result.counts is not None and result.counts[3]:
@@ -106,7 +122,7 @@ def table(board: Leaderboard, *, metric: str, most: int = 10) -> Table:
     """
     names = sorted({name for result in board.results for name in result.params})
     shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for column in ("trial", f"{metric.upper()} %", "95 %", "S", "D", "I", *names, "s", ""):
+    for column in ("trial", f"{metric_name(metric)} %", "95 %", "S", "D", "I", *names, "s", ""):
         shown.add_column(column, justify="right" if column else "left", no_wrap=True)
     for result in board.results[:most]:
         interval, counts = result.interval, result.counts
@@ -124,7 +140,7 @@ def table(board: Leaderboard, *, metric: str, most: int = 10) -> Table:
     return shown
 
 
-def as_json(board: Leaderboard, study: Path) -> str:
+def as_json(board: Leaderboard, study: Path, *, metric: str = "wer") -> str:
     """Return the leaderboard as JSON; rates are fractions.
 
     ::
@@ -134,19 +150,22 @@ def as_json(board: Leaderboard, study: Path) -> str:
                      "params", "flags", "seconds", "missing", "reason"}]}
 
     ``wer`` is the study's metric (the CER of a study with ``--metric=cer``); null for a failed
-    trial, and of a part of the list for a pruned one.
+    trial, and of a part of the list for a pruned one. A study of trainings names its metric beside
+    "study", and its rows have "epoch", "epochs", "updates" and "checkpoint" too.
     """
     best = board.best
+    more = () if metric in COUNTED else TRAINING_FIELDS
     value = {
         "study": str(study),
+        **({"metric": metric} if more else {}),
         "best": None if best is None else best.number,
         "running": list(board.running),
-        "trials": [_row(result) for result in board.results],
+        "trials": [_row(result, more) for result in board.results],
     }
     return json.dumps(value, indent=1, ensure_ascii=False)
 
 
-def _row(result: TrialResult) -> dict[str, Any]:
+def _row(result: TrialResult, more: Iterable[str] = ()) -> dict[str, Any]:
     counts = result.counts
     return {
         "number": result.number,
@@ -160,11 +179,16 @@ def _row(result: TrialResult) -> dict[str, Any]:
         "seconds": result.seconds,
         "missing": result.missing,
         "reason": result.reason,
+        **{name: getattr(result, name) for name in more},
     }
 
 
-def as_csv(board: Leaderboard) -> str:
-    """Return the leaderboard as CSV: one row per trial, searched flags as columns."""
+def as_csv(board: Leaderboard, *, metric: str = "wer") -> str:
+    """Return the leaderboard as CSV: one row per trial, searched flags as columns.
+
+    Of trainings the columns of `TRAINING_FIELDS` come last.
+    """
+    more = () if metric in COUNTED else TRAINING_FIELDS
     names = sorted({name for result in board.results for name in result.params})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -180,16 +204,17 @@ def as_csv(board: Leaderboard) -> str:
             *names,
             "seconds",
             "reason",
+            *more,
         ]
     )
     for result in board.results:
-        row = _row(result)
+        row = _row(result, more)
         low, high = result.interval or ("", "")
         writer.writerow(
             [
                 row["number"], row["state"], row["wer"], low, high, row["errors"],
                 row["reference_words"], *(result.params.get(name, "") for name in names),
-                row["seconds"], row["reason"],
+                row["seconds"], row["reason"], *(row[name] for name in more),
             ]
         )  # fmt: skip
     return text.getvalue()

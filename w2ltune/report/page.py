@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from w2ltune.files import write_text
 from w2ltune.report import sections
 from w2ltune.report.answer import headline
 from w2ltune.report.content import Content, read_content, read_utterances
-from w2ltune.report.markup import Html, element, page, section, table
+from w2ltune.report.markup import Html, page, section, table
 from w2ltune.search.surface import Surface
 
 NAME = "report.html"
@@ -41,7 +40,7 @@ def build_report(study: Path, *, surfaces: Sequence[Surface] = ()) -> Path:
         *sections.settings(content),
         *sections.worst(content),
         *_spent(content),
-        *_reproduction(content),
+        *sections.reproduction(content.request, sampler=content.outcome.sampler),
     ]
     path = study / NAME
     write_text(path, page(f"{study.resolve().name}: sweep report", body))
@@ -77,34 +76,4 @@ def _spent(content: Content) -> Iterator[Html]:
         "Time and decodes spent",
         "Trials may have run side by side: their wall seconds add up to more than the sweep took.",
         table(["", "spent"], rows, text_columns={"", "spent"}),
-    )
-
-
-def _reproduction(content: Content) -> Iterator[Html]:
-    request, outcome = content.request, content.outcome
-    command = ("python", "-m", "w2ltune.sweep", *request.command) if request.command else ()
-    searched = "\n".join(f"--{name}={text}" for name, text in request.space.items())
-    fixed = "\n".join(f"--{name}={text}" for name, text in request.flags.items())
-    scoring = ", ".join(f"{name} {text}" for name, text in request.scoring.items() if text)
-    facts = [
-        ("seed", str(request.seed)),
-        ("search", outcome.sampler),
-        ("scoring", scoring),
-        ("commit", request.commit),
-        *request.versions.items(),
-    ]
-    inputs = [(name, str(mark.size), mark.sha256) for name, mark in request.inputs.items()]
-    yield section(
-        "How to reproduce",
-        "What was asked, and on what: the same command in the same folder continues the sweep.",
-        *([element("pre", shlex.join(command))] if command else []),
-        element("h3", "Searched"),
-        element("pre", searched),
-        element(
-            "details",
-            element("summary", "Fixed flags, versions and inputs"),
-            element("pre", fixed),
-            table(["", "value"], [fact for fact in facts if fact[1]], text_columns={"", "value"}),
-            table(["input", "bytes", "SHA-256"], inputs, text_columns={"input", "SHA-256"}),
-        ),
     )

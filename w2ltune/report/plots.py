@@ -35,7 +35,7 @@ def convergence_plot(results: Iterable[TrialResult], *, metric: str, chosen: Ite
         axes.grid(True, axis="y")
         if complete.any():
             axes.step(decodes, best, where="post", color=BLUE, linewidth=1.6, label="best so far")
-        low, high = _range(rates[complete] if complete.any() else rates)
+        low, high = good_range(rates[complete] if complete.any() else rates)
         axes.set_ylim(low, high)
         for mask, marker, color, label in (
             (complete, "o", BLUE, "complete"),
@@ -70,13 +70,18 @@ def convergence_plot(results: Iterable[TrialResult], *, metric: str, chosen: Ite
     return plot("convergence", draw, width=640, height=340)
 
 
-def _range(rates: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Return limits that show the good trials; a few hopeless ones must not flatten them."""
+def good_range(rates: npt.NDArray[np.float64], *, spread: float = 3.0) -> tuple[float, float]:
+    """Return limits that show the good trials; a few hopeless ones must not flatten them.
+
+    Args:
+        rates: In per cent.
+        spread: How far above the best they may go, in steps from it to the middle one.
+    """
     finite = rates[np.isfinite(rates)]
     if not finite.size:
         return 0.0, 1.0
     low, middle, high = (float(value) for value in np.quantile(finite, (0, 0.5, 1)))
-    high = min(high, low + 3 * max(middle - low, 0.05 * low))
+    high = min(high, low + spread * max(middle - low, 0.05 * low))
     margin = max(0.12 * (high - low), 0.1)
     return max(0.0, low - margin), high + 2 * margin
 
@@ -140,12 +145,12 @@ def tradeoff_plot(settings: Sequence[Setting], *, metric: str, cost_name: str) -
     def draw(axes: Axes) -> None:
         axes.grid(True)
         if costs.max() > 5 * costs.min():
-            _logarithmic(axes)
+            logarithmic(axes)
         axes.step(
             costs[front], rates[front], "o-", where="post", color=BLUE,
             label="no other is faster and better",
         )  # fmt: skip
-        low, high = _range(rates)
+        low, high = good_range(rates)
         high = max(high, rates[front].max() + 0.1)
         if not front.all():
             axes.plot(
@@ -168,7 +173,8 @@ def tradeoff_plot(settings: Sequence[Setting], *, metric: str, cost_name: str) -
     return plot("tradeoff", draw, width=640, height=380)
 
 
-def _logarithmic(axes: Axes) -> None:
+def logarithmic(axes: Axes) -> None:
+    """Make the lower axis logarithmic, with numbers as people write them."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axes.set_xscale("log")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -15,21 +15,45 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from w2ltune.report.leaderboard import Leaderboard, per_cent, rank, show_value, table
+from w2ltune.report.leaderboard import (
+    COUNTED,
+    Leaderboard,
+    metric_name,
+    per_cent,
+    rank,
+    show_value,
+    table,
+)
+from w2ltune.report.trainingtable import training_table
 from w2ltune.runs.trialdir import TrialResult
 
 LOG_EVERY_SECONDS = 5.0
+LOG_EVERY_FRACTION = 0.01
+"""Part of the time since the start of trainings that passes between two lines of a log."""
+
 TOP = 5
 LOG_WIDTH = 140
 
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """A trial at work: its number, the part that is done, and the rate so far (a fraction)."""
+    """A trial at work.
+
+    Attributes:
+        number: Its number.
+        fraction: The part that is done.
+        value: The rate so far, a fraction; None while there is none.
+        note: Where it is, as "epoch 7".
+        params: Its searched values by flag.
+        fraction_before: The part that earlier runs of the same command had done.
+    """
 
     number: int
     fraction: float
     value: float | None
+    note: str = ""
+    params: Mapping[str, object] = field(default_factory=dict)
+    fraction_before: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +79,8 @@ class State:
     @property
     def eta_seconds(self) -> float | None:
         """Expected time to the end at this run's pace so far; None while nothing is done."""
-        done = len(self.results) - self.earlier + sum(trial.fraction for trial in self.running)
+        now = sum(trial.fraction - trial.fraction_before for trial in self.running)
+        done = len(self.results) - self.earlier + now
         left = self.budget - len(self.results) - sum(trial.fraction for trial in self.running)
         return None if done <= 0 else max(0.0, left) * self.seconds / done
 
@@ -102,7 +127,7 @@ class View:
 
     Args:
         console: Where to show it.
-        metric: "wer" or "cer".
+        metric: "wer" or "cer"; of trainings the name in their log, as "dev-WER".
     """
 
     def __init__(self, console: Console, *, metric: str) -> None:
@@ -131,12 +156,26 @@ class View:
         if self._live is not None:
             bar = ProgressBar(total=state.budget, completed=len(state.results), width=40)
             # The bar comes last: what follows one stands on the same row, and is cut off.
-            group = Group(table(board, metric=self._metric, most=TOP), self._running(state),
+            draw = table if self._metric in COUNTED else training_table
+            group = Group(draw(board, metric=self._metric, most=TOP), self._running(state),
                           Text(self._line(state, board)), bar)  # fmt: skip
             self._live.update(group, refresh=True)
-        elif time.monotonic() - self._last_line >= LOG_EVERY_SECONDS:
+        elif time.monotonic() - self._last_line >= self._pause_seconds(state):
             self._last_line = time.monotonic()
-            self._console.print(self._line(state, board), markup=False, soft_wrap=True)
+            notes = [self._so_far(trial) for trial in state.running if trial.note]
+            line = "; ".join([self._line(state, board), *notes])
+            self._console.print(line, markup=False, soft_wrap=True)
+
+    def _pause_seconds(self, state: State) -> float:
+        """Return the time between two lines of a log: trainings may take days."""
+        longest = 0.0 if self._metric in COUNTED else state.seconds * LOG_EVERY_FRACTION
+        return max(LOG_EVERY_SECONDS, longest)
+
+    def _so_far(self, trial: Running) -> str:
+        parts = [f"trial {trial.number}: {trial.note}"]
+        if trial.value is not None:
+            parts.append(f"{metric_name(self._metric)} {per_cent(trial.value)}")
+        return ", ".join([*parts, f"{trial.fraction:.0%} done"])
 
     def _running(self, state: State) -> Table:
         grid = Table.grid(padding=(0, 2))
@@ -146,7 +185,8 @@ class View:
                 ProgressBar(total=1.0, completed=trial.fraction, width=24),
                 ""
                 if trial.value is None
-                else f"{self._metric.upper()} {per_cent(trial.value)} so far",
+                else f"{metric_name(self._metric)} {per_cent(trial.value)} so far",
+                Text(trial.note),
             )
         return grid
 
@@ -158,7 +198,7 @@ class View:
         if best is not None:
             weights = " ".join(f"{name} {show_value(v)}" for name, v in best.params.items())
             parts.append(
-                f"best {self._metric.upper()} {per_cent(best.value)} % "
+                f"best {metric_name(self._metric)} {per_cent(best.value)} % "
                 f"(trial {best.number}: {weights})"
             )
         eta = state.eta_seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator
 
 from w2ltune.errors import W2LTuneError
@@ -18,6 +19,7 @@ from w2ltune.report.markup import Html, element, figure, section, table
 from w2ltune.report.numbers import difference_text, rate_cells, real_time_factor_text
 from w2ltune.report.surfaceplots import surface_plots
 from w2ltune.runs.outcome import Probe
+from w2ltune.runs.provenance import SweepRequest
 from w2ltune.search.surface import Surface
 
 ROWS = 30
@@ -227,4 +229,39 @@ def _utterance(utterance: AlignedUtterance) -> Html:
         element("div", *columns, class_="aligned"),
         *([element("p", f"… and {left} more", class_="small")] if left > 0 else []),
         class_="utterance",
+    )
+
+
+def reproduction(
+    request: SweepRequest,
+    *,
+    sampler: str = "",
+    program: str = "w2ltune.sweep",
+    again: str = "the same command in the same folder continues the sweep",
+) -> Iterator[Html]:
+    """Return what was asked, on what, by which versions, and what happens when asked again."""
+    command = ("python", "-m", program, *request.command) if request.command else ()
+    searched = "\n".join(f"--{name}={text}" for name, text in request.space.items())
+    fixed = "\n".join(f"--{name}={text}" for name, text in request.flags.items())
+    scoring = ", ".join(f"{name} {text}" for name, text in request.scoring.items() if text)
+    facts = [
+        ("seed", str(request.seed)),
+        ("search", sampler),
+        ("scoring", scoring),
+        ("commit", request.commit),
+        *request.versions.items(),
+    ]
+    inputs = [(name, str(mark.size), mark.sha256) for name, mark in request.inputs.items()]
+    yield section(
+        "How to reproduce",
+        f"What was asked, and on what: {again}.",
+        *([element("pre", shlex.join(command))] if command else []),
+        *([element("h3", "Searched"), element("pre", searched)] if searched else []),
+        element(
+            "details",
+            element("summary", "Fixed flags, versions and inputs"),
+            element("pre", fixed),
+            table(["", "value"], [fact for fact in facts if fact[1]], text_columns={"", "value"}),
+            table(["input", "bytes", "SHA-256"], inputs, text_columns={"input", "SHA-256"}),
+        ),
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,30 @@ def require_same(old: SweepRequest, new: SweepRequest, *, path: Path) -> None:
             f"holds another sweep; use another --prefix, or give the old command:{lines}",
             path=path,
         )
+
+
+def settle_request(path: Path, request: SweepRequest, *, keep_seed: bool) -> SweepRequest:
+    """Write ``sweep.json``, or compare with it; only the study's owner may call this.
+
+    Args:
+        path: Of ``sweep.json``.
+        request: What is asked now.
+        keep_seed: Take the seed of the first command.
+
+    Returns:
+        The request, with the seed to use.
+
+    Raises:
+        StudyMismatchError: The folder holds another sweep.
+    """
+    old = read_request(path)
+    if old is None:
+        write_request(path, request)
+        return request
+    require_same(old, request, path=path)
+    if old.versions != request.versions or old.commit != request.commit:
+        print("w2ltune: note: versions or commit have changed since it began", file=sys.stderr)
+    return replace(request, seed=old.seed) if keep_seed else request
 
 
 def _differences(old: SweepRequest, new: SweepRequest) -> Iterable[str]:

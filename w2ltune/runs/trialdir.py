@@ -7,6 +7,10 @@
       attempts/0001      one empty file for each launch; the highest is the one that may publish
       utterances.tsv     a decode's error counts and hypotheses, by its trainable
       nbest.npz          its n-best lists, by its trainable; only where a search uses them
+      run/               a training's run directory (of a single training: the study's folder)
+      snapshots/         copies of its checkpoints with manifests, by its trainable
+      process.json       the guard of its program, by its trainable
+      finished.json      what the training came to, by its trainable
       result.json        the outcome, by the driver; its presence makes the trial finished
 """
 
@@ -46,6 +50,10 @@ class TrialResult:
         lists: Error counts of each list, by its name; empty where there is one.
         linear: Whether the n-best lists' scores were linear in the weights.
         reason: Why it failed or was stopped.
+        epoch: Of a training, the epoch of ``value``, its best one.
+        epochs: Epochs done.
+        updates: Updates done.
+        checkpoint: The best snapshot, relative to the study's folder; "" without one.
     """
 
     number: int
@@ -63,6 +71,10 @@ class TrialResult:
     lists: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     linear: bool = True
     reason: str = ""
+    epoch: int = 0
+    epochs: int = 0
+    updates: int = 0
+    checkpoint: str = ""
     format: int = FORMAT
 
 
@@ -81,7 +93,11 @@ class TrialDirectory:
         self.result = self.path / "result.json"
         self.utterances = self.path / "utterances.tsv"
         self.nbest = self.path / "nbest.npz"
-        self._attempts = self.path / "attempts"
+        self.run = self.path / "run"
+        self.snapshots = self.path / "snapshots"
+        self.process = self.path / "process.json"
+        self.finished = self.path / "finished.json"
+        self.attempts = self.path / "attempts"
 
     def was_asked(self) -> bool:
         """Whether the trial's flags were decided and written; else it was cut short in asking."""
@@ -99,14 +115,25 @@ class TrialDirectory:
 
     def attempt(self) -> int:
         """Return the number of the newest launch; 0 before the first."""
-        return max((int(path.name) for path in self._attempts.glob("[0-9]*")), default=0)
+        return max((int(path.name) for path in self.attempts.glob("[0-9]*")), default=0)
 
-    def begin_attempt(self) -> int:
-        """Return the number of a new launch; all earlier ones may publish nothing any more."""
-        self._attempts.mkdir(parents=True, exist_ok=True)
+    def attempt_notes(self) -> dict[int, str]:
+        """Return the notes of all launches by number."""
+        return {
+            int(path.name): path.read_text(encoding="utf-8")
+            for path in sorted(self.attempts.glob("[0-9]*"))
+        }
+
+    def begin_attempt(self, note: str = "") -> int:
+        """Return the number of a new launch; all earlier ones may publish nothing any more.
+
+        Args:
+            note: What the launch begins with, kept with its number.
+        """
+        self.attempts.mkdir(parents=True, exist_ok=True)
         while True:
             number = self.attempt() + 1
-            if files.create_exclusively(self._attempts / f"{number:04d}", ""):
+            if files.create_exclusively(self.attempts / f"{number:04d}", note):
                 return number
 
     def write_result(self, result: TrialResult) -> None:

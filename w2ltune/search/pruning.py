@@ -1,14 +1,41 @@
-"""Stop a trial that cannot win: the paired comparison with the best trial so far."""
+"""Stop a trial that cannot win.
+
+Decodes are compared with the best trial so far, utterance by utterance; trainings by their epochs,
+with Optuna's pruners.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import optuna
 from optuna.trial import FrozenTrial
+
+from w2ltune.errors import UsageError
+from w2ltune.runs.trialdir import TrialResult
+
+
+class TrialPruner(Protocol):
+    """Decides from a trial's reports whether it should go on."""
+
+    def stops(
+        self, study: optuna.Study, trial: optuna.Trial, result: Mapping[str, Any], *, after: int
+    ) -> bool:
+        """Tell the study of a report, and return whether the trial should end.
+
+        Args:
+            study: The open study.
+            trial: The live trial.
+            result: Its report.
+            after: The last step that the study knows.
+        """
+
+    def finish(self, outcome: TrialResult, result: Mapping[str, Any]) -> None:
+        """Take a finished trial with its last report."""
 
 
 class PairedPruner(optuna.pruners.BasePruner):
@@ -30,14 +57,28 @@ class PairedPruner(optuna.pruners.BasePruner):
         self._value = math.inf
         self._live: dict[int, npt.NDArray[Any]] = {}
 
+    def stops(
+        self, study: optuna.Study, trial: optuna.Trial, result: Mapping[str, Any], *, after: int
+    ) -> bool:
+        """Take the errors of the utterances done so far; return whether they are too many."""
+        trial.report(float(result["value"]), int(result["step"]))
+        self.observe(trial.number, result["utterance_counts"][:, :3].sum(axis=1))
+        return self.prune(study, study.get_trials(deepcopy=False)[trial.number])
+
+    def finish(self, outcome: TrialResult, result: Mapping[str, Any]) -> None:
+        """Take a finished trial; a complete one may become the incumbent."""
+        self._live.pop(outcome.number, None)
+        if outcome.state == "COMPLETE":
+            errors = result["utterance_counts"][:, :3].sum(axis=1)
+            self.take_incumbent(outcome.value, errors)
+
     def observe(self, number: int, errors: npt.NDArray[Any]) -> None:
         """Take a live trial's errors of each utterance of its finished prefix."""
         self._live[number] = errors
 
-    def finish(self, number: int, value: float | None, errors: npt.NDArray[Any] | None) -> None:
-        """Take a complete trial's errors of all utterances; it may become the incumbent."""
-        self._live.pop(number, None)
-        if value is not None and errors is not None and value < self._value:
+    def take_incumbent(self, value: float | None, errors: npt.NDArray[Any]) -> None:
+        """Take a complete trial's errors of all utterances; it is the incumbent if it is best."""
+        if value is not None and value < self._value:
             self._value, self._incumbent = value, errors
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
@@ -50,3 +91,39 @@ class PairedPruner(optuna.pruners.BasePruner):
         difference = errors - self._incumbent[: len(errors)]
         spread = float(np.std(difference)) * math.sqrt(len(difference))
         return float(difference.sum()) > self._limit * max(spread, 1.0)
+
+
+class EpochPruner:
+    """Asks one of Optuna's pruners after each epoch of a training.
+
+    Args:
+        name: ``asha`` (successive halving, Li et al., 2020), ``median`` or ``hyperband``.
+        min_epochs: No trial is stopped before so many.
+    """
+
+    def __init__(self, name: str, *, min_epochs: int) -> None:
+        pruners: dict[str, optuna.pruners.BasePruner] = {
+            "asha": optuna.pruners.SuccessiveHalvingPruner(
+                min_resource=min_epochs, reduction_factor=3
+            ),
+            "median": optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=min_epochs),
+            "hyperband": optuna.pruners.HyperbandPruner(min_resource=min_epochs),
+        }
+        if name not in pruners:
+            raise UsageError(f"--pruner={name}: must be one of {', '.join(pruners)} or none")
+        self._pruner = pruners[name]
+
+    def stops(
+        self, study: optuna.Study, trial: optuna.Trial, result: Mapping[str, Any], *, after: int
+    ) -> bool:
+        """Report the epochs that the study does not know yet; return whether one is the last."""
+        for epoch, value in result["by_epoch"]:
+            if epoch > after and math.isfinite(value):
+                trial.report(value, epoch)
+                frozen = study.get_trials(deepcopy=False)[trial.number]
+                if self._pruner.prune(study, frozen):
+                    return True
+        return False
+
+    def finish(self, outcome: TrialResult, result: Mapping[str, Any]) -> None:
+        """Do nothing: the study remembers."""

@@ -3,94 +3,29 @@
 from __future__ import annotations
 
 import collections
+import math
 import re
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+import time
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import optuna
 from optuna.trial import FrozenTrial
 
 from w2ltune.errors import TrialFailedError
 from w2ltune.formats.distributions import parse_float
 from w2ltune.runs.trialdir import State, TrialDirectory, TrialResult
-from w2ltune.search.method import NOTE, GivenSampler, SearchMethod, has_baseline
-from w2ltune.search.pruning import PairedPruner
-from w2ltune.search.space import SearchSpace
-from w2ltune.search.study import Settled, counted, tell
+from w2ltune.search.method import NOTE, GivenSampler, has_baseline
+from w2ltune.search.plan import LiveTrial, Plan
+from w2ltune.search.study import counted, tell
 
 MOST_LOSSES = 5
+STOP_PATIENCE_SECONDS = 20.0
+"""How long a stop waits for a checkpoint that is being written."""
+
 SAME_FAILURES = 3
 """So many failures from the first trial on, with one reason (numbers apart), end the sweep."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """What a complete trial's counts say beyond their sum.
-
-    Attributes:
-        interval: Lower and upper end of its rate.
-        unit: What was resampled for it.
-        lists: Counts of each list, by its name; empty where there is one.
-    """
-
-    interval: tuple[float, float]
-    unit: str
-    lists: Mapping[str, tuple[int, ...]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a run of a study needs to know.
-
-    Attributes:
-        study: The open study; this process is its one writer.
-        trials: The folder of the trials.
-        space: What is searched.
-        method: Chooses the trials.
-        trial_count: The budget: trials that count, finished before or now.
-        live_trials: How many run at a time.
-        settled: What earlier runs left.
-        pruner: Stops hopeless trials; None lets all run to their end.
-        score: Returns interval, its unit and the counts by list of a complete trial's counts.
-        on_result: Called with each finished trial's result.
-        nbest: Hypotheses of each utterance that trials keep; 0 for none.
-        key: Names the pool that a trial's n-best lists belong to.
-        baseline: Flags of a first trial that is not chosen but given; None without.
-        beam: Flags that were chosen beside the space, shown with a trial's searched values.
-    """
-
-    study: optuna.Study
-    trials: Path
-    space: SearchSpace
-    method: SearchMethod
-    trial_count: int
-    live_trials: int
-    settled: Settled
-    pruner: PairedPruner | None
-    score: Callable[[npt.NDArray[np.int32]], Score]
-    on_result: Callable[[TrialResult], None]
-    nbest: int = 0
-    key: Callable[[Mapping[str, str]], str] = lambda flags: ""
-    baseline: Mapping[str, str] | None = None
-    beam: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(kw_only=True)
-class LiveTrial:
-    """A trial that is running."""
-
-    trial: optuna.Trial
-    directory: TrialDirectory
-    flags: Mapping[str, str]
-    value: float | None = None
-    fraction: float = 0.0
-    reported: int = -1
-    pruned: bool = False
 
 
 class StudyRun:
@@ -111,6 +46,7 @@ class StudyRun:
         self.reason = ""
         self.baseline_due = plan.baseline is not None and not has_baseline(plan.study)
         self._losses: collections.Counter[int] = collections.Counter()
+        self._stopped = math.inf
         self.error: BaseException | None = None
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
@@ -119,7 +55,16 @@ class StudyRun:
 
     def stop(self, reason: str) -> None:
         """End the run soon; the same command continues. The first reason stands."""
+        if not self.stop_reason:
+            self._stopped = time.monotonic()
         self.stop_reason = self.stop_reason or reason
+
+    @property
+    def ends_now(self) -> bool:
+        """Whether to end: asked to, and no trial is in the middle of writing a checkpoint."""
+        writing = any(live.writing for live in list(self.live.values()))
+        late = time.monotonic() - self._stopped > STOP_PATIENCE_SECONDS
+        return bool(self.stop_reason) and (late or not writing)
 
     def fail(self, error: BaseException) -> None:
         """End the run with an error; the first one stands."""
@@ -139,7 +84,7 @@ class StudyRun:
 
     def next(self, trial_id: str) -> dict[str, Any] | None:
         """Return the configuration of the next trial, or None when there is none now."""
-        if self.stop_reason:
+        if self.stop_reason or not self._fits():
             return None
         if self.waiting:
             frozen = self.waiting.pop(0)
@@ -162,9 +107,12 @@ class StudyRun:
             "launched": directory.attempt(),
             "trials": str(self.plan.trials),
             "flags": dict(flags),
-            "nbest": self.plan.nbest,
-            "key": self.plan.key(flags) if self.plan.nbest else "",
+            **self.plan.config(flags),
         }
+
+    def _fits(self) -> bool:
+        """Whether the cluster has room for one more: what is asked should run, not wait."""
+        return self.plan.capacity is None or len(self.live) < self.plan.capacity()
 
     def _may_ask(self) -> bool:
         budget_left = self.finished + len(self.live) < self.plan.trial_count
@@ -194,22 +142,23 @@ class StudyRun:
     def progress(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Take a live trial's report; return whether it should be stopped."""
         live = self.live.get(trial_id)
-        if live is None or result.get("failure") or self.stop_reason:
+        if live is None or result.get("failure"):
+            return False
+        if self.stop_reason:
+            live.writing = bool(result.get("writing"))
             return False
         live.fraction = float(result["fraction"])
+        live.note = str(result.get("note", ""))
+        live.writing = bool(result.get("writing"))
         step = int(result["step"])
         if step <= live.reported or not step:
             return False  # a restarted trial goes through the same steps again
-        live.value, live.reported = float(result["value"]), step
+        live.value, earlier, live.reported = float(result["value"]), live.reported, step
         if self.plan.pruner is None or result["done"]:
             return False
         if not self.plan.method.prunes(live.trial.number):
             return False
-        live.trial.report(live.value, step)
-        errors = result["utterance_counts"][:, :3].sum(axis=1)
-        self.plan.pruner.observe(live.trial.number, errors)
-        frozen = self.plan.study.get_trials(deepcopy=False)[live.trial.number]
-        live.pruned = self.plan.pruner.prune(self.plan.study, frozen)
+        live.pruned = self.plan.pruner.stops(self.plan.study, live.trial, result, after=earlier)
         return live.pruned
 
     def complete(self, trial_id: str, result: Mapping[str, Any] | None, *, error: bool) -> None:
@@ -237,10 +186,7 @@ class StudyRun:
         self.finished += 1
         self.results.append(outcome)
         if self.plan.pruner is not None:
-            errors = None
-            if outcome.state == "COMPLETE" and result is not None:
-                errors = result["utterance_counts"][:, :3].sum(axis=1)
-            self.plan.pruner.finish(outcome.number, outcome.value, errors)
+            self.plan.pruner.finish(outcome, result or {})
         self.plan.method.observe(outcome)
         self.plan.on_result(outcome)
         self._stop_if_hopeless()
@@ -260,7 +206,7 @@ class StudyRun:
     def _outcome(
         self, live: LiveTrial, result: Mapping[str, Any], *, state: State, reason: str = ""
     ) -> TrialResult:
-        score = self.plan.score(result["utterance_counts"]) if state == "COMPLETE" else None
+        score = self.plan.score(result) if self.plan.score and state == "COMPLETE" else None
         searched = live.trial.params or {
             name: text if (number := parse_float(text)) is None else number
             for name, text in live.flags.items()
@@ -272,7 +218,7 @@ class StudyRun:
             number=live.trial.number,
             attempt=int(result.get("attempt", 0)),
             state=state,
-            value=None if state == "FAIL" or value is None or np.isnan(value) else float(value),
+            value=None if state == "FAIL" or value is None or math.isnan(value) else float(value),
             counts=None if state == "FAIL" or counts is None else tuple(counts),
             interval=score.interval if score else None,
             interval_unit=score.unit if score else "",
@@ -283,6 +229,10 @@ class StudyRun:
             missing=int(result.get("missing", 0)),
             lists=score.lists if score else {},
             linear=bool(result.get("linear", True)),
+            epoch=int(result.get("epoch", 0)),
+            epochs=int(result.get("epochs", 0)),
+            updates=int(result.get("updates", 0)),
+            checkpoint=str(result.get("checkpoint", "")),
             reason=reason,
         )
 

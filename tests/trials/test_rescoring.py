@@ -1,0 +1,319 @@
+"""The best trainings decoded again on a real Ray, by doubles of the binary and our own program."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+from conftest import REPOSITORY, VOICE_COMMANDS
+from killing import Sweep
+from nodes import PROGRAM
+from trainingtask import BINARY, DOUBLES, make_training, write_config
+
+from w2ltune.errors import StoppedError
+from w2ltune.runs.trialdir import TrialDirectory, TrialResult
+from w2ltune.trials.rescoring import rescore
+from w2ltune.trials.rescoringinput import prepare_rescoring
+from w2ltune.trials.trainjob import TrainJob
+
+pytestmark = pytest.mark.ray
+
+QUICK = {"DOUBLE_RETRY_SECONDS": "0.01", "DOUBLE_UPDATE_SECONDS": "0.0005"}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A Ray cluster in a process of its own, and this process as its driver; return the former."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    process = subprocess.Popen(
+        [sys.executable, str(PROGRAM), "2", "1"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**plain, "PYTHONPATH": str(REPOSITORY)},
+        text=True,
+    )
+    with process:
+        ray.init(process.stdout.readline().strip(), log_to_driver=False, logging_level="ERROR")
+        yield psutil.Process(process.pid)
+        ray.shutdown()
+        process.stdin.close()
+        process.wait(30)
+
+
+@pytest.fixture
+def study(tmp_path, cluster):
+    """Two trainings of the double, as a sweep leaves them; returns their results and flags."""
+    flags = make_training(tmp_path / "data")
+    results = [trained(tmp_path, flags, number, BINARY) for number in range(2)]
+    return results, flags
+
+
+def trained(folder, flags, number, binary):
+    directory = TrialDirectory(folder / "trials", number)
+    directory.snapshots.mkdir(parents=True)
+    texts = [f"--{name}={value}" for name, value in flags.items()]
+    command = [binary, "train", "--flagsfile=", f"--rundir={directory.run}", *texts]
+    subprocess.run(command, check=True, env={**os.environ, **QUICK}, capture_output=True)
+    snapshot = directory.snapshots / "00000100.bin"
+    (directory.run / "001_model_last.bin").rename(snapshot)
+    result = TrialResult(
+        number=number, attempt=1, state="COMPLETE", value=0.1 + number / 10, flags=flags,
+        checkpoint=str(snapshot.relative_to(folder)),
+    )  # fmt: skip
+    directory.write_result(result)
+    return result
+
+
+def prepare(folder, flags, *, program=(str(BINARY),), test_binary=None, **job):
+    return prepare_rescoring(
+        TrainJob(program=program, metric="dev-WER", folder=str(folder), environment=QUICK, **job),
+        top=2,
+        lists={"dev": "dev.lst"},
+        flags=flags,
+        test_binary=test_binary,
+    )
+
+
+def script(folder, text):
+    path = folder / "test.sh"
+    path.write_text(f"#!/bin/sh\nfor word; do case $word in --sclite=*) out=${{word#*=}};; esac; "
+                    f"done\n{text}\n")  # fmt: skip
+    path.chmod(0o755)
+    return path
+
+
+def read(folder, number):
+    return TrialDirectory(folder / "trials", number).read_result()
+
+
+def run(rescoring, results, folder, **options):
+    shown = []
+    options = {"gpu": False, **options}
+    notes = rescore(rescoring, results, folder, progress=shown.append, **options)
+    assert shown == sorted(shown)
+    return notes
+
+
+@pytest.mark.parametrize("job", [{}, {"test_binary": DOUBLES / "Test"}])
+def test_results_get_counts_and_keep_their_value(tmp_path, study, job):
+    results, flags = study
+    rescoring = prepare(tmp_path, flags, **job)
+    assert run(rescoring, rescoring.due(results), tmp_path) == []
+    for before in results:
+        after = read(tmp_path, before.number)
+        launch = tmp_path / f"trials/000{before.number}/rescored/0001"
+        summary = re.search(r"WER: ([\d.]+)", (launch / "log").read_text())
+        assert 100 * sum(after.counts[:3]) / after.counts[3] == pytest.approx(
+            float(summary[1]), rel=1e-5
+        )
+        assert after.interval[0] <= sum(after.counts[:3]) / after.counts[3] <= after.interval[1]
+        assert (after.value, after.interval_unit) == (before.value, "utterance (8)")
+        assert {path.name for path in launch.iterdir()} == {
+            "log", "dev.lst.hyp", "dev.lst.viterbi.ref",
+        }  # fmt: skip
+    assert rescoring.due([read(tmp_path, 0), read(tmp_path, 1)]) == []
+
+
+def test_one_that_fails_is_a_note(tmp_path, study):
+    results, flags = study
+    (tmp_path / results[0].checkpoint).write_bytes(b"no model")
+    notes = run(prepare(tmp_path, flags), results, tmp_path)
+    assert len(notes) == 1
+    assert re.match("trial 0 could not be decoded again: could not load .*00000100.bin", notes[0])
+    assert read(tmp_path, 0) == results[0]
+    assert read(tmp_path, 1).counts is not None
+
+
+def test_one_without_a_snapshot_is_a_note(tmp_path, study):
+    results, flags = study
+    (tmp_path / results[1].checkpoint).unlink()
+    notes = run(prepare(tmp_path, flags), results, tmp_path)
+    assert notes == ["trial 1 cannot be decoded again: it has no snapshot"]
+    assert read(tmp_path, 0).counts is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("exit 0", "0001/dev.lst.hyp: the program ended well, but did not write it"),
+        ("kill -ABRT $$", "aborted (SIGABRT), and it said nothing (log: "),
+        ("echo 'no words' > $out/dev.lst.hyp", "0001/dev.lst.hyp:1: not 'words (utterance)'"),
+    ],
+)
+def test_programs_that_do_wrong(tmp_path, study, text, note):
+    results, flags = study
+    rescoring = prepare(tmp_path, flags, test_binary=script(tmp_path, text))
+    (said,) = run(rescoring, results[:1], tmp_path)
+    assert note in said
+    assert said.startswith("trial 0 could not be decoded again: ")
+    assert "\n" not in said
+    assert read(tmp_path, 0) == results[0]
+
+
+def test_missing_utterances_are_told(tmp_path, study):
+    results, flags = study
+    program = script(tmp_path, "echo 'one (dev-0)' > $out/dev.lst.hyp")
+    notes = run(prepare(tmp_path, flags, test_binary=program), results[:1], tmp_path)
+    assert notes == ["trial 0: 7 of 8 utterances have no hypothesis and count as deletions"]
+    after = read(tmp_path, 0)
+    assert (after.missing, after.counts) == (7, (0, after.counts[3] - 1, 0, after.counts[3]))
+
+
+@pytest.mark.parametrize(("gpu", "visible"), [(True, "0"), (False, "")])
+def test_the_program_sees_its_gpu_only(tmp_path, study, gpu, visible):
+    results, flags = study
+    program = script(tmp_path, 'echo "$CUDA_VISIBLE_DEVICES (dev-0)" > $out/dev.lst.hyp')
+    run(prepare(tmp_path, flags, test_binary=program), results, tmp_path, gpu=gpu)
+    for number in range(2):
+        path = tmp_path / f"trials/000{number}/rescored/0001/dev.lst.hyp"
+        assert path.read_text() == f"{visible} (dev-0)\n"
+
+
+def test_without_a_node_it_stops(tmp_path, study, monkeypatch):
+    results, flags = study
+    monkeypatch.setattr("w2ltune.trials.rescoring.trials_that_fit", lambda bundles: 0)
+    program = script(tmp_path, "exec sleep 600")
+    with pytest.raises(StoppedError, match="no node can decode since 0 minutes"):
+        run(prepare(tmp_path, flags, test_binary=program), results, tmp_path, node_wait_minutes=0)
+
+
+def test_a_stop_ends_the_programs(tmp_path, study):
+    results, flags = study
+    program = script(tmp_path, "echo $$ > $out/pid; exec sleep 600")
+    pids = tmp_path / "trials"
+
+    def stopped():
+        return "signal SIGTERM" if len(list(pids.glob("*/rescored/*/pid"))) == 2 else ""
+
+    with pytest.raises(StoppedError, match=r"stopped \(signal SIGTERM\) after 0 of 2") as stop:
+        run(prepare(tmp_path, flags, test_binary=program), results, tmp_path, stopped=stopped)
+    assert stop.value.exit_code == 75
+    wait_for(lambda: not any(psutil.pid_exists(pid_in(path)) for path in pids.glob("*/*/*/pid")))
+    assert [read(tmp_path, number) for number in (0, 1)] == results
+
+
+def test_a_lost_worker_is_replaced(tmp_path, study, cluster):
+    results, flags = study
+    text = f"""case $out in */0001) echo $$ > $out/pid; exec sleep 600;; esac
+exec {DOUBLES}/fl_asr_test "$@" """
+    rescoring = prepare(tmp_path, flags, test_binary=script(tmp_path, text))
+    pid = tmp_path / "trials/0000/rescored/0001/pid"
+    thread = threading.Thread(target=run, args=(rescoring, results[:1], tmp_path))
+    thread.start()
+    wait_for(lambda: pid.exists() and pid.read_text())
+    children = cluster.children(recursive=True)
+    workers = [child for child in children if "ray::rescoring" in " ".join(child.cmdline())]
+    assert len(workers) == 1
+    workers[0].send_signal(signal.SIGKILL)
+    thread.join(60)
+    assert not thread.is_alive()
+    assert read(tmp_path, 0).counts is not None
+    assert (tmp_path / "trials/0000/rescored/0002/dev.lst.hyp").exists()
+    wait_for(lambda: not psutil.pid_exists(pid_in(pid)))
+
+
+def test_our_own_program(tmp_path, cluster):
+    for name, count in (("train", 24), ("dev", 8)):
+        rows = (VOICE_COMMANDS / f"{name}.lst").read_text(encoding="utf-8").splitlines()
+        (tmp_path / f"{name}.lst").write_text("\n".join(rows[:count]) + "\n", encoding="utf-8")
+    flags = {
+        "datadir": str(tmp_path), "features_dir": str(VOICE_COMMANDS / "features"),
+        "tokens": str(VOICE_COMMANDS / "tokens.txt"), "train": "train.lst", "valid": "dev:dev.lst",
+        "lexicon": str(VOICE_COMMANDS / "lexicon.txt"), "criterion": "ctc", "netoptim": "adam",
+        "lr": "0.01", "batchsize": "8", "maxgradnorm": "5", "iter": "12", "framestridems": "16",
+        "hidden": "16",
+    }  # fmt: skip
+    directory = TrialDirectory(tmp_path / "trials", 0)
+    directory.path.mkdir(parents=True)
+    program = (sys.executable, "-m", "w2ltune.embedded.train")
+    texts = [f"--{name}={value}" for name, value in flags.items()]
+    command = [*program, "train", "--flagsfile=", f"--rundir={directory.run}", *texts]
+    subprocess.run(command, check=True, capture_output=True)
+    last = (directory.run / "001_log").read_text().splitlines()[-1]
+    result = TrialResult(
+        number=0, attempt=1, state="COMPLETE", value=0.5, flags=flags,
+        checkpoint="trials/0000/run/001_model_last.bin",
+    )  # fmt: skip
+    assert run(prepare(tmp_path, flags, program=program), [result], tmp_path) == []
+    after = read(tmp_path, 0)
+    wer = 100 * sum(after.counts[:3]) / after.counts[3]
+    assert f"dev-WER: {wer:5.2f} |" in last
+
+
+def sweep_of(tmp_path, *options, binary=BINARY):
+    config = write_config(tmp_path, make_training(tmp_path / "data"))
+    return Sweep(
+        [
+            "--task=train", f"--binary={binary}", f"--config={config}", "--n=3", "--seed=1",
+            "--extra=--lr=loguniform(1e-3, 0.1) --iter=100", "--pruner=none", "--rescore_top=2",
+            f"--logdir={tmp_path / 'sweeps'}", "--prefix=s", "--cores=2", *options,
+        ],
+        tmp_path, tmp_path / "log", environment={**QUICK, "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+
+
+def test_a_sweep_stopped_while_it_decodes_goes_on_there(tmp_path):
+    flag = tmp_path / "go"
+    text = f"""echo $$ > $out/pid
+test -e {flag} || exec sleep 600
+exec {DOUBLES}/fl_asr_test "$@" """
+    sweep = sweep_of(tmp_path, f"--test_binary={script(tmp_path, text)}")
+    trials = tmp_path / "sweeps/s/trials"
+    sweep.start()
+    wait_for(lambda: len(list(trials.glob("*/rescored/0001/pid"))) == 2 or not sweep.alive(), 60)
+    assert sweep.alive(), sweep.log.read_text()
+    sweep.process.send_signal(signal.SIGTERM)
+    assert sweep.wait(30) == 75
+    assert "stopped (signal SIGTERM) after 0 of 2 trainings" in sweep.log.read_text()
+    assert sweep.wait_until_gone(5) == {}
+    flag.touch()
+    sweep.start()
+    assert sweep.wait(60) == 0, sweep.log.read_text()
+    shown = sweep.log.read_text()
+    assert "decoded %" in shown
+    assert "95 % interval by utterance (8)" in shown
+    counted = [path.parent.name for path in trials.glob("*/result.json")
+               if TrialDirectory(trials, int(path.parent.name)).read_result().counts]  # fmt: skip
+    assert len(counted) == 2
+    # Nothing is left to do: not even Ray is started.
+    sweep.log.write_text("")
+    sweep.start()
+    assert sweep.wait(30) == 0
+    assert "Ray" not in sweep.log.read_text()
+    assert len(list(trials.glob("*/rescored/*"))) == 4
+
+
+@pytest.mark.parametrize("case", ["id", "program"])
+def test_a_sweep_is_refused_before_it_begins(tmp_path, case):
+    sweep = sweep_of(tmp_path, "--test_binary=none" if case == "program" else "--debug=false")
+    if case == "id":
+        sweep.arguments.pop()
+        path = tmp_path / "data/dev.lst"
+        path.write_text(path.read_text().replace("dev-3 ", "dev/3 "))
+    sweep.start()
+    assert sweep.wait(30) == 2
+    (line,) = sweep.log.read_text().splitlines()
+    assert line.startswith("w2ltune: error: ")
+    assert ("the id 'dev/3' has a '/'" if case == "id" else "--test_binary=none") in line
+    assert not (tmp_path / "sweeps").exists()
+
+
+def pid_in(path: Path) -> int:
+    return int(path.read_text())
+
+
+def wait_for(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

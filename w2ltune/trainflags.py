@@ -1,0 +1,129 @@
+"""The flags of a training: out of its config, or of what is continued, and of --extra."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from w2ltune.embedded.trainflags import OUR_FLAGS as EMBEDDED_FLAGS
+from w2ltune.errors import FlagError, InputError, UsageError, did_you_mean, existing_file
+from w2ltune.formats.checkpoint import read_header
+from w2ltune.formats.distributions import Distribution, parse_value
+from w2ltune.formats.flagsfile import Flag, effective, parse_flagsfile
+from w2ltune.formats.known_flags import KNOWN_FLAGS, Generation, check_flag, is_boolean
+from w2ltune.runs.rundir import require_checkpoint
+from w2ltune.runs.trialdir import trial_directories
+from w2ltune.search.samplers import check_sampler
+from w2ltune.search.space import SearchSpace
+from w2ltune.trainoptions import JobOptions, TrainOptions, TrainSweepOptions
+from w2ltune.trials.trainjob import OUR_FLAGS, Mode
+
+
+def split_extra(text: str) -> list[str]:
+    """Return the arguments in ``--extra``; blanks within brackets and quotes do not part them.
+
+    Raises:
+        UsageError: A quote is not closed.
+
+    Example:
+        >>> split_extra("--lr=loguniform(1e-4, 1) --itersave")
+        ['--lr=loguniform(1e-4, 1)', '--itersave']
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"--extra={text}: {error}") from None
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1].count("(") > joined[-1].count(")"):
+            joined[-1] += f" {word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def base_flags(options: JobOptions, mode: Mode) -> dict[str, Flag]:
+    """Return the flags below those of ``--extra``: of the config, or of the run to continue."""
+    path = options.config
+    if mode == "continue":
+        assert isinstance(options, TrainOptions)
+        if options.model_path is None:
+            raise UsageError("--mode=continue: give the run directory by --model_path=DIR")
+        require_checkpoint(options.model_path)
+        if path is None:
+            return _flags_of_run(options.model_path)
+    if isinstance(options, TrainOptions):
+        if mode == "fork" and options.model_path is None:
+            raise UsageError("--mode=fork: give the checkpoint by --model_path=FILE.bin")
+        if mode == "train" and options.model_path is not None:
+            raise UsageError(
+                f"--model_path={options.model_path}: --mode=train begins from nothing; take "
+                "--mode=continue with a run directory, or --mode=fork with a checkpoint"
+            )
+    if path is None:
+        raise UsageError("missing --config=<..>/project/name.cfg (see --help)")
+    existing_file(path, "flagsfile of the training (--config)")
+    return effective(parse_flagsfile(path, boolean=is_boolean))
+
+
+def _flags_of_run(rundir: Path) -> dict[str, Flag]:
+    """Return the flags that a run directory was last trained with."""
+    asked = [trial for trial in trial_directories(rundir / "trials") if trial.was_asked()]
+    if asked:
+        return {name: Flag(name=name, value=v) for name, v in asked[-1].read_flags().items()}
+    model = sorted(rundir.glob("[0-9][0-9][0-9]_model_last.bin"))[-1]
+    try:
+        stored = read_header(model).flags
+    except InputError as error:
+        raise InputError(f"{error}; its flags are not known: give --config too") from None
+    return {
+        name: Flag(name=name, value=value, path=str(model), line=1)
+        for name, value in stored.items()
+        if name in KNOWN_FLAGS and name not in OUR_FLAGS and value != KNOWN_FLAGS[name].default
+    }
+
+
+def split_flags(
+    flags: Mapping[str, Flag], generation: Generation, embedded: bool, options: JobOptions
+) -> tuple[dict[str, str], dict[str, Distribution]]:
+    """Part the flags into fixed and searched ones."""
+    own = {name for name in type(options).__dataclass_fields__}
+    fixed: dict[str, str] = {}
+    distributions: dict[str, Distribution] = {}
+    for flag in flags.values():
+        if not options.allow_unknown_flags:
+            known = EMBEDDED_FLAGS if embedded else ()
+            try:
+                check_flag(flag, extra_known=known, generation=generation)
+            except FlagError as error:
+                hint = did_you_mean(flag.name, own)
+                raise FlagError(
+                    f"{error}{hint if 'did you mean' not in str(error) else ''}"
+                ) from None
+        value = parse_value(flag.value, flag=flag.name, path=flag.path, line=flag.line)
+        if isinstance(value, str):
+            fixed[flag.name] = value
+        else:
+            distributions[flag.name] = value
+    return fixed, distributions
+
+
+def check_space(options: JobOptions, space: SearchSpace) -> None:
+    """Refuse a search without a range, and a range without a search."""
+    if isinstance(options, TrainSweepOptions):
+        if not space.distributions and space.script is None:
+            raise UsageError(
+                'nothing to search: give a flag a distribution, as in --extra="--lr=loguniform'
+                '(1e-4,1)"; for one training use python -m w2ltune.train'
+            )
+        for name in ("valid", "rundir", "iter"):
+            if name in space.distributions and name != "iter":
+                raise UsageError(f"--{name} cannot be searched")
+        check_sampler(options.sampler, space.distributions, script=space.script is not None)
+    elif space.distributions:
+        name, value = next(iter(space.distributions.items()))
+        raise UsageError(
+            f"--{name}={value} is a distribution; one training takes values. To search: "
+            "python -m w2ltune.sweep --task=train"
+        )

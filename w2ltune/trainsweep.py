@@ -1,0 +1,259 @@
+"""A training, or a sweep of trainings, from its inputs to its answer."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from w2ltune.cluster.session import connect
+from w2ltune.errors import TrialFailedError, UsageError
+from w2ltune.report.leaderboard import read_leaderboard
+from w2ltune.report.progress import Running, State, View, bar
+from w2ltune.report.trainingterminal import finish_single, finish_training
+from w2ltune.runs.lock import StudyLock, this_process
+from w2ltune.runs.provenance import settle_request
+from w2ltune.runs.rundir import claim, make_shared, refuse_overwriting
+from w2ltune.runs.signals import stopping_signals
+from w2ltune.runs.trialdir import TrialDirectory, TrialResult
+from w2ltune.search.method import PlainMethod
+from w2ltune.search.plan import Plan
+from w2ltune.search.pruning import EpochPruner
+from w2ltune.search.run import StudyRun
+from w2ltune.search.study import Settled, open_study, settle, tell
+from w2ltune.traincheck import valid_sets
+from w2ltune.traininput import TrainInput, with_gpus
+from w2ltune.trainoptions import TrainSweepOptions
+from w2ltune.trials.rescoringinput import Rescoring, prepare_rescoring
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SUPERSEDED = "continued with other flags"
+
+
+def run(given: TrainInput, console: Console) -> int:
+    """Run or continue a training or a sweep of them; print the answer, return the exit code."""
+    rescoring = _prepare_rescoring(given)
+    for note in given.notes:
+        console.print(f"  {note}", markup=False, soft_wrap=True)
+    os.umask(0o002)
+    begun = (given.folder / "sweep.json").exists()
+    if given.single and given.job.mode != "continue" and not begun:
+        refuse_overwriting(given.folder)
+    make_shared(given.folder)
+    if given.options.config is not None and given.job.mode != "continue":
+        claim(given.folder, given.options.config)
+    lock = StudyLock(given.folder / "lock", this_process())
+    lock.acquire()
+    try:
+        request = given.request
+        if given.job.mode != "continue" or not begun:
+            path = given.folder / "sweep.json"
+            keep_seed = getattr(given.options, "seed", None) is None
+            request = settle_request(path, request, keep_seed=keep_seed)
+        TrainSweep(replace(given, request=request), lock, console, rescoring).run()
+        if given.single:
+            return finish_single(given.folder, console)
+        return finish_training(given.folder, console)
+    finally:
+        lock.release()
+
+
+def _prepare_rescoring(given: TrainInput) -> Rescoring | None:
+    """Check what ``--rescore_top`` needs; None without it."""
+    options = given.options
+    if not (isinstance(options, TrainSweepOptions) and options.rescore_top):
+        return None
+    return prepare_rescoring(
+        given.job,
+        top=options.rescore_top,
+        lists=valid_sets(given.space.fixed.get("valid", "")),
+        flags=given.space.fixed,
+        test_binary=options.test_binary,
+    )
+
+
+class TrainSweep:
+    """The trainings of a study that is ours.
+
+    Args:
+        given: What is to be trained.
+        lock: Held.
+        console: Where to show it.
+        rescoring: With what the best ones are decoded again; None when they are not.
+    """
+
+    def __init__(
+        self,
+        given: TrainInput,
+        lock: StudyLock,
+        console: Console,
+        rescoring: Rescoring | None = None,
+    ) -> None:
+        self.given = given
+        self.rescoring = rescoring
+        self.console = console
+        self.trials = given.folder / "trials"
+        make_shared(self.trials)
+        self.study = open_study(given.folder, lock)
+        self.settled = settle(self.study, self.trials)
+        if given.single:
+            self.settled = self._supersede(self.settled)
+        self.results: list[TrialResult] = list(read_leaderboard(given.folder).results)
+        self.earlier = len(self.results)
+        if self.results or self.settled.interrupted:
+            console.print(
+                f"continuing {given.folder}: {self.settled.finished} finished before, "
+                f"{len(self.settled.interrupted)} interrupted",
+                soft_wrap=True,
+            )
+
+    @property
+    def trial_count(self) -> int:
+        """Trials in all: of a single training one for each set of flags that it was given."""
+        if isinstance(self.given.options, TrainSweepOptions):
+            return self.given.options.n
+        if self.given.job.mode != "continue" or self.settled.interrupted:
+            return self.settled.finished + len(self.settled.interrupted) or 1
+        return self.settled.finished + 1
+
+    def _supersede(self, settled: Settled) -> Settled:
+        """Close interrupted trainings of this run directory whose flags are no longer meant."""
+        going_on = []
+        for trial in settled.interrupted:
+            directory = TrialDirectory(self.trials, trial.number)
+            flags = directory.read_flags()
+            if flags == dict(self.given.space.fixed):
+                going_on.append(trial)
+                continue
+            result = TrialResult(
+                number=trial.number, attempt=directory.attempt(), state="FAIL", value=None,
+                flags=flags, reason=SUPERSEDED,
+            )  # fmt: skip
+            directory.write_result(result)
+            tell(self.study, trial.number, result)
+        closed = len(settled.interrupted) - len(going_on)
+        return replace(settled, finished=settled.finished + closed, interrupted=tuple(going_on))
+
+    def run(self) -> None:
+        """Run what is to be run.
+
+        Raises:
+            TrialFailedError: No training succeeded.
+        """
+        left = self.settled.finished < self.trial_count or self.settled.interrupted
+        if left or (self.rescoring is not None and self.rescoring.due(self.results)):
+            self._run()
+        newest = max(self.results, key=lambda result: result.number, default=None)
+        if newest is None:
+            raise TrialFailedError("no training was started")
+        failed = newest if self.given.single and newest.state == "FAIL" else None
+        if failed is None and not any(result.state == "COMPLETE" for result in self.results):
+            failed = self.results[0]
+        if failed is not None:
+            logs = "" if self.given.single else f"trials/{failed.number:04d}/run/"
+            where = self.given.folder / f"{logs}logs"
+            raise TrialFailedError(f"the training failed: {failed.reason} (logs: {where})")
+
+    def _run(self) -> None:
+        given, options = self.given, self.given.options
+        parent = given.folder.absolute().parent.name
+        with connect(f"{parent}:{given.folder.name}", cores=options.cores) as session:
+            from w2ltune import tuner
+            from w2ltune.trials.resources import cluster_gpus, trials_that_fit
+            from w2ltune.trials.training import TrainTrial
+
+            job = with_gpus(given.job, options, gpus=cluster_gpus())
+            if session.local and not trials_that_fit(job.bundles):
+                raise UsageError(
+                    f"--ngpu={options.ngpu or 0} --cpus_per_task={options.cpus_per_task}: this "
+                    f"machine has {session.cores} cores and {cluster_gpus()} GPUs for it"
+                )
+            if session.dashboard:
+                token = f" (token in {session.token_file})" if session.token_file else ""
+                self.console.print(
+                    f"Ray dashboard: http://{session.dashboard}{token}", soft_wrap=True
+                )
+            rundir = str(given.folder.absolute()) if given.single else ""
+            sweep = options if isinstance(options, TrainSweepOptions) else None
+            pruned = sweep is not None and sweep.pruner != "none"
+            plan = Plan(
+                study=self.study,
+                trials=self.trials.absolute(),
+                space=given.space,
+                method=PlainMethod(
+                    sweep.sampler if sweep else "random",
+                    seed=given.request.seed,
+                    distributions=given.space.distributions,
+                    trial_count=self.trial_count,
+                ),
+                trial_count=self.trial_count,
+                live_trials=self.trial_count,
+                settled=self.settled,
+                pruner=EpochPruner(sweep.pruner, min_epochs=sweep.min_epochs)
+                if sweep and pruned
+                else None,
+                score=None,
+                on_result=self.results.append,
+                config=lambda flags: {"job": job, "rundir": rundir},
+                capacity=lambda: trials_that_fit(job.bundles),
+            )
+            started = time.monotonic()
+            with View(self.console, metric=job.metric) as view:
+                tuner.run(
+                    plan,
+                    TrainTrial,
+                    resources=job.bundles,
+                    private=session.scratch / "tune",
+                    show=lambda run: view.show(self._state(run, started)),
+                    fits=lambda: session.lives() and trials_that_fit(job.bundles) > 0,
+                    node_wait_minutes=session.node_wait_minutes(options.node_wait_minutes),
+                )
+            if self.rescoring is not None:
+                minutes = session.node_wait_minutes(options.node_wait_minutes)
+                self._rescore(self.rescoring, gpu=job.gpus_per_node > 0, node_wait_minutes=minutes)
+
+    def _rescore(self, rescoring: Rescoring, *, gpu: bool, node_wait_minutes: float) -> None:
+        """Decode the best trainings again where that is not done."""
+        from w2ltune.trials.rescoring import rescore
+
+        due = rescoring.due(self.results)
+        if not due:
+            return
+        what = f"decoding {len(due)} of the best trainings again"
+        self.console.print(what)
+        reasons: list[str] = []
+        with stopping_signals(reasons.append), bar(self.console, what) as show:
+            notes = rescore(
+                rescoring,
+                due,
+                self.given.folder,
+                gpu=gpu,
+                progress=show,
+                stopped=lambda: reasons[0] if reasons else "",
+                node_wait_minutes=node_wait_minutes,
+            )
+        for note in notes:
+            self.console.print(f"  {note}", markup=False, soft_wrap=True)
+
+    def _state(self, run: StudyRun, started: float) -> State:
+        with run.lock:
+            running = [
+                Running(
+                    number=live.trial.number,
+                    fraction=live.fraction,
+                    value=live.value,
+                    note=live.note,
+                )
+                for live in run.live.values()
+            ]
+        return State(
+            earlier=self.earlier,
+            results=list(self.results),
+            running=running,
+            budget=self.trial_count,
+            most=self.trial_count,
+            seconds=time.monotonic() - started,
+        )

@@ -1,0 +1,186 @@
+"""The best trainings decoded again by the Test program: errors of each utterance, and an interval.
+
+A trainer logs only a rate. The hypotheses of its best snapshot are counted here, in the same way
+as those of a decode.
+
+::
+
+    trials/0007/rescored/0001/    a launch of the program; a later one ends it
+      log                         what it printed
+      dev.lst.hyp                 the hypotheses, rows of ``words (utterance)``
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from w2ltune.errors import StoppedError, TrialFailedError, W2LTuneError
+from w2ltune.runs.explain import explain_exit
+from w2ltune.runs.process import Program, start
+from w2ltune.runs.signals import by_hand
+from w2ltune.runs.trialdir import TrialDirectory, TrialResult
+from w2ltune.trials.ranks import with_devices
+from w2ltune.trials.rescoringinput import Rescoring, read_hypotheses, with_counts
+from w2ltune.trials.resources import trials_that_fit
+from w2ltune.trials.trainjob import TrainJob
+
+WAIT_SECONDS = 0.5
+
+LOST_NODES = 2
+"""So often a program is started elsewhere when its node is lost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """What came of one launch of the program.
+
+    Attributes:
+        hypotheses: The file; None when the program failed.
+        failure: Why it failed, or "".
+    """
+
+    hypotheses: Path | None = None
+    failure: str = ""
+
+
+def rescore(
+    rescoring: Rescoring,
+    results: Sequence[TrialResult],
+    study: Path,
+    *,
+    gpu: bool,
+    progress: Callable[[float], None],
+    stopped: Callable[[], str] = lambda: "",
+    node_wait_minutes: float = 5.0,
+) -> list[str]:
+    """Decode trials again, on a GPU or a core each, and write their results anew.
+
+    A trial that cannot be decoded keeps its result as it is.
+
+    Args:
+        rescoring: With what.
+        results: The trials, as `Rescoring.due` returns them.
+        study: The study's folder; it must be ours.
+        gpu: Each takes one.
+        progress: Called with the part that is done.
+        stopped: Returns why the whole command stops, or "".
+        node_wait_minutes: Give up when no node could run one for this long.
+
+    Returns:
+        Notes: what failed, and what is missing.
+
+    Raises:
+        StoppedError: The command was asked to stop, or there is no node.
+    """
+    study = study.absolute()
+    bundle = {"CPU": 1.0} | ({"GPU": 1.0} if gpu else {})
+    task = ray.remote(_run_program).options(
+        num_cpus=1, num_gpus=int(gpu), max_retries=LOST_NODES, name="rescoring"
+    )
+    live: dict[Any, TrialResult] = {}
+    notes: list[str] = []
+    for result in results:
+        directory = TrialDirectory(study / "trials", result.number)
+        snapshot = study / result.checkpoint
+        if result.checkpoint and snapshot.is_file():
+            arguments = rescoring.arguments(result.flags, snapshot)
+            answer = task.remote(arguments, rescoring.file_name, rescoring.job, directory.path)
+            live[answer] = result
+        else:
+            notes.append(f"trial {result.number} cannot be decoded again: it has no snapshot")
+    total, fitted = len(live), time.monotonic()
+    try:
+        while live:
+            if reason := stopped():
+                raise _stopped(reason, total - len(live), total)
+            for answer in ray.wait(list(live), timeout=WAIT_SECONDS)[0]:
+                notes += _take(rescoring, live.pop(answer), answer, study)
+            progress(1 - len(live) / total)
+            if trials_that_fit([bundle]):
+                fitted = time.monotonic()
+            elif time.monotonic() - fitted > 60 * node_wait_minutes:
+                reason = f"no node can decode since {node_wait_minutes:g} minutes"
+                raise _stopped(reason, total - len(live), total)
+    finally:
+        for answer in live:
+            ray.cancel(answer, force=True)
+    return notes
+
+
+def _stopped(reason: str, done: int, total: int) -> StoppedError:
+    return StoppedError(
+        f"stopped ({reason}) after {done} of {total} trainings were decoded again; "
+        "the same command continues",
+        interrupted=by_hand(reason),
+    )
+
+
+def _run_program(arguments: Sequence[str], file_name: str, job: TrainJob, trial: Path) -> Decoded:
+    """Run the program to its end, on the node and with the GPU that Ray chose."""
+    os.umask(0o002)
+    launches = trial / "rescored"
+    try:
+        number = _begin_launch(launches)
+        folder = launches / f"{number:04d}"
+        log, logs_of_glog = folder / "log", folder / "glog"
+        logs_of_glog.mkdir()  # glog fills the temporary folder otherwise, whatever it prints
+        program = Program(
+            arguments=(*arguments, f"--sclite={folder}", f"--log_dir={logs_of_glog}"),
+            log=log,
+            folder=Path(job.folder),
+            environment=job.environment,
+        )
+        with start(with_devices(program), attempts=launches, attempt=number) as child:
+            code = child.wait() or 0
+        shutil.rmtree(logs_of_glog, ignore_errors=True)
+    except (W2LTuneError, OSError) as error:
+        return Decoded(failure=str(error))
+    if code:
+        return Decoded(failure=f"{explain_exit(code, log)} (log: {log})")
+    return Decoded(hypotheses=folder / file_name)
+
+
+def _begin_launch(launches: Path) -> int:
+    """Make the folder of a new launch and return its number; earlier launches end."""
+    launches.mkdir(exist_ok=True)
+    number = 0
+    while True:
+        number += 1
+        try:
+            (launches / f"{number:04d}").mkdir()
+        except FileExistsError:
+            continue
+        return number
+
+
+def _take(rescoring: Rescoring, result: TrialResult, answer: Any, study: Path) -> list[str]:
+    """Count what a launch recognised and write the trial's result; return what is to be said."""
+    name = f"trial {result.number}"
+    try:
+        decoded: Decoded = ray.get(answer)
+        if decoded.hypotheses is None:
+            raise TrialFailedError(decoded.failure)
+        hypotheses = read_hypotheses(decoded.hypotheses)
+    except RayTaskError as error:  # a mistake of ours
+        return [f"{name} could not be decoded again: {type(error.cause).__name__}: {error.cause}"]
+    except RayError as error:
+        return [f"{name} could not be decoded again: lost by Ray ({type(error).__name__})"]
+    except W2LTuneError as error:
+        return [f"{name} could not be decoded again: {error}"]
+    counted = with_counts(result, rescoring.references, hypotheses)
+    TrialDirectory(study / "trials", result.number).write_result(counted)
+    if not counted.missing:
+        return []
+    return [
+        f"{name}: {counted.missing} of {len(rescoring.references)} utterances have no hypothesis "
+        "and count as deletions"
+    ]

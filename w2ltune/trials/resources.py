@@ -1,0 +1,47 @@
+"""How many trainings the cluster holds as it is now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import ray
+
+
+def fitting(bundles: Sequence[Mapping[str, float]], nodes: Sequence[Mapping[str, float]]) -> int:
+    """Return how many trials fit, each of whose bundles needs a node of its own.
+
+    Args:
+        bundles: What one trial takes, all bundles alike.
+        nodes: What each node has in all.
+
+    Example:
+        >>> fitting([{"CPU": 1, "GPU": 4}], [{"CPU": 16, "GPU": 8}, {"CPU": 3, "GPU": 8}])
+        4
+        >>> fitting([{"GPU": 8}] * 2, [{"GPU": 8}] * 5)
+        2
+    """
+    need = bundles[0]
+    slots = [
+        int(min(node.get(name, 0) // amount for name, amount in need.items() if amount))
+        for node in nodes
+    ]
+    trials = 0
+    # Trial number k takes one slot of each of its nodes; no node gives two to one trial.
+    while sum(min(slot, trials + 1) for slot in slots) >= (trials + 1) * len(bundles):
+        trials += 1
+    return trials
+
+
+def cluster_gpus() -> int:
+    """Return the GPUs of the living nodes."""
+    return int(sum(node.get("GPU", 0) for node in _nodes()))
+
+
+def trials_that_fit(bundles: Sequence[Mapping[str, float]]) -> int:
+    """Return how many trials the living nodes of the cluster hold together."""
+    return fitting(bundles, _nodes())
+
+
+def _nodes() -> list[Mapping[str, float]]:
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in nodes if node["Alive"]]

@@ -1,0 +1,288 @@
+"""One training from its first start to its end: start, watch, start again, give up."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from w2ltune import files
+from w2ltune.errors import TrialFailedError, W2LTuneError
+from w2ltune.formats.logs import LogTail, read_history
+from w2ltune.runs.explain import explain_exit, load_failure
+from w2ltune.runs.process import Program
+from w2ltune.runs.recovery import recover, set_aside_failed
+from w2ltune.runs.rundir import log_path, make_shared, user_name, write_script
+from w2ltune.runs.snapshots import best_snapshot, read_snapshots, take_snapshot
+from w2ltune.runs.trialdir import TrialDirectory
+from w2ltune.trials.curve import Curve, Finished
+from w2ltune.trials.keeper import Keeper
+from w2ltune.trials.launch import Launch, record_processes, wait_for_the_last
+from w2ltune.trials.ranks import Ranks
+from w2ltune.trials.trainjob import TrainJob, rank_arguments
+
+SAME_FAILURES = 2
+"""A program that fails so often in the same way, without a checkpoint in between, has failed."""
+
+ANY_FAILURES = 5
+"""The same for failures of any kind, and for a program that is killed from outside."""
+
+MOST_LAUNCHES = 8
+"""So many launches in one run of the command, without a checkpoint in between, are enough."""
+
+STOP_SECONDS = 20.0
+PEERS_SECONDS = 60.0
+"""How long ranks may take to end after the first one that was done."""
+
+KILLED = (-9, -15)
+
+StartRanks = Callable[[TrainJob, Sequence[Program], Path, int], Ranks]
+
+
+class Supervisor:
+    """Brings one trial's training to its end; `advance` is called again and again.
+
+    Args:
+        directory: The trial's folder.
+        rundir: Its run directory.
+        job: How it is run.
+        flags: Its flags.
+        launched: Launches before this run of the command.
+        start_ranks: Starts its processes.
+    """
+
+    def __init__(
+        self,
+        directory: TrialDirectory,
+        *,
+        rundir: Path,
+        job: TrainJob,
+        flags: Mapping[str, str],
+        launched: int,
+        start_ranks: StartRanks,
+    ) -> None:
+        self.directory = directory
+        self.attempt = 0
+        self.failure = ""
+        self.note = ""
+        self.checkpoint: Path | None = None
+        self.finished: Finished | None = None
+        self._rundir = rundir
+        self._job = job
+        self._flags = flags
+        self._launched = launched
+        self._start_ranks = start_ranks
+        self._log = log_path(rundir, user_name())
+        self._launch: Launch | None = None
+        self._failures: list[str] = []
+        self._begun = time.monotonic()
+        self.curve = Curve(lines=(), metric=job.metric)
+        self._read_curve()
+
+    @property
+    def over(self) -> bool:
+        """Whether the training is finished or has failed for good."""
+        return bool(self.failure) or self.finished is not None
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in the updates that count, or since the first launch here if that is more."""
+        return max(self.curve.seconds, time.monotonic() - self._begun)
+
+    @property
+    def writing(self) -> bool:
+        """Whether a checkpoint is being written."""
+        return self._launch is not None and self._launch.keeper.writing
+
+    def advance(self) -> None:
+        """Do what there is to do now; quick, but for a start and the copy of a checkpoint.
+
+        Raises:
+            NodeLostError: A node is gone; the whole trial is to be started again elsewhere.
+        """
+        if self.over:
+            return
+        try:
+            if self._launch is None:
+                self._begin()
+            else:
+                self._watch(self._launch)
+        except W2LTuneError as error:  # what no second try mends
+            self._give_up(str(error))
+
+    def stop(self) -> None:
+        """End the processes, after a checkpoint that is being written."""
+        if self._launch is not None:
+            self._launch.ranks.stop(self._rundir, patience_seconds=STOP_SECONDS)
+            self._launch = None
+            self._clean()
+
+    def _begin(self) -> None:
+        """Start the program from the newest good checkpoint."""
+        if (known := files.read_json(self.directory.finished)) is not None:
+            self.finished = Finished(**known)
+            return
+        for folder in (self._rundir, self._log.parent, self.directory.snapshots):
+            make_shared(folder)
+        wait_for_the_last(self.directory)
+        newest = next(iter(read_snapshots(self.directory.snapshots)), None)
+        self._refuse_a_loop(str(newest.updates if newest else 0))
+        self.attempt = self.directory.begin_attempt(str(newest.updates if newest else 0))
+        continuing = self._job.mode == "continue"
+        found = recover(self._rundir, self.directory.snapshots, trust_live=continuing)
+        anew = found.mode == "anew"
+        for note in found.notes:
+            self._say(note)
+        if anew and continuing:
+            raise TrialFailedError(f"{self._rundir}: no checkpoint there can be loaded")
+        if found.unsaved is not None:
+            take_snapshot(
+                found.unsaved, self.directory.snapshots,
+                value=self.curve.value_at, is_busy=lambda: False,
+                is_ours=lambda: self.directory.attempt() == self.attempt,
+            )  # fmt: skip
+        begin = self._job.mode if anew else f"continue after update {found.updates}"
+        self._say(f"start {self.attempt}: {begin}")
+        scratch = self.directory.path / "launches" / f"{self.attempt:04d}"
+        self._clean()
+        make_shared(scratch / "rendezvous")
+        programs = [
+            Program(
+                arguments=rank_arguments(
+                    self._job, self._flags, rundir=self._rundir, anew=anew, rank=rank,
+                    scratch=scratch,
+                ),
+                log=self._rank_log(rank),
+                folder=Path(self._job.folder),
+                environment=self._job.environment,
+            )
+            for rank in range(self._job.ranks)
+        ]  # fmt: skip
+        first = programs[0]
+        write_script(
+            self._rundir, user_name(), self.attempt, first.arguments, first.environment,
+            directory=first.folder,
+        )  # fmt: skip
+        index = 1 if anew else found.index + 1
+        keeper = Keeper(
+            self.directory, self._job, rundir=self._rundir, index=index, attempt=self.attempt,
+            value_at=lambda updates: self.curve.value_at(updates), say=self._say,
+        )  # fmt: skip
+        self._launch = Launch(
+            ranks=self._start_ranks(self._job, programs, self.directory.attempts, self.attempt),
+            keeper=keeper,
+            index=index,
+            begins_with=0 if anew else found.updates,
+            reports=LogTail(self._rundir / f"{index:03d}_log"),
+            output=LogTail(self._log),
+            stall_minutes=self._job.stall_minutes,
+        )
+        record_processes(self.directory, self._launch)
+
+    def _refuse_a_loop(self, begins_with: str) -> None:
+        notes = self.directory.attempt_notes()
+        fruitless = [n for n, note in notes.items() if n > self._launched and note == begins_with]
+        if len(fruitless) >= MOST_LAUNCHES:
+            raise TrialFailedError(
+                f"{len(fruitless)} starts came no further than update {begins_with}: {self._log}"
+            )
+
+    def _watch(self, launch: Launch) -> None:
+        codes = launch.ranks.poll()
+        if launch.read():
+            self._read_curve()
+        launch.keeper.look(launch.pids())
+        failed = next((rank for rank, code in enumerate(codes) if code), None)
+        if failed is not None:
+            self._failed(launch, failed, codes[failed] or 0)
+        elif all(code == 0 for code in codes):
+            self._end(launch)
+        elif any(code == 0 for code in codes):
+            launch.first_end = min(launch.first_end, time.monotonic())
+            if time.monotonic() - launch.first_end > PEERS_SECONDS:
+                self._end_launch(launch, "some processes did not end with the others")
+        elif minutes := launch.hung_minutes():
+            self._end_launch(launch, f"hung: no new line for {minutes:.1f} minutes")
+
+    def _read_curve(self) -> None:
+        if self._rundir.exists():
+            self.curve = Curve(lines=read_history(self._rundir), metric=self._job.metric)
+            kept = best_snapshot(read_snapshots(self.directory.snapshots))
+            self.checkpoint = kept.path if kept else None
+
+    def _failed(self, launch: Launch, rank: int, code: int) -> None:
+        log = self._rank_log(rank)
+        unread = load_failure(log)
+        if unread is not None and launch.index > 1 and not launch.lines:
+            launch.ranks.stop(self._rundir, patience_seconds=0)
+            self._say(f"{unread.name} cannot be loaded; going back to the checkpoint before it")
+            set_aside_failed(
+                self._rundir, launch.index - 1, self.directory.snapshots, launch.begins_with
+            )
+            self._launch = None
+            return
+        reason = explain_exit(code, log)
+        if self._job.ranks > 1:
+            reason = f"rank {rank}: {reason}"
+        self._end_launch(launch, reason, killed=code in KILLED)
+
+    def _end_launch(self, launch: Launch, reason: str, *, killed: bool = False) -> None:
+        """End all ranks; the next step starts again, unless it has failed in this way before."""
+        launch.ranks.stop(self._rundir, patience_seconds=STOP_SECONDS)
+        launch.keeper.look(())
+        self._launch = None
+        self._clean()
+        newest = next(iter(read_snapshots(self.directory.snapshots)), None)
+        if newest is not None and newest.updates > launch.begins_with:
+            self._failures.clear()
+        self._failures.append(reason)
+        self._say(f"ended: {reason}")
+        self.note = reason
+        same = [r for r in self._failures if _shape(r) == _shape(reason)]
+        if len(same) >= (ANY_FAILURES if killed else SAME_FAILURES):
+            self._give_up(reason)
+        elif len(self._failures) >= ANY_FAILURES:
+            self._give_up(f"{len(self._failures)} failures in a row, the last one: {reason}")
+
+    def _give_up(self, reason: str) -> None:
+        self.failure = reason
+        self.stop()
+
+    def _end(self, launch: Launch) -> None:
+        """Keep what a training that ended well came to."""
+        launch.keeper.look(())
+        self._launch = None
+        self._clean()
+        self._read_curve()
+        best = self.curve.best()
+        if best is None:
+            self._give_up(self.curve.why_no_value())
+            return
+        self.finished = Finished(
+            value=best[1],
+            epoch=best[0].epoch,
+            epochs=self.curve.epochs,
+            updates=self.curve.updates,
+            seconds=self.seconds,
+            checkpoint=self.checkpoint.name if self.checkpoint else "",
+        )
+        if self.directory.attempt() == self.attempt:
+            files.write_json(self.directory.finished, asdict(self.finished))
+
+    def _rank_log(self, rank: int) -> Path:
+        return self._log if rank == 0 else self._log.with_suffix(f".rank{rank}.log")
+
+    def _say(self, text: str) -> None:
+        """Write a line of ours to the log, between the program's own."""
+        with self._log.open("a", encoding="utf-8") as log:
+            log.write(f"w2ltune: {time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+    def _clean(self) -> None:
+        shutil.rmtree(self.directory.path / "launches", ignore_errors=True)
+
+
+def _shape(reason: str) -> str:
+    return re.sub(r"\d+", "", reason)
