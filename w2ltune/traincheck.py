@@ -192,7 +192,7 @@ def _require(given: Mapping[str, Flag], mode: Mode, embedded: bool) -> None:
         "tokens": "the token list, as in --tokens=tokens.txt",
     }
     if embedded:
-        wanted["features_dir"] = "the folder of features; the embedded trainer reads no audio"
+        wanted["features_dir"] = "the folder of features (w2ltune's own trainer reads no audio)"
     else:
         wanted["arch"] = "the network, as in --arch=network.arch"
     for name, what in wanted.items():

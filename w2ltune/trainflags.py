@@ -13,7 +13,7 @@ from w2ltune.formats.distributions import Distribution, parse_value
 from w2ltune.formats.flagsfile import Flag, effective, parse_flagsfile
 from w2ltune.formats.known_flags import KNOWN_FLAGS, Generation, check_flag, is_boolean
 from w2ltune.runs.rundir import require_checkpoint
-from w2ltune.runs.trialdir import trial_directories
+from w2ltune.runs.trialdir import TrialDirectory, trial_directories
 from w2ltune.search.samplers import check_sampler
 from w2ltune.search.space import SearchSpace
 from w2ltune.trainoptions import JobOptions, TrainOptions, TrainSweepOptions
@@ -70,6 +70,9 @@ def base_flags(options: JobOptions, mode: Mode) -> dict[str, Flag]:
 def _flags_of_run(rundir: Path) -> dict[str, Flag]:
     """Return the flags that a run directory was last trained with."""
     asked = [trial for trial in trial_directories(rundir / "trials") if trial.was_asked()]
+    if not asked and rundir.name == "run" and rundir.parent.name.isdecimal():  # of a sweep's trial
+        asked = [TrialDirectory(rundir.parents[1], int(rundir.parent.name))]
+        asked = [trial for trial in asked if trial.was_asked()]
     if asked:
         return {name: Flag(name=name, value=v) for name, v in asked[-1].read_flags().items()}
     model = sorted(rundir.glob("[0-9][0-9][0-9]_model_last.bin"))[-1]

@@ -160,10 +160,14 @@ def _program(options: JobOptions) -> tuple[tuple[str, ...], Generation]:
 
 def _recorded_binary(rundir: Path | None) -> Path | None:
     """Return the binary that began a run directory; None for the embedded one."""
-    request = read_request(rundir / "sweep.json") if rundir is not None else None
-    if request is None and rundir is not None and rundir.exists():
+    if rundir is None or not rundir.exists():
+        return None  # said later
+    # A trial of a sweep lies in SWEEP/trials/0007/run.
+    studies = [rundir, *rundir.absolute().parents[2:3]]
+    request = next(filter(None, (read_request(study / "sweep.json") for study in studies)), None)
+    if request is None or request.task != "train":
         raise UsageError(f"--model_path={rundir}: not begun by w2ltune; give its --binary")
-    return Path(request.flags["binary"]) if request and "binary" in request.flags else None
+    return Path(request.flags["binary"]) if "binary" in request.flags else None
 
 
 def _metric(wanted: str, valid: str) -> str:

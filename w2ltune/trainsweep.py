@@ -114,7 +114,7 @@ class TrainSweep:
     def trial_count(self) -> int:
         """Trials in all: of a single training one for each set of flags that it was given."""
         if isinstance(self.given.options, TrainSweepOptions):
-            return self.given.options.n
+            return 1 if self.given.options.local else self.given.options.n
         if self.given.job.mode != "continue" or self.settled.interrupted:
             return self.settled.finished + len(self.settled.interrupted) or 1
         return self.settled.finished + 1

@@ -32,10 +32,10 @@ QUICK = {"DOUBLE_RETRY_SECONDS": "0.01", "DOUBLE_UPDATE_SECONDS": "0.0005"}
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A Ray cluster in a process of its own, and this process as its driver; return the former."""
+    """A Ray cluster without GPUs in a process of its own, whose driver this process is."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     process = subprocess.Popen(
-        [sys.executable, str(PROGRAM), "2", "1"],
+        [sys.executable, str(PROGRAM), "2", "0"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -44,7 +44,7 @@ def cluster():
     )
     with process:
         ray.init(process.stdout.readline().strip(), log_to_driver=False, logging_level="ERROR")
-        yield psutil.Process(process.pid)
+        yield process
         ray.shutdown()
         process.stdin.close()
         process.wait(30)
@@ -169,22 +169,26 @@ def test_missing_utterances_are_told(tmp_path, study):
     assert (after.missing, after.counts) == (7, (0, after.counts[3] - 1, 0, after.counts[3]))
 
 
-@pytest.mark.parametrize(("gpu", "visible"), [(True, "0"), (False, "")])
-def test_the_program_sees_its_gpu_only(tmp_path, study, gpu, visible):
+def test_the_program_has_a_gpu_of_its_own(tmp_path, study, cluster):
     results, flags = study
-    program = script(tmp_path, 'echo "$CUDA_VISIBLE_DEVICES (dev-0)" > $out/dev.lst.hyp')
-    run(prepare(tmp_path, flags, test_binary=program), results, tmp_path, gpu=gpu)
-    for number in range(2):
-        path = tmp_path / f"trials/000{number}/rescored/0001/dev.lst.hyp"
-        assert path.read_text() == f"{visible} (dev-0)\n"
+    program = script(tmp_path, 'echo "GPU $CUDA_VISIBLE_DEVICES (dev-0)" > $out/dev.lst.hyp')
+    rescoring = prepare(tmp_path, flags, test_binary=program)
+    tell(cluster, "add 2 2")
+    run(rescoring, results, tmp_path, gpu=True)
+    tell(cluster, "remove")
+    seen = {path.read_text() for path in tmp_path.glob("trials/*/rescored/0001/dev.lst.hyp")}
+    assert seen <= {"GPU 0 (dev-0)\n", "GPU 1 (dev-0)\n"}
+    assert len(seen) > 0
+    run(rescoring, results, tmp_path, gpu=False)
+    for path in tmp_path.glob("trials/*/rescored/0002/dev.lst.hyp"):
+        assert path.read_text() == "GPU  (dev-0)\n"
 
 
-def test_without_a_node_it_stops(tmp_path, study, monkeypatch):
+def test_without_a_node_for_it_the_command_stops(tmp_path, study):
     results, flags = study
-    monkeypatch.setattr("w2ltune.trials.rescoring.trials_that_fit", lambda bundles: 0)
-    program = script(tmp_path, "exec sleep 600")
     with pytest.raises(StoppedError, match="no node can decode since 0 minutes"):
-        run(prepare(tmp_path, flags, test_binary=program), results, tmp_path, node_wait_minutes=0)
+        run(prepare(tmp_path, flags), results, tmp_path, gpu=True, node_wait_minutes=0)
+    assert [read(tmp_path, number) for number in (0, 1)] == results
 
 
 def test_a_stop_ends_the_programs(tmp_path, study):
@@ -211,7 +215,7 @@ exec {DOUBLES}/fl_asr_test "$@" """
     thread = threading.Thread(target=run, args=(rescoring, results[:1], tmp_path))
     thread.start()
     wait_for(lambda: pid.exists() and pid.read_text())
-    children = cluster.children(recursive=True)
+    children = psutil.Process(cluster.pid).children(recursive=True)
     workers = [child for child in children if "ray::rescoring" in " ".join(child.cmdline())]
     assert len(workers) == 1
     workers[0].send_signal(signal.SIGKILL)
@@ -306,6 +310,11 @@ def test_a_sweep_is_refused_before_it_begins(tmp_path, case):
     assert line.startswith("w2ltune: error: ")
     assert ("the id 'dev/3' has a '/'" if case == "id" else "--test_binary=none") in line
     assert not (tmp_path / "sweeps").exists()
+
+
+def tell(cluster, command):
+    print(command, file=cluster.stdin, flush=True)
+    assert cluster.stdout.readline() == "ok\n"
 
 
 def pid_in(path: Path) -> int:

@@ -260,6 +260,6 @@ def nearest_sibling(path: Path) -> str:
     try:
         return did_you_mean(path.name, [other.name for other in path.parent.iterdir()])
     except FileNotFoundError:
-        return f" (nor the folder {path.parent})"
+        return f" (nor the folder {str(path.parent)!r})"
     except OSError:  # a folder that may not be looked into
         return ""

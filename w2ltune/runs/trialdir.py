@@ -11,6 +11,7 @@
       snapshots/         copies of its checkpoints with manifests, by its trainable
       process.json       the guard of its program, by its trainable
       finished.json      what the training came to, by its trainable
+      rescored/0001/     the Test program's output for its best snapshot (--rescore_top)
       result.json        the outcome, by the driver; its presence makes the trial finished
 """
 

@@ -46,11 +46,16 @@ class Curve:
         values = {line.epoch: metric_of(line, self.metric) for line in self.lines}
         return [(epoch, value) for epoch, value in sorted(values.items()) if value is not None]
 
-    def best(self) -> tuple[TrainLine, float] | None:
-        """Return the report with the lowest finite value, the first of several, or None."""
+    def best(self, *, kept: int = 0) -> tuple[TrainLine, float] | None:
+        """Return the report with the lowest finite value, or None.
+
+        Args:
+            kept: Updates of the best checkpoint that there is: of equal values (the log rounds) it
+                is that one, else the first.
+        """
         values = [(line, metric_of(line, self.metric)) for line in self.lines]
         finite = [(line, v) for line, v in values if v is not None and math.isfinite(v)]
-        return min(finite, key=lambda pair: pair[1], default=None)
+        return min(finite, key=lambda pair: (pair[1], pair[0].updates != kept), default=None)
 
     def value_at(self, updates: int) -> float | None:
         """Return the metric after so many updates, or None."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import time
@@ -11,12 +12,12 @@ from pathlib import Path
 
 from w2ltune import files
 from w2ltune.errors import TrialFailedError, W2LTuneError
-from w2ltune.formats.logs import LogTail, read_history
+from w2ltune.formats.logs import LogTail, TrainLine, read_history
 from w2ltune.runs.explain import explain_exit, load_failure
 from w2ltune.runs.process import Program
 from w2ltune.runs.recovery import recover, set_aside_failed
 from w2ltune.runs.rundir import log_path, make_shared, user_name, write_script
-from w2ltune.runs.snapshots import best_snapshot, read_snapshots, take_snapshot
+from w2ltune.runs.snapshots import Snapshot, best_snapshot, read_snapshots, take_snapshot
 from w2ltune.runs.trialdir import TrialDirectory
 from w2ltune.trials.curve import Curve, Finished
 from w2ltune.trials.keeper import Keeper
@@ -68,7 +69,7 @@ class Supervisor:
         self.attempt = 0
         self.failure = ""
         self.note = ""
-        self.checkpoint: Path | None = None
+        self.kept: Snapshot | None = None
         self.finished: Finished | None = None
         self._rundir = rundir
         self._job = job
@@ -92,6 +93,16 @@ class Supervisor:
         """Time spent in the updates that count, or since the first launch here if that is more."""
         return max(self.curve.seconds, time.monotonic() - self._begun)
 
+    def _value_at(self, updates: int) -> float | None:
+        """Return the metric at a checkpoint; its report was written just before it."""
+        if self.curve.updates < updates:
+            self._read_curve()
+        return self.curve.value_at(updates)
+
+    def best(self) -> tuple[TrainLine, float] | None:
+        """Return the best report so far with its value, or None."""
+        return self.curve.best(kept=self.kept.updates if self.kept else 0)
+
     @property
     def writing(self) -> bool:
         """Whether a checkpoint is being written."""
@@ -112,6 +123,8 @@ class Supervisor:
                 self._watch(self._launch)
         except W2LTuneError as error:  # what no second try mends
             self._give_up(str(error))
+        except OSError as error:  # a full disk, a file server that is away: worth a second try
+            self._trouble(f"{error.filename or self._rundir}: {error.strerror or error}")
 
     def stop(self) -> None:
         """End the processes, after a checkpoint that is being written."""
@@ -141,7 +154,7 @@ class Supervisor:
         if found.unsaved is not None:
             take_snapshot(
                 found.unsaved, self.directory.snapshots,
-                value=self.curve.value_at, is_busy=lambda: False,
+                value=self._value_at, is_busy=lambda: False,
                 is_ours=lambda: self.directory.attempt() == self.attempt,
             )  # fmt: skip
         begin = self._job.mode if anew else f"continue after update {found.updates}"
@@ -149,27 +162,11 @@ class Supervisor:
         scratch = self.directory.path / "launches" / f"{self.attempt:04d}"
         self._clean()
         make_shared(scratch / "rendezvous")
-        programs = [
-            Program(
-                arguments=rank_arguments(
-                    self._job, self._flags, rundir=self._rundir, anew=anew, rank=rank,
-                    scratch=scratch,
-                ),
-                log=self._rank_log(rank),
-                folder=Path(self._job.folder),
-                environment=self._job.environment,
-            )
-            for rank in range(self._job.ranks)
-        ]  # fmt: skip
-        first = programs[0]
-        write_script(
-            self._rundir, user_name(), self.attempt, first.arguments, first.environment,
-            directory=first.folder,
-        )  # fmt: skip
+        programs = self._programs(anew, scratch)
         index = 1 if anew else found.index + 1
         keeper = Keeper(
             self.directory, self._job, rundir=self._rundir, index=index, attempt=self.attempt,
-            value_at=lambda updates: self.curve.value_at(updates), say=self._say,
+            value_at=self._value_at, say=self._say,
         )  # fmt: skip
         self._launch = Launch(
             ranks=self._start_ranks(self._job, programs, self.directory.attempts, self.attempt),
@@ -181,6 +178,27 @@ class Supervisor:
             stall_minutes=self._job.stall_minutes,
         )
         record_processes(self.directory, self._launch)
+
+    def _programs(self, anew: bool, scratch: Path) -> list[Program]:
+        """Return the processes to start, and leave the first one's command as a script."""
+        job = self._job
+        programs = [
+            Program(
+                arguments=rank_arguments(
+                    job, self._flags, rundir=self._rundir, anew=anew, rank=rank, scratch=scratch
+                ),
+                log=self._rank_log(rank),
+                folder=Path(job.folder),
+                environment=job.environment,
+            )
+            for rank in range(job.ranks)
+        ]
+        first = programs[0]
+        write_script(
+            self._rundir, user_name(), self.attempt, first.arguments, first.environment,
+            directory=first.folder,
+        )  # fmt: skip
+        return programs
 
     def _refuse_a_loop(self, begins_with: str) -> None:
         notes = self.directory.attempt_notes()
@@ -194,7 +212,9 @@ class Supervisor:
         codes = launch.ranks.poll()
         if launch.read():
             self._read_curve()
+            self.note = ""
         launch.keeper.look(launch.pids())
+        self.note = launch.keeper.problem or self.note
         failed = next((rank for rank, code in enumerate(codes) if code), None)
         if failed is not None:
             self._failed(launch, failed, codes[failed] or 0)
@@ -210,8 +230,7 @@ class Supervisor:
     def _read_curve(self) -> None:
         if self._rundir.exists():
             self.curve = Curve(lines=read_history(self._rundir), metric=self._job.metric)
-            kept = best_snapshot(read_snapshots(self.directory.snapshots))
-            self.checkpoint = kept.path if kept else None
+            self.kept = best_snapshot(read_snapshots(self.directory.snapshots))
 
     def _failed(self, launch: Launch, rank: int, code: int) -> None:
         log = self._rank_log(rank)
@@ -247,6 +266,18 @@ class Supervisor:
         elif len(self._failures) >= ANY_FAILURES:
             self._give_up(f"{len(self._failures)} failures in a row, the last one: {reason}")
 
+    def _trouble(self, reason: str) -> None:
+        """Count what went wrong outside of the program; the next step tries again."""
+        if self._launch is not None:
+            self._end_launch(self._launch, reason)
+            return
+        self._failures.append(reason)
+        self.note = reason
+        if len(self._failures) >= ANY_FAILURES:
+            self._give_up(reason)
+        else:
+            time.sleep(len(self._failures))
+
     def _give_up(self, reason: str) -> None:
         self.failure = reason
         self.stop()
@@ -257,7 +288,7 @@ class Supervisor:
         self._launch = None
         self._clean()
         self._read_curve()
-        best = self.curve.best()
+        best = self.best()
         if best is None:
             self._give_up(self.curve.why_no_value())
             return
@@ -267,7 +298,7 @@ class Supervisor:
             epochs=self.curve.epochs,
             updates=self.curve.updates,
             seconds=self.seconds,
-            checkpoint=self.checkpoint.name if self.checkpoint else "",
+            checkpoint=self.kept.path.name if self.kept else "",
         )
         if self.directory.attempt() == self.attempt:
             files.write_json(self.directory.finished, asdict(self.finished))
@@ -277,7 +308,8 @@ class Supervisor:
 
     def _say(self, text: str) -> None:
         """Write a line of ours to the log, between the program's own."""
-        with self._log.open("a", encoding="utf-8") as log:
+        # A full disk must not end what the line is about.
+        with contextlib.suppress(OSError), self._log.open("a", encoding="utf-8") as log:
             log.write(f"w2ltune: {time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def _clean(self) -> None:

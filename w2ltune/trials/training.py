@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.exceptions import RayError
 
 from w2ltune.runs.trialdir import TrialDirectory
-from w2ltune.trials.ranks import start_ranks
+from w2ltune.trials.ranks import NodeLostError, start_ranks
 from w2ltune.trials.supervisor import Supervisor
 from w2ltune.trials.trainjob import TrainJob
 
@@ -72,15 +73,23 @@ class TrainTrial(tune.Trainable):
             # Tune starts a trial again that was stopped or done when its process died.
             supervisor.failure = supervisor.failure or "the trial has a result already"
         while not supervisor.over:
-            supervisor.advance()
+            self._advance()
             if time.monotonic() > deadline or supervisor.curve.updates > known:
                 break
             time.sleep(LOOK_SECONDS)
         return self._report()
 
+    def _advance(self) -> None:
+        try:
+            self._supervisor.advance()
+        except (RayError, NodeLostError):
+            raise  # Tune starts the trial again, where there is room
+        except Exception as error:  # Tune would try the same again without end
+            self._supervisor.failure = f"{type(error).__name__}: {error}"
+
     def _report(self) -> dict[str, Any]:
         supervisor, curve = self._supervisor, self._supervisor.curve
-        best, by_epoch = curve.best(), curve.by_epoch()
+        best, by_epoch = supervisor.best(), curve.by_epoch()
         total = int(self._flags.get("iter", "0") or 0)
         return {
             "done": supervisor.over,
@@ -101,8 +110,8 @@ class TrainTrial(tune.Trainable):
 
     def _checkpoint(self) -> str:
         """Return the best snapshot, relative to the study's folder."""
-        path = self._supervisor.checkpoint
-        return "" if path is None else str(path.relative_to(self._study))
+        kept = self._supervisor.kept
+        return "" if kept is None else str(kept.path.relative_to(self._study))
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Save nothing: the trial's folder is the truth."""
