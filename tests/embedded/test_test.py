@@ -83,7 +83,7 @@ def test_the_log_of_the_training_and_the_test_agree(model, tmp_path, capsys):
         (["--test=dev.lst"], 2, "no --am: give a model file"),
         (["--am=MODEL"], 2, "no --test: give a list"),
         (["--am=MODEL", "--test=dev.lst", "--lexcion=x"], 1, "ERROR: unknown command line flag"),
-        (["--am=MODEL", "--test=dev.lst", "--sclite=none"], 2, "--sclite=none: no such folder"),
+        (["--am=MODEL", "--test=dev.lst", "--sclite=MODEL"], 2, "a file is in the way"),
         (["--am=none.bin", "--test=dev.lst"], 134, 'Error while loading "none.bin"'),
     ],
 )

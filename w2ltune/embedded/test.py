@@ -139,12 +139,14 @@ def _total(utterances: list[Recognised]) -> tuple[ErrorCounts, ErrorCounts]:
 
 
 def _output_folder(values: dict[str, str], name: str) -> Path | None:
-    """Return the folder that a flag names; it must exist, as for the binary."""
+    """Return the folder that a flag names, made if need be (the binary would abort)."""
     if not values[name]:
         return None
-    if not Path(values[name]).is_dir():
-        raise InputError(f"--{name}={values[name]}: no such folder; make it first")
-    return Path(values[name])
+    folder = Path(values[name])
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--{name}={folder}: a file is in the way; name a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _show(utterances: list[Recognised], count: int) -> None:
