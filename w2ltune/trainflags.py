@@ -120,9 +120,8 @@ def check_space(options: JobOptions, space: SearchSpace) -> None:
                 'nothing to search: give a flag a distribution, as in --extra="--lr=loguniform'
                 '(1e-4,1)"; for one training use python -m w2ltune.train'
             )
-        for name in ("valid", "rundir", "iter"):
-            if name in space.distributions and name != "iter":
-                raise UsageError(f"--{name} cannot be searched")
+        if "valid" in space.distributions:
+            raise UsageError("--valid cannot be searched: its errors tell which trial is better")
         check_sampler(options.sampler, space.distributions, script=space.script is not None)
     elif space.distributions:
         name, value = next(iter(space.distributions.items()))

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 from w2ltune.errors import UsageError, did_you_mean
 from w2ltune.formats.distributions import Distribution
@@ -24,6 +25,7 @@ from w2ltune.runs.provenance import (
 from w2ltune.runs.rundir import require_model
 from w2ltune.runs.runname import plain_name, run_directory
 from w2ltune.runs.trialdir import TrialDirectory, trial_directories
+from w2ltune.search.samplers import grid_points
 from w2ltune.search.space import SearchSpace
 from w2ltune.traincheck import check_binary, check_training, generation_of, valid_sets
 from w2ltune.trainflags import base_flags, check_space, split_extra, split_flags
@@ -32,7 +34,8 @@ from w2ltune.trials.trainjob import OUR_FLAGS, Mode, TrainJob
 
 EMBEDDED = (sys.executable, "-m", "w2ltune.embedded.train")
 _METRIC = re.compile(r"(?P<tag>.+)-(WER|TER|LER|loss|WER-decoded)")
-_INPUTS = ("train", "valid", "tokens", "lexicon", "arch", "lm")
+_MODES: Mapping[str, Mode] = {mode: mode for mode in get_args(Mode)}
+_SLURM_OPTIONS = ("hours", "mem_per_gpu", "comment", "gpu16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +80,16 @@ def prepare_training(
     """
     extra = parse_arguments(split_extra(options.extra), boolean=is_boolean)
     extra = list(effective([*extra, *given.values()]).values())
-    mode: Mode = "train"
-    if isinstance(options, TrainOptions):
-        mode = "continue" if options.mode == "continue" else options.mode  # type: ignore[assignment]
+    mode = _MODES[options.mode] if isinstance(options, TrainOptions) else "train"
     program, generation = _program(options)
     embedded = program == EMBEDDED
     base = base_flags(options, mode)
     flags = {**base, **effective(extra)}
-    notes: list[str] = []
+    notes = [
+        f"--{name} has no effect here: it is for a SLURM job"
+        for name in _SLURM_OPTIONS
+        if getattr(options, name)
+    ]
     for name in OUR_FLAGS:
         if flags.pop(name, None) is not None and name not in ("logtostderr", "log_dir"):
             notes.append(f"--{name} is not used: w2ltune gives it")
@@ -93,6 +98,9 @@ def prepare_training(
         fixed=fixed, distributions=distributions, script=getattr(options, "space", None)
     )
     check_space(options, space)
+    if isinstance(options, TrainSweepOptions) and options.sampler == "grid":
+        points = len(grid_points(distributions, options.n))
+        options = replace(options, n=min(options.n, points))  # a point twice tells nothing new
     notes += check_training(
         {flag.name: flag.value for flag in flags.values()},
         mode=mode,

@@ -30,6 +30,7 @@ from killing import TRAIN_TARGETS, Ledger, Sweep  # noqa: E402  (these lie in te
 from trainingtask import BINARY, make_training, write_config  # noqa: E402
 
 from w2ltune.formats.logs import read_history  # noqa: E402
+from w2ltune.runs.lock import process_start  # noqa: E402
 from w2ltune.runs.snapshots import read_snapshots, verify  # noqa: E402
 
 PHASES = ("starting", "training", "validating", "writing")
@@ -141,8 +142,7 @@ class Campaign:
     def still_there(self, pids: set[int]) -> set[int]:
         deadline = time.monotonic() + GONE_WITHIN_SECONDS
         while pids and time.monotonic() < deadline:
-            pids = {pid for pid in pids if Path(f"/proc/{pid}/cmdline").exists()
-                    and Path(f"/proc/{pid}/cmdline").read_bytes()}  # fmt: skip
+            pids = {pid for pid in pids if process_start(pid)}
             time.sleep(0.05)
         return pids
 
