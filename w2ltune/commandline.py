@@ -71,6 +71,9 @@ def parse(
         print(f"w2ltune {__version__}")
         sys.exit(0)
     types = typing.get_type_hints(options_class)
+    for argument in arguments:
+        if any("\ud800" <= character <= "\udfff" for character in argument):
+            raise UsageError(f"{argument!r} on the command line is not UTF-8 text; rename the file")
 
     def boolean(name: str) -> bool:
         own = name.replace("-", "_")
@@ -102,7 +105,7 @@ def _typed(flag: Flag, type_: Any, choices: Sequence[str]) -> Any:
         return None
     if choices and text not in choices:
         raise FlagError(
-            f"{flag.where}: --{flag.name}={text}: must be one of {', '.join(choices)}"
+            f"{flag.where}: --{flag.name}={text}: must be one of {', '.join(filter(None, choices))}"
             f"{did_you_mean(text, choices)}"
         )
     for kind, (read, wanted) in _READERS.items():

@@ -27,6 +27,10 @@ runs on that Ray cluster, else it starts one on this machine. Options may stand 
 class SweepOptions:
     """The options of a sweep; everything else on the command line is a flag of the decoder."""
 
+    task: str = option(
+        "what is searched: the weights of a decode, or the flags of a training (has other options)",
+        "decode", choices=("decode", "train"),
+    )  # fmt: skip
     logdir: Path = option("folder of sweeps", value="DIR")
     prefix: str = option("name of this sweep, a folder in logdir", value="NAME")
     n: int = option("trials in all, at most; may grow when a sweep is continued", 40)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
 from w2ltune.embedded.trainflags import OUR_FLAGS as EMBEDDED_FLAGS
-from w2ltune.errors import FlagError, InputError, UsageError, did_you_mean, existing_file
+from w2ltune.errors import FlagError, InputError, UsageError, existing_file
 from w2ltune.formats.checkpoint import read_header
 from w2ltune.formats.distributions import Distribution, parse_value
 from w2ltune.formats.flagsfile import Flag, effective, parse_flagsfile
 from w2ltune.formats.known_flags import KNOWN_FLAGS, Generation, check_flag, is_boolean
-from w2ltune.runs.rundir import require_checkpoint
+from w2ltune.runs.rundir import nearest_sibling, require_checkpoint
 from w2ltune.runs.trialdir import TrialDirectory, trial_directories
 from w2ltune.search.samplers import check_sampler
-from w2ltune.search.space import SearchSpace
+from w2ltune.search.space import SearchSpace, example_of
 from w2ltune.trainoptions import JobOptions, TrainOptions, TrainSweepOptions
 from w2ltune.trials.trainjob import OUR_FLAGS, Mode
 
@@ -63,7 +64,10 @@ def base_flags(options: JobOptions, mode: Mode) -> dict[str, Flag]:
             )
     if path is None:
         raise UsageError("missing --config=<..>/project/name.cfg (see --help)")
-    existing_file(path, "flagsfile of the training (--config)")
+    try:
+        existing_file(path, "flagsfile of the training (--config)")
+    except InputError as error:
+        raise InputError(f"{error}{'' if path.exists() else nearest_sibling(path)}") from None
     return effective(parse_flagsfile(path, boolean=is_boolean))
 
 
@@ -91,25 +95,50 @@ def split_flags(
     flags: Mapping[str, Flag], generation: Generation, embedded: bool, options: JobOptions
 ) -> tuple[dict[str, str], dict[str, Distribution]]:
     """Part the flags into fixed and searched ones."""
-    own = {name for name in type(options).__dataclass_fields__}
     fixed: dict[str, str] = {}
     distributions: dict[str, Distribution] = {}
     for flag in flags.values():
         if not options.allow_unknown_flags:
             known = EMBEDDED_FLAGS if embedded else ()
-            try:
-                check_flag(flag, extra_known=known, generation=generation)
-            except FlagError as error:
-                hint = did_you_mean(flag.name, own)
-                raise FlagError(
-                    f"{error}{hint if 'did you mean' not in str(error) else ''}"
-                ) from None
+            if flag.name not in KNOWN_FLAGS and flag.name not in known:
+                _refuse_option(flag, options)
+            check_flag(flag, extra_known=known, generation=generation)
         value = parse_value(flag.value, flag=flag.name, path=flag.path, line=flag.line)
         if isinstance(value, str):
             fixed[flag.name] = value
         else:
             distributions[flag.name] = value
     return fixed, distributions
+
+
+def _refuse_option(flag: Flag, options: JobOptions) -> None:
+    """Refuse an option of w2ltune that is mistyped, or stands where flags of the program do."""
+    own = type(options).__dataclass_fields__
+    nearest = difflib.get_close_matches(flag.name, [*own, *KNOWN_FLAGS], n=1)
+    other = TrainOptions if isinstance(options, TrainSweepOptions) else TrainSweepOptions
+    if flag.name in own:
+        problem = "is an option of w2ltune; give it on the command line, outside of --extra"
+    elif flag.name in other.__dataclass_fields__:
+        module = "train" if other is TrainOptions else "sweep --task=train"
+        problem = f"is an option of python -m w2ltune.{module} only"
+    elif nearest and nearest[0] in own:
+        problem = f"is unknown; did you mean '{nearest[0]}'?"
+    else:
+        return  # at most a mistyped flag of the program
+    raise FlagError(f"--{flag.name} {problem}", path=flag.path, line=flag.line)
+
+
+def script_flags(space: SearchSpace) -> dict[str, Flag]:
+    """Return one setting of the flags that the script of ``--space`` gives, to be checked.
+
+    Raises:
+        InputError: There is no such script, or it fails.
+    """
+    if space.script is None:
+        return {}
+    path = str(space.script)
+    example = example_of(space.script)
+    return {name: Flag(name=name, value=value, path=path) for name, value in example.items()}
 
 
 def check_space(options: JobOptions, space: SearchSpace) -> None:

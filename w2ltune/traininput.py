@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,18 +21,17 @@ from w2ltune.runs.provenance import (
     require_same,
     versions,
 )
-from w2ltune.runs.rundir import require_model
+from w2ltune.runs.rundir import refuse_another_config, require_checkpoint, require_model
 from w2ltune.runs.runname import plain_name, run_directory
 from w2ltune.runs.trialdir import TrialDirectory, trial_directories
 from w2ltune.search.samplers import grid_points
 from w2ltune.search.space import SearchSpace
 from w2ltune.traincheck import check_binary, check_training, generation_of, valid_sets
-from w2ltune.trainflags import base_flags, check_space, split_extra, split_flags
+from w2ltune.trainflags import base_flags, check_space, script_flags, split_extra, split_flags
 from w2ltune.trainoptions import JobOptions, TrainOptions, TrainSweepOptions
 from w2ltune.trials.trainjob import OUR_FLAGS, Mode, TrainJob
 
 EMBEDDED = (sys.executable, "-m", "w2ltune.embedded.train")
-_METRIC = re.compile(r"(?P<tag>.+)-(WER|TER|LER|loss|WER-decoded)")
 _MODES: Mapping[str, Mode] = {mode: mode for mode in get_args(Mode)}
 _SLURM_OPTIONS = ("hours", "mem_per_gpu", "comment", "gpu16")
 
@@ -91,13 +89,18 @@ def prepare_training(
         if getattr(options, name)
     ]
     for name in OUR_FLAGS:
-        if flags.pop(name, None) is not None and name not in ("logtostderr", "log_dir"):
-            notes.append(f"--{name} is not used: w2ltune gives it")
+        flag = flags.pop(name, None)
+        if flag is not None and name not in ("logtostderr", "log_dir"):
+            notes.append(f"--{name} ({flag.where}) is not used: w2ltune gives it")
+    extra = [flag for flag in extra if flag.name not in OUR_FLAGS]
     fixed, distributions = split_flags(flags, generation, embedded, options)
     space = SearchSpace(
         fixed=fixed, distributions=distributions, script=getattr(options, "space", None)
     )
     check_space(options, space)
+    flags |= script_flags(space)
+    if embedded and options.ngpu:
+        raise UsageError(f"--ngpu={options.ngpu}: w2ltune's own trainer uses none; give --binary")
     if isinstance(options, TrainSweepOptions) and options.sampler == "grid":
         points = len(grid_points(distributions, options.n))
         options = replace(options, n=min(options.n, points))  # a point twice tells nothing new
@@ -109,7 +112,8 @@ def prepare_training(
         where=flags,
         extra_known=set(flags) if options.allow_unknown_flags else (),
     )
-    metric = _metric(options.metric, fixed.get("valid", ""))
+    decodes = not embedded and "lm" in flags and flags["lm"].value != ""
+    metric = _metric(options.metric, fixed, generation, decodes=decodes)
     folder = _folder(options, mode, extra, distributions)
     model = ""
     if mode == "fork":
@@ -148,6 +152,8 @@ def prepare_training(
         options=options, folder=folder, space=space, job=job, request=request, notes=notes
     )
     if mode != "continue":
+        assert options.config is not None
+        refuse_another_config(folder, options.config)
         _refuse_another(given_input)
     return given_input
 
@@ -170,6 +176,7 @@ def _recorded_binary(rundir: Path | None) -> Path | None:
     """Return the binary that began a run directory; None for the embedded one."""
     if rundir is None or not rundir.exists():
         return None  # said later
+    require_checkpoint(rundir)
     # A trial of a sweep lies in SWEEP/trials/0007/run.
     studies = [rundir, *rundir.absolute().parents[2:3]]
     request = next(filter(None, (read_request(study / "sweep.json") for study in studies)), None)
@@ -178,16 +185,17 @@ def _recorded_binary(rundir: Path | None) -> Path | None:
     return Path(request.flags["binary"]) if "binary" in request.flags else None
 
 
-def _metric(wanted: str, valid: str) -> str:
-    """Return the key of the log that is minimised."""
-    tags = list(valid_sets(valid))
+def _metric(wanted: str, fixed: Mapping[str, str], generation: Generation, *, decodes: bool) -> str:
+    """Return the key of the log that is minimised, one that the program will write."""
+    tags = list(valid_sets(fixed.get("valid", "")))
+    target = fixed.get("target", "tkn") if generation == "wav2letter" else "tkn"
+    kinds = ["WER", f"{target[:1].upper()}ER", "loss", *(["WER-decoded"] if decodes else [])]
     if not wanted:
         if not tags:
             raise UsageError("--metric: there is no --valid set to take it from; give TAG-WER")
         return f"{tags[0]}-WER"
-    match = _METRIC.fullmatch(wanted)
-    known = [f"{tag}-{kind}" for tag in tags for kind in ("WER", "TER", "loss")]
-    if match is None or (tags and match["tag"] not in tags):
+    known = [f"{tag}-{kind}" for tag in tags for kind in dict.fromkeys(kinds)]
+    if not (wanted in known if tags else wanted.endswith(tuple(f"-{kind}" for kind in kinds))):
         raise UsageError(f"--metric={wanted}: must be one of {', '.join(known)}"
                          f"{did_you_mean(wanted, known)}")  # fmt: skip
     return wanted
@@ -203,8 +211,11 @@ def _folder(
         assert options.model_path is not None
         return options.model_path
     if isinstance(options, TrainSweepOptions) and (options.logdir or options.prefix):
-        if options.logdir is None or plain_name(options.prefix) != options.prefix:
-            raise UsageError(f"--prefix={options.prefix!r}: give --logdir too, and a plain name")
+        if options.logdir is None or not options.prefix:
+            given, lacking = ("prefix", "logdir") if options.prefix else ("logdir", "prefix")
+            raise UsageError(f"--{given}={getattr(options, given)}: give --{lacking} too")
+        if plain_name(options.prefix) != options.prefix:
+            raise UsageError(f"--prefix={options.prefix}: must be a plain folder name")
         return options.logdir / options.prefix
     assert options.config is not None
     fixed = [flag for flag in extra if flag.name not in distributions]

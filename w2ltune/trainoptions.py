@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,15 +136,24 @@ def check_job_options(options: JobOptions) -> None:
         UsageError: With the option and its value.
     """
     least = {"gpus_per_node": 1, "cpus_per_task": 1, "keep": 1, "cores": 1, "ngpu": 0}
-    least |= {"n": 1, "min_epochs": 1, "seed": 0, "stall_minutes": 0, "rescore_top": 0}
+    least |= {
+        "n": 1,
+        "min_epochs": 1,
+        "seed": 0,
+        "stall_minutes": 0,
+        "node_wait_minutes": 0,
+        "rescore_top": 0,
+    }
     for name, low in least.items():
         value = getattr(options, name, None)
         if value is not None and value < low:
             raise UsageError(f"--{name}={value:g}: must be {low} or more")
     if isinstance(options, TrainSweepOptions) and options.test_binary and not options.rescore_top:
         raise UsageError(f"--test_binary={options.test_binary}: needs --rescore_top=K")
-    if options.disk_budget_gib is not None and not options.disk_budget_gib > 0:
-        raise UsageError(f"--disk_budget_gib={options.disk_budget_gib:g}: must be above 0")
+    for name in ("disk_budget_gib", "hours", "mem_per_gpu"):
+        value = getattr(options, name)
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"--{name}={value:g}: must be above 0, and finite")
     gpus, node = options.ngpu or 0, options.gpus_per_node
     if gpus > node and gpus % node:
         raise UsageError(

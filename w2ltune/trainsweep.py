@@ -115,9 +115,14 @@ class TrainSweep:
         """Trials in all: of a single training one for each set of flags that it was given."""
         if isinstance(self.given.options, TrainSweepOptions):
             return 1 if self.given.options.local else self.given.options.n
+        done = self.settled.finished
         if self.given.job.mode != "continue" or self.settled.interrupted:
-            return self.settled.finished + len(self.settled.interrupted) or 1
-        return self.settled.finished + 1
+            return done + len(self.settled.interrupted) or 1
+        newest = max(self.results, key=lambda result: result.number, default=None)
+        fixed = dict(self.given.space.fixed)
+        if newest and newest.state == "COMPLETE" and dict(newest.flags) == fixed:
+            return done  # nothing is left to be done with these flags
+        return done + 1
 
     def _supersede(self, settled: Settled) -> Settled:
         """Close interrupted trainings of this run directory whose flags are no longer meant."""

@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -130,6 +131,8 @@ def _init(job_name: str, address: str | None, cores: int | None, scratch: Path) 
         "logging_level": logging.ERROR,
         "job_config": JobConfig(metadata={"job_name": job_name}),
     }
+    if address:
+        _require_listening(address)
     try:
         if address:
             ray.init(address=address, **common)
@@ -148,6 +151,20 @@ def _init(job_name: str, address: str | None, cores: int | None, scratch: Path) 
         reason = " ".join(str(error).split())[:300]
         raise W2LTuneError(f"cannot {where}: {reason}") from error
     return ray
+
+
+def _require_listening(address: str) -> None:
+    """Refuse the address of a cluster that is gone: Ray would end this process without a word."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        return  # "auto", or a form that Ray will judge
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise W2LTuneError(
+            f"cannot connect to Ray at {address} (RAY_ADDRESS): {error.strerror or error}; is the "
+            "cluster still there? Without RAY_ADDRESS one is started on this machine"
+        ) from None
 
 
 def _write_token(scratch: Path) -> Path:

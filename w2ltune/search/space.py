@@ -124,6 +124,17 @@ def load_space(path: Path) -> SpaceFunction:
     return function  # type: ignore[no-any-return]
 
 
+def example_of(script: Path) -> dict[str, str]:
+    """Return one choice of flags by a script, to be checked before the first trial.
+
+    Raises:
+        InputError: As `load_space` and `call_space` do.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    values = call_space(load_space(script), optuna.create_study().ask(), script)
+    return {name: format_value(value) for name, value in values.items()}
+
+
 def call_space(space: SpaceFunction, trial: Any, path: Path) -> dict[str, Any]:
     """Return the flags that ``space`` chooses for a trial.
 
