@@ -137,7 +137,7 @@ class Campaign:
             if not self.sweep.alive():
                 self.restart()
             time.sleep(0.05)
-        return complete - starts_of(run)[before]
+        return max(0, complete - starts_of(run)[before])
 
     def still_there(self, pids: set[int]) -> set[int]:
         deadline = time.monotonic() + GONE_WITHIN_SECONDS

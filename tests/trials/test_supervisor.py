@@ -165,7 +165,7 @@ def test_a_snapshot_that_cannot_be_loaded_costs_one_interval(supervise):
     live = running._rundir / "001_model_last.bin"
     for path in (newest.path, live):  # of the right size, and wrong
         data = bytearray(path.read_bytes())
-        data[-100] ^= 1
+        data[-100:] = bytes(byte ^ 1 for byte in data[-100:])
         path.write_bytes(data)
     done = advance(supervise(keep=3))
     assert done.finished.updates == 100

@@ -50,17 +50,18 @@ class Keeper:
         self._models = [rundir / f"{index:03d}_model_{name}.bin" for name in ("last", tag)]
         self._copied = {path: _state(path) for path in self._models}
 
-    def look(self, pids: Sequence[int]) -> None:
+    def look(self, processes: Callable[[], Sequence[int]]) -> None:
         """Copy what is new and whole.
 
         Args:
-            pids: The processes that may be writing.
+            processes: Returns those that may be writing; asked for only when a file has changed.
         """
         self.writing = False
         for path in self._models:
             state = _state(path)
             if state in (self._copied[path], NOTHING):
                 continue
+            pids = processes()
             if path in files_being_written(pids, self._rundir):
                 self.writing = True
             elif self._copy(path, pids):

@@ -213,7 +213,7 @@ class Supervisor:
         if launch.read():
             self._read_curve()
             self.note = ""
-        launch.keeper.look(launch.pids())
+        launch.keeper.look(launch.pids)
         self.note = launch.keeper.problem or self.note
         failed = next((rank for rank, code in enumerate(codes) if code), None)
         if failed is not None:
@@ -251,7 +251,7 @@ class Supervisor:
     def _end_launch(self, launch: Launch, reason: str, *, killed: bool = False) -> None:
         """End all ranks; the next step starts again, unless it has failed in this way before."""
         launch.ranks.stop(self._rundir, patience_seconds=STOP_SECONDS)
-        launch.keeper.look(())
+        launch.keeper.look(list)
         self._launch = None
         self._clean()
         newest = next(iter(read_snapshots(self.directory.snapshots)), None)
@@ -284,7 +284,7 @@ class Supervisor:
 
     def _end(self, launch: Launch) -> None:
         """Keep what a training that ended well came to."""
-        launch.keeper.look(())
+        launch.keeper.look(list)
         self._launch = None
         self._clean()
         self._read_curve()
