@@ -75,6 +75,7 @@ class DecodeSweep:
 
     def __init__(self, given: DecodeInput, lock: StudyLock, console: Console) -> None:
         self.given = given
+        self.lock = lock
         self.console = console
         self.trials = given.folder / "trials"
         self.trials.mkdir(exist_ok=True)
@@ -175,6 +176,7 @@ class DecodeSweep:
             score=lambda result: self.given.score(result["utterance_counts"]),
             on_result=self._on_result,
             config=self._config,
+            is_ours=self.lock.is_ours,
             baseline=self.given.baseline,
             beam=beam,
         )

@@ -23,7 +23,7 @@ from w2ltune.runs.provenance import (
 )
 from w2ltune.runs.rundir import refuse_another_config, require_checkpoint, require_model
 from w2ltune.runs.runname import plain_name, run_directory
-from w2ltune.runs.trialdir import TrialDirectory, trial_directories
+from w2ltune.runs.trialdir import trial_directories
 from w2ltune.search.samplers import grid_points
 from w2ltune.search.space import SearchSpace
 from w2ltune.traincheck import check_binary, check_training, generation_of, valid_sets
@@ -119,7 +119,8 @@ def prepare_training(
     if mode == "fork":
         assert isinstance(options, TrainOptions) and options.model_path is not None
         require_model(options.model_path, generation=generation)
-        model = str(options.model_path.absolute())
+        # Not the link: best_model.bin may mean another checkpoint the next time.
+        model = str(options.model_path.resolve())
     job = TrainJob(
         program=program,
         generation=generation,
@@ -254,8 +255,8 @@ def _refuse_another(given: TrainInput) -> None:
     if old is not None:
         require_same(old, given.request, path=path)
     if given.single and old is not None:
-        later = [t.number for t in trial_directories(given.folder / "trials") if t.number > 0]
-        if later and any(TrialDirectory(given.folder / "trials", n).was_asked() for n in later):
+        later = [t for t in trial_directories(given.folder / "trials") if t.was_asked()]
+        if later and later[-1].read_flags() != dict(given.space.fixed):
             raise UsageError(
                 f"{given.folder} was continued since with other flags: go on with it by "
                 f"--mode=continue --model_path={given.folder}"

@@ -14,7 +14,7 @@ from w2ltune.report.progress import Running, State, View, bar
 from w2ltune.report.trainingterminal import finish_single, finish_training
 from w2ltune.runs.lock import StudyLock, this_process
 from w2ltune.runs.provenance import settle_request
-from w2ltune.runs.rundir import claim, make_shared, refuse_overwriting
+from w2ltune.runs.rundir import claim, has_checkpoints, make_shared, refuse_overwriting
 from w2ltune.runs.signals import stopping_signals
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 from w2ltune.search.method import PlainMethod
@@ -103,6 +103,7 @@ class TrainSweep:
             self.settled = self._supersede(self.settled)
         self.results: list[TrialResult] = list(read_leaderboard(given.folder).results)
         self.earlier = len(self.results)
+        self.trial_count = self._count_trials()
         if self.results or self.settled.interrupted:
             console.print(
                 f"continuing {given.folder}: {self.settled.finished} finished before, "
@@ -110,19 +111,18 @@ class TrainSweep:
                 soft_wrap=True,
             )
 
-    @property
-    def trial_count(self) -> int:
-        """Trials in all: of a single training one for each set of flags that it was given."""
+    def _count_trials(self) -> int:
+        """Return the trials in all: of a single training one for each set of flags it was given."""
         if isinstance(self.given.options, TrainSweepOptions):
             return 1 if self.given.options.local else self.given.options.n
         done = self.settled.finished
-        if self.given.job.mode != "continue" or self.settled.interrupted:
-            return done + len(self.settled.interrupted) or 1
+        if self.settled.interrupted:
+            return done + len(self.settled.interrupted)
         newest = max(self.results, key=lambda result: result.number, default=None)
         fixed = dict(self.given.space.fixed)
         if newest and newest.state == "COMPLETE" and dict(newest.flags) == fixed:
             return done  # nothing is left to be done with these flags
-        return done + 1
+        return done + 1  # the first one, one with other flags, or once more after a failure
 
     def _supersede(self, settled: Settled) -> Settled:
         """Close interrupted trainings of this run directory whose flags are no longer meant."""
@@ -171,6 +171,10 @@ class TrainSweep:
             from w2ltune.trials.training import TrainTrial
 
             job = with_gpus(given.job, options, gpus=cluster_gpus())
+            if given.single and self.results and has_checkpoints(given.folder):
+                job = replace(job, mode="continue")  # once more, after a failure
+            if not job.gpus_per_node and options.binary and options.ngpu is None:
+                self.console.print("  no GPU in the cluster: training on the CPU (--ngpu)")
             if session.local and not trials_that_fit(job.bundles):
                 raise UsageError(
                     f"--ngpu={options.ngpu or 0} --cpus_per_task={options.cpus_per_task}: this "

@@ -23,6 +23,7 @@ from w2ltune.errors import StoppedError, W2LTuneError
 from w2ltune.runs.signals import by_hand, stopping_signals
 from w2ltune.search.plan import Plan
 from w2ltune.search.run import StudyRun
+from w2ltune.search.study import leave_to_another
 
 
 class StudySearcher(Searcher):
@@ -158,6 +159,8 @@ def run(
         while thread.is_alive():
             thread.join(show_every_seconds)
             show(state)
+            if not plan.is_ours():
+                leave_to_another()
             if fits():
                 fitted = time.monotonic()
             elif time.monotonic() - fitted > 60 * node_wait_minutes:

@@ -14,10 +14,10 @@ import pytest
 
 from w2ltune.errors import InputError
 from w2ltune.formats.checkpoint import write_header
+from w2ltune.runs.diskbudget import make_room
 from w2ltune.runs.snapshots import (
     best_snapshot,
     discard,
-    make_room,
     prune,
     read_snapshots,
     take_snapshot,

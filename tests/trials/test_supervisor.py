@@ -231,3 +231,80 @@ def test_an_older_launch_publishes_nothing(supervise):
     running.directory.begin_attempt("another node")
     child.wait(10)
     assert child.poll() == -9
+
+
+def test_two_checkpoints_that_cannot_be_loaded_are_enough(supervise, tmp_path):
+    running = advance(supervise(keep=5), lambda s: s.curve.epochs >= 6)
+    running.stop()
+    good = [snapshot.updates for snapshot in snapshots_of(running)]
+    broken = tmp_path / "fl_asr_train"  # as on a machine without the right library
+    broken.write_text(
+        '#!/bin/bash\necho "Error while loading \\"$2/001_model_last.bin\\": bad version" >&2\n'
+        "kill -ABRT $$\n"
+    )
+    broken.chmod(0o755)
+    failed = advance(supervise(program=(str(broken),), keep=5))
+    assert "2 checkpoints in a row cannot be loaded" in failed.failure
+    assert len(snapshots_of(failed)) >= len(good) - 2
+
+
+def test_a_program_that_ends_well_too_early_has_not_finished(supervise, tmp_path):
+    early = tmp_path / "fl_asr_train"
+    early.write_text(f'#!/bin/bash\n{BINARY} "$@" | head -3\n')  # as tee, it swallows the code
+    early.chmod(0o755)
+    crash = {"DOUBLE_CRASH_AT_UPDATE": "25"}
+    failed = advance(supervise(program=(str(early),), environment=crash))
+    assert failed.finished is None
+    assert failed.failure == "ended well after 20 of 100 updates"
+
+
+def test_a_file_server_that_is_away_for_a_while_is_waited_for(supervise, monkeypatch):
+    from w2ltune.trials import supervisor as module
+
+    calls = []
+
+    def recover_later(*arguments, **options):
+        calls.append(1)
+        if len(calls) < 4:
+            raise OSError(5, "Input/output error", "run")
+        return recover(*arguments, **options)
+
+    recover = module.recover
+    monkeypatch.setattr(module, "recover", recover_later)
+    done = advance(supervise())
+    assert done.finished.updates == 100
+    assert len(calls) == 4
+
+
+def test_a_superseded_supervisor_stands_still(supervise):
+    running = advance(supervise(changes={"iter": "100000"}), lambda s: s.curve.epochs >= 2)
+    number = running.directory.begin_attempt("another node")
+    deadline = time.monotonic() + 10
+    while "another" not in running.note and "at work elsewhere" not in running.note:
+        assert time.monotonic() < deadline
+        running.advance()
+        time.sleep(0.05)
+    for _ in range(20):
+        running.advance()
+    assert running.directory.attempt() == number
+    assert not running.over
+
+
+def test_continue_takes_over_what_the_earlier_training_of_the_folder_kept(
+    supervise, tmp_path, flags
+):
+    first = advance(supervise(), lambda s: s.curve.epochs >= 5)
+    first.stop()
+    kept = snapshots_of(first)[0].updates
+    live = first._rundir / "001_model_last.bin"
+    live.write_bytes(live.read_bytes()[:9000])
+    directory = TrialDirectory(tmp_path / "trials", 9)
+    job = TrainJob(program=(str(BINARY),), metric="dev-WER", folder=str(tmp_path), mode="continue")
+    on = Supervisor(
+        directory, rundir=first._rundir, job=job, flags={**flags, "iter": "120"}, launched=0,
+        start_ranks=start_here,
+    )  # fmt: skip
+    advance(on)
+    assert on.failure == ""
+    assert on.finished.updates == 120
+    assert f"took over the snapshot after update {kept}" in log_of(first)

@@ -12,6 +12,7 @@ Source: ``Logger.cpp`` (getLogString) and ``Serializer.h`` of flashlight v0.3.2,
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -125,12 +126,18 @@ class LogTail:
 
     Args:
         path: The log; it need not exist yet.
+        from_end: Leave out what it holds now.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, from_end: bool = False) -> None:
         self._path = path
         self._offset = 0
         self._last = b""  # what stands right before the offset
+        if from_end and path.exists():
+            with path.open("rb") as file:
+                self._offset = file.seek(0, os.SEEK_END)
+                file.seek(max(0, self._offset - _MEMORY_BYTES))
+                self._last = file.read(min(self._offset, _MEMORY_BYTES))
 
     def read(self) -> list[str]:
         """Return the complete lines since the last call, without their ends.

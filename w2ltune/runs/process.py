@@ -64,8 +64,8 @@ class Child:
 
     def __init__(self, connection: socket.socket, *, guard: int, pid: int, mark: str) -> None:
         self.pid = pid
+        self.guard = guard
         self._connection = connection
-        self._guard = guard
         self._mark = mark
         self._code: int | None = None
 
@@ -110,7 +110,7 @@ class Child:
 
     def processes(self) -> list[int]:
         """Return the living processes of the program: itself and all that it started."""
-        return processguard.descendants(self._guard) if self._code is None else []
+        return processguard.descendants(self.guard) if self._code is None else []
 
     def close(self) -> None:
         """Kill the program if it still runs."""

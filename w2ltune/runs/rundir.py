@@ -170,6 +170,13 @@ def refuse_overwriting(rundir: Path) -> None:
         )
 
 
+def has_checkpoints(rundir: Path) -> bool:
+    """Return whether there is a checkpoint or a snapshot to go on from."""
+    return any(rundir.glob("[0-9][0-9][0-9]_model_last.bin")) or any(
+        rundir.glob("trials/*/snapshots/*.bin")
+    )
+
+
 def require_checkpoint(rundir: Path) -> None:
     """Refuse to continue from nothing.
 
@@ -193,6 +200,15 @@ def require_checkpoint(rundir: Path) -> None:
             f"--model_path={rundir} is a sweep, not a training: name the run directory of one of "
             f"its trainings, as --model_path={rundir / 'trials' / '0000' / 'run'}"
         )
+    trial = rundir.absolute().parent
+    if rundir.name == "run" and (trial / "flags.cfg").exists():
+        if not (trial / "result.json").exists():
+            raise UsageError(
+                f"--model_path={rundir}: trial {trial.name} is not finished, its sweep goes on "
+                "with it; wait for its end"
+            )
+        if any((trial / "snapshots").glob("*.bin")):
+            return
     # A start that was killed between setting a torn model aside and restoring it left snapshots.
     if any(rundir.glob("trials/*/snapshots/*.bin")):
         return

@@ -19,7 +19,6 @@ import fcntl
 import hashlib
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -36,7 +35,6 @@ _FICLONE = 0x40049409
 """The ioctl of Linux by which a file shares the blocks of another."""
 
 _CHUNK_BYTES = 4 << 20
-_FREE_RESERVE_BYTES = 64 << 20
 
 _RETRY_GAP_SECONDS = 20.0
 """On a full disk flashlight v0.3.2 closes the part that it wrote and waits up to 16 s to retry."""
@@ -151,9 +149,14 @@ def take_snapshot(
             snapshot.path.with_suffix(".json").unlink(missing_ok=True)  # of a bad file of this name
     except (InputError, FileNotFoundError, _ChangedError):
         return None
+    write_manifest(snapshot)
+    return snapshot
+
+
+def write_manifest(snapshot: Snapshot) -> None:
+    """Make a copy good: from here on it is listed."""
     content = asdict(snapshot) | {"path": snapshot.path.name, "format": FORMAT}
     files.write_json(snapshot.path.with_suffix(".json"), content)
-    return snapshot
 
 
 def discard(snapshot: Snapshot) -> Path:
@@ -177,45 +180,11 @@ def prune(folder: Path, *, keep: int, protect: Collection[int] = ()) -> None:
     best = best_snapshot(snapshots)
     for snapshot in snapshots[max(keep, 1) :]:
         if snapshot != best and snapshot.updates not in protect:
-            _remove(snapshot)
+            remove(snapshot)
     good = {snapshot.path for snapshot in read_snapshots(folder)}
     for path in (*folder.glob(f".*{files.TEMPORARY_MARK}*"), *folder.glob("[0-9]*.bin")):
         if path not in good:
             path.unlink(missing_ok=True)
-
-
-def make_room(trials: Path, own: Path, *, needed_bytes: int, budget_bytes: int | None) -> str:
-    """See that another snapshot fits, removing old ones if need be, the oldest first.
-
-    What may go are the snapshots of finished trials but the best of each (the newest, where no
-    value is known), and those of ``own`` but its best and its newest. Nothing is removed when even
-    that would not do.
-
-    Args:
-        trials: The study's ``trials`` folder.
-        own: The snapshots of the trial that needs the room.
-        needed_bytes: Size of the snapshot to come.
-        budget_bytes: What all snapshots of the study may take together; None: only the disk counts.
-
-    Returns:
-        "", or why there is no room and what to do: then do not begin to copy.
-    """
-    own.mkdir(parents=True, exist_ok=True)
-    taken = sum(_stat(path)[0] for path in trials.glob("*/snapshots/*.bin"))
-    free = shutil.disk_usage(own).free - _FREE_RESERVE_BYTES
-    over_budget = 0 if budget_bytes is None else taken + needed_bytes - budget_bytes
-    missing = max(over_budget, needed_bytes - free)
-    expendable = _expendable(trials, own) if missing > 0 else []
-    if missing <= sum(snapshot.size_bytes for snapshot in expendable):
-        for snapshot in expendable:
-            if missing > 0:
-                _remove(snapshot)
-                missing -= snapshot.size_bytes
-        return ""
-    why = f"{_human(max(free, 0))} free (a reserve aside) on the disk of {own}; make room there"
-    if budget_bytes is not None and over_budget == missing:
-        why = f"all snapshots take {_human(taken)} of {_human(budget_bytes)} allowed; allow more"
-    return f"no room for a snapshot of {_human(needed_bytes)}: {why}"
 
 
 def copy_file(source: Path, copy: IO[bytes]) -> str:
@@ -271,30 +240,7 @@ def _read_manifest(manifest: Path) -> Snapshot | None:
         return None
 
 
-def _remove(snapshot: Snapshot) -> None:
+def remove(snapshot: Snapshot) -> None:
+    """Remove a snapshot, its manifest first."""
     snapshot.path.with_suffix(".json").unlink(missing_ok=True)
     snapshot.path.unlink(missing_ok=True)
-
-
-def _expendable(trials: Path, own: Path) -> list[Snapshot]:
-    """The snapshots that may be removed, oldest first."""
-    finished = {result.parent / "snapshots" for result in trials.glob("*/result.json")}
-    found = []
-    for folder in finished | {own}:
-        snapshots = read_snapshots(folder)
-        kept = {best_snapshot(snapshots) or next(iter(snapshots), None)}
-        if folder == own:
-            kept.update(snapshots[:1])
-        found += [snapshot for snapshot in snapshots if snapshot not in kept]
-    return sorted(found, key=lambda snapshot: (_stat(snapshot.path)[1], snapshot.updates))
-
-
-def _stat(path: Path) -> tuple[int, int]:
-    """Size and time of a file; zeros when another trial removed it just now."""
-    with contextlib.suppress(OSError):
-        return _state(path)[:2]
-    return 0, 0
-
-
-def _human(size_bytes: int) -> str:
-    return f"{size_bytes / 2**30:.2f} GiB" if size_bytes >> 27 else f"{size_bytes / 2**20:.1f} MiB"

@@ -22,6 +22,9 @@ from w2ltune.runs.trialdir import TrialResult
 class TrialPruner(Protocol):
     """Decides from a trial's reports whether it should go on."""
 
+    reason: str
+    """Why the trials that it stops were stopped."""
+
     def stops(
         self, study: optuna.Study, trial: optuna.Trial, result: Mapping[str, Any], *, after: int
     ) -> bool:
@@ -49,6 +52,8 @@ class PairedPruner(optuna.pruners.BasePruner):
         limit: How many standard errors worse a trial must be.
         least: Share of the list that must be decoded first.
     """
+
+    reason = "worse than the best trial"
 
     def __init__(self, *, limit: float = 2.33, least: float = 0.15) -> None:
         self._limit = limit
@@ -100,6 +105,8 @@ class EpochPruner:
         name: ``asha`` (successive halving, Li et al., 2020), ``median`` or ``hyperband``.
         min_epochs: No trial is stopped before so many.
     """
+
+    reason = "fell behind other trials"
 
     def __init__(self, name: str, *, min_epochs: int) -> None:
         pruners: dict[str, optuna.pruners.BasePruner] = {

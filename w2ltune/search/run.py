@@ -174,13 +174,14 @@ class StudyRun:
         elif result.get("failure"):
             outcome = self._outcome(live, result, state="FAIL", reason=str(result["failure"]))
         elif live.pruned:
-            outcome = self._outcome(
-                live, result, state="PRUNED", reason="worse than the best trial"
-            )
+            reason = self.plan.pruner.reason if self.plan.pruner else ""
+            outcome = self._outcome(live, result, state="PRUNED", reason=reason)
         elif result.get("done"):
             outcome = self._outcome(live, result, state="COMPLETE")
         else:
             return
+        if not self.plan.is_ours():
+            return  # whoever took the study over runs the trial now
         live.directory.write_result(outcome)
         tell(self.plan.study, outcome.number, outcome)
         self.finished += 1

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import optuna
 from optuna.storages import JournalStorage
@@ -64,6 +65,13 @@ def _last_line_end(descriptor: int, size: int) -> int:
     return 0
 
 
+def leave_to_another() -> NoReturn:
+    """End this process at once: another one took the study over and writes it now."""
+    text = "w2ltune: error: another process took this sweep over; this one ends"
+    print(text, file=sys.stderr, flush=True)
+    os._exit(1)
+
+
 class OwnershipCheck(BaseJournalFileLock):
     """Stands where Optuna takes its lock: looks before every append whether the study is ours.
 
@@ -78,12 +86,7 @@ class OwnershipCheck(BaseJournalFileLock):
     def acquire(self) -> bool:
         """Return True, or end the process."""
         if not self._lock.is_ours():
-            print(
-                "w2ltune: error: another process took this sweep over; this one ends",
-                file=sys.stderr,
-                flush=True,
-            )
-            os._exit(1)
+            leave_to_another()
         repair_journal(self._journal)
         return True
 

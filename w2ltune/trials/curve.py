@@ -41,6 +41,15 @@ class Curve:
         """Time spent in the updates that count, over all launches; the log has whole seconds."""
         return sum(line.values.get("runtime_seconds", 0.0) for line in self.lines)
 
+    def followed_by(self, new: Sequence[TrainLine]) -> Curve:
+        """Return the curve with further reports; what they do again was lost."""
+        lines = list(self.lines)
+        for line in new:
+            while lines and lines[-1].updates >= line.updates:
+                lines.pop()
+            lines.append(line)
+        return Curve(lines=lines, metric=self.metric)
+
     def by_epoch(self) -> list[tuple[int, float]]:
         """Return the metric after each epoch: the last report of each."""
         values = {line.epoch: metric_of(line, self.metric) for line in self.lines}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from w2ltune.runs.diskbudget import make_room
 from w2ltune.runs.process import files_being_written
-from w2ltune.runs.snapshots import make_room, prune, take_snapshot
+from w2ltune.runs.snapshots import prune, take_snapshot
 from w2ltune.runs.trialdir import TrialDirectory
 from w2ltune.trials.trainjob import TrainJob
 
@@ -69,15 +70,15 @@ class Keeper:
 
     def _copy(self, path: Path, pids: Sequence[int]) -> bool:
         """Take a snapshot; return whether this state of the file needs no further look."""
-        problem = make_room(
-            self._directory.path.parent,
-            self._directory.snapshots,
-            needed_bytes=path.stat().st_size,
-            budget_bytes=self._job.disk_budget_bytes,
-        )
-        if problem:
-            return self._tell(problem)
         try:
+            problem = make_room(
+                self._directory.path.parent,
+                self._directory.snapshots,
+                needed_bytes=path.stat().st_size,
+                budget_bytes=self._job.disk_budget_bytes,
+            )
+            if problem:
+                return self._tell(problem)
             taken = take_snapshot(
                 path,
                 self._directory.snapshots,
@@ -85,12 +86,12 @@ class Keeper:
                 is_busy=lambda: path in files_being_written(pids, self._rundir),
                 is_ours=lambda: self._directory.attempt() == self._attempt,
             )
+            if taken is None:
+                return False
+            prune(self._directory.snapshots, keep=self._job.keep)
         except OSError as error:  # the training itself may go on
             return self._tell(f"no snapshot of {path.name}: {error.strerror or error}")
-        if taken is None:
-            return False
         self.problem = ""
-        prune(self._directory.snapshots, keep=self._job.keep)
         return True
 
     def _tell(self, problem: str) -> bool:

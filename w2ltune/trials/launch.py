@@ -8,8 +8,7 @@ import time
 from dataclasses import dataclass
 
 from w2ltune import files
-from w2ltune.errors import TrialFailedError
-from w2ltune.formats.logs import LogTail
+from w2ltune.formats.logs import LogTail, TrainLine, parse_train_line
 from w2ltune.runs.lock import process_start
 from w2ltune.runs.trialdir import TrialDirectory
 from w2ltune.trials.keeper import Keeper
@@ -17,9 +16,17 @@ from w2ltune.trials.ranks import Ranks
 
 LEAST_STALL_SECONDS = 600.0
 STALL_FACTOR = 5.0
+FIRST_STALL_SECONDS = 12 * 3600.0
+"""Patience while nothing is known of how often a training reports."""
 
-FENCE_SECONDS = 3.0
-"""In this time the guard of an earlier launch on another node notices a newer one."""
+FENCE_SECONDS = 30.0
+"""In this time the guard of an earlier launch on another node sees a newer one, NFS or not."""
+
+FINISHED = "Finished training"
+"""What the program prints at its own end."""
+
+OWN_FENCE_SECONDS = 3.0
+"""The same on this node."""
 
 OLD_LAUNCH_SECONDS = 20.0
 """How long an earlier launch on this node may take to end after its trainable."""
@@ -37,7 +44,9 @@ class Launch:
         reports: The program's ``00N_log``.
         output: What it prints.
         stall_minutes: As in `TrainJob`.
+        longest_silence: Between two reports of this training so far, in seconds; 0 before.
         lines: Looks at which there was a new report.
+        finished: Whether the program said that it had come to its end.
         first_end: When the first rank ended well; infinite before.
     """
 
@@ -48,27 +57,28 @@ class Launch:
     reports: LogTail
     output: LogTail
     stall_minutes: float | None
+    longest_silence: float = 0.0
     lines: int = 0
+    finished: bool = False
     first_end: float = math.inf
 
     def __post_init__(self) -> None:
         """Begin to count."""
-        self.output.read()  # of earlier launches
         self._news = self._line_time = time.monotonic()
-        self._longest_silence = 0.0
 
-    def read(self) -> bool:
-        """Look at the logs; return whether there is a new report."""
+    def read(self) -> list[TrainLine]:
+        """Look at the logs; return the new reports."""
         reports, output, now = self.reports.read(), self.output.read(), time.monotonic()
         if reports or output:
             self._news = now
-        if not reports:
-            return False
-        if self.lines:  # the first one has the start in it
-            self._longest_silence = max(self._longest_silence, now - self._line_time)
-        self.lines += 1
-        self._line_time = now
-        return True
+        self.finished = self.finished or any(FINISHED in line for line in output)
+        found = [line for line in map(parse_train_line, reports) if line is not None]
+        if found:
+            if self.lines:  # the first one has the start in it
+                self.longest_silence = max(self.longest_silence, now - self._line_time)
+            self.lines += 1
+            self._line_time = now
+        return found
 
     def hung_minutes(self) -> float:
         """Return for how long nothing was written, if that is too long; else 0."""
@@ -78,18 +88,24 @@ class Launch:
     def _patience_seconds(self) -> float:
         if self.stall_minutes is not None:
             return 60 * self.stall_minutes or math.inf
-        if self.lines < 3:
-            return math.inf
-        return max(LEAST_STALL_SECONDS, STALL_FACTOR * self._longest_silence)
+        if not self.longest_silence:
+            return FIRST_STALL_SECONDS
+        return max(LEAST_STALL_SECONDS, STALL_FACTOR * self.longest_silence)
 
     def pids(self) -> list[int]:
         """Return the processes on this node."""
         return [pid for child in self.ranks.local() for pid in child.processes()]
 
 
+def announce(directory: TrialDirectory) -> None:
+    """Write down that processes are about to start; they are not known yet."""
+    files.write_json(directory.process, {"host": "", "pids": {}})
+
+
 def record_processes(directory: TrialDirectory, launch: Launch) -> None:
-    """Write down the processes of a launch, for the one after it."""
-    begun = {str(pid): process_start(pid) for pid in launch.pids()}
+    """Write down the processes of a launch, for the one after it; their guards end last."""
+    guards = [child.guard for child in launch.ranks.local()]
+    begun = {str(pid): process_start(pid) for pid in [*guards, *launch.pids()]}
     known = {pid: start for pid, start in begun.items() if start}
     files.write_json(directory.process, {"host": socket.gethostname(), "pids": known})
 
@@ -98,20 +114,19 @@ def wait_for_the_last(directory: TrialDirectory) -> None:
     """Let an earlier launch's processes end: two programs must not write one folder.
 
     Raises:
-        TrialFailedError: They do not end.
+        TimeoutError: They do not end; try again.
     """
     known = files.read_json(directory.process)
     if known is None:
         return
     if known["host"] != socket.gethostname():
         directory.begin_attempt("fence")  # its guard sees it and kills what is left there
-        time.sleep(FENCE_SECONDS)
+        time.sleep(FENCE_SECONDS if known["host"] else OWN_FENCE_SECONDS)
         return
     deadline = time.monotonic() + OLD_LAUNCH_SECONDS
     while any(process_start(int(pid)) == start for pid, start in known["pids"].items()):
         if time.monotonic() > deadline:
-            raise TrialFailedError(
-                f"processes of an earlier start still run ({', '.join(known['pids'])}); end them "
-                "and give the same command again"
+            raise TimeoutError(
+                f"processes of an earlier start still run ({', '.join(known['pids'])}); end them"
             )
         time.sleep(0.1)

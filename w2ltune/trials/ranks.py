@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.util import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from w2ltune.errors import TrialFailedError
 from w2ltune.runs.process import Child, Program, start, stop
 from w2ltune.trials.trainjob import TrainJob
 
@@ -160,6 +161,8 @@ class SpreadRanks:
     def _ask(self, answers: Sequence[Any]) -> list[Any]:
         try:
             return list(ray.get(list(answers), timeout=ANSWER_SECONDS))
+        except RayTaskError as error:  # the launcher's own: its program cannot be started
+            raise TrialFailedError(str(error.cause)) from None
         except RayError as error:
             raise NodeLostError(type(error).__name__) from error
 

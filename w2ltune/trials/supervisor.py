@@ -13,6 +13,7 @@ from pathlib import Path
 from w2ltune import files
 from w2ltune.errors import TrialFailedError, W2LTuneError
 from w2ltune.formats.logs import LogTail, TrainLine, read_history
+from w2ltune.runs.adoption import adopt
 from w2ltune.runs.explain import explain_exit, load_failure
 from w2ltune.runs.process import Program
 from w2ltune.runs.recovery import recover, set_aside_failed
@@ -21,7 +22,7 @@ from w2ltune.runs.snapshots import Snapshot, best_snapshot, read_snapshots, take
 from w2ltune.runs.trialdir import TrialDirectory
 from w2ltune.trials.curve import Curve, Finished
 from w2ltune.trials.keeper import Keeper
-from w2ltune.trials.launch import Launch, record_processes, wait_for_the_last
+from w2ltune.trials.launch import Launch, announce, record_processes, wait_for_the_last
 from w2ltune.trials.ranks import Ranks
 from w2ltune.trials.trainjob import TrainJob, rank_arguments
 
@@ -31,8 +32,14 @@ SAME_FAILURES = 2
 ANY_FAILURES = 5
 """The same for failures of any kind, and for a program that is killed from outside."""
 
-MOST_LAUNCHES = 8
+MOST_LAUNCHES = 25
 """So many launches in one run of the command, without a checkpoint in between, are enough."""
+
+MOST_UNREADABLE = 2
+"""So many checkpoints in a row that the program cannot load: something else is wrong."""
+
+TROUBLE_SECONDS = 2 * 3600.0
+"""How long a start is tried again while the disk or file server fails."""
 
 STOP_SECONDS = 20.0
 PEERS_SECONDS = 60.0
@@ -79,9 +86,12 @@ class Supervisor:
         self._log = log_path(rundir, user_name())
         self._launch: Launch | None = None
         self._failures: list[str] = []
+        self._unreadable = 0
+        self._longest_silence = 0.0
         self._begun = time.monotonic()
+        self._trouble_since = self._retry_at = 0.0
+        self._superseded = False
         self.curve = Curve(lines=(), metric=job.metric)
-        self._read_curve()
 
     @property
     def over(self) -> bool:
@@ -99,6 +109,12 @@ class Supervisor:
             self._read_curve()
         return self.curve.value_at(updates)
 
+    @property
+    def has_best(self) -> bool:
+        """Whether the best snapshot is that of the best report."""
+        best = self.best()
+        return best is not None and self.kept is not None and self.kept.value == best[1]
+
     def best(self) -> tuple[TrainLine, float] | None:
         """Return the best report so far with its value, or None."""
         return self.curve.best(kept=self.kept.updates if self.kept else 0)
@@ -114,11 +130,12 @@ class Supervisor:
         Raises:
             NodeLostError: A node is gone; the whole trial is to be started again elsewhere.
         """
-        if self.over:
+        if self.over or self._superseded or time.monotonic() < self._retry_at:
             return
         try:
             if self._launch is None:
                 self._begin()
+                self._trouble_since = 0.0
             else:
                 self._watch(self._launch)
         except W2LTuneError as error:  # what no second try mends
@@ -135,6 +152,7 @@ class Supervisor:
 
     def _begin(self) -> None:
         """Start the program from the newest good checkpoint."""
+        self._read_curve()
         if (known := files.read_json(self.directory.finished)) is not None:
             self.finished = Finished(**known)
             return
@@ -145,18 +163,21 @@ class Supervisor:
         self._refuse_a_loop(str(newest.updates if newest else 0))
         self.attempt = self.directory.begin_attempt(str(newest.updates if newest else 0))
         continuing = self._job.mode == "continue"
-        found = recover(self._rundir, self.directory.snapshots, trust_live=continuing)
+        if continuing:
+            for taken in adopt(self._rundir, self.directory.snapshots, value=self._value_at):
+                self._say(f"took over the snapshot after update {taken.updates}")
+        trust = continuing and not read_snapshots(self.directory.snapshots)
+        found = recover(self._rundir, self.directory.snapshots, trust_live=trust)
         anew = found.mode == "anew"
         for note in found.notes:
             self._say(note)
-        if anew and continuing:
-            raise TrialFailedError(f"{self._rundir}: no checkpoint there can be loaded")
+        unreadable = list(self.directory.snapshots.glob("*.bad"))
+        if anew and (continuing or len(unreadable) >= MOST_UNREADABLE):
+            raise TrialFailedError(
+                f"{self._rundir}: no checkpoint there can be loaded; what there was lies in torn/"
+            )
         if found.unsaved is not None:
-            take_snapshot(
-                found.unsaved, self.directory.snapshots,
-                value=self._value_at, is_busy=lambda: False,
-                is_ours=lambda: self.directory.attempt() == self.attempt,
-            )  # fmt: skip
+            self._save(found.unsaved)
         begin = self._job.mode if anew else f"continue after update {found.updates}"
         self._say(f"start {self.attempt}: {begin}")
         scratch = self.directory.path / "launches" / f"{self.attempt:04d}"
@@ -164,18 +185,22 @@ class Supervisor:
         make_shared(scratch / "rendezvous")
         programs = self._programs(anew, scratch)
         index = 1 if anew else found.index + 1
+        output = LogTail(self._log, from_end=True)
         keeper = Keeper(
             self.directory, self._job, rundir=self._rundir, index=index, attempt=self.attempt,
             value_at=self._value_at, say=self._say,
         )  # fmt: skip
+        self._refuse_to_fight()
+        announce(self.directory)
         self._launch = Launch(
             ranks=self._start_ranks(self._job, programs, self.directory.attempts, self.attempt),
             keeper=keeper,
             index=index,
             begins_with=0 if anew else found.updates,
             reports=LogTail(self._rundir / f"{index:03d}_log"),
-            output=LogTail(self._log),
+            output=output,
             stall_minutes=self._job.stall_minutes,
+            longest_silence=self._longest_silence,
         )
         record_processes(self.directory, self._launch)
 
@@ -200,6 +225,24 @@ class Supervisor:
         )  # fmt: skip
         return programs
 
+    def _save(self, checkpoint: Path) -> None:
+        """Take a snapshot of what is whole and newer than all others, before it is written over."""
+        try:
+            take_snapshot(
+                checkpoint, self.directory.snapshots,
+                value=self._value_at, is_busy=lambda: False,
+                is_ours=lambda: self.directory.attempt() == self.attempt,
+            )  # fmt: skip
+        except OSError as error:  # it is not needed to go on
+            self._say(f"no snapshot of {checkpoint.name}: {error.strerror or error}")
+
+    def _refuse_to_fight(self) -> None:
+        """Stand still for good when a newer launch of this trial is at work elsewhere."""
+        if self.directory.attempt() > self.attempt:
+            self._superseded = True
+            self.note = f"launch {self.directory.attempt()} of this trial is at work elsewhere"
+            raise BlockingIOError(self.note)
+
     def _refuse_a_loop(self, begins_with: str) -> None:
         notes = self.directory.attempt_notes()
         fruitless = [n for n, note in notes.items() if n > self._launched and note == begins_with]
@@ -210,8 +253,11 @@ class Supervisor:
 
     def _watch(self, launch: Launch) -> None:
         codes = launch.ranks.poll()
-        if launch.read():
-            self._read_curve()
+        if new := launch.read():
+            self.curve = self.curve.followed_by(new)
+            self._longest_silence = launch.longest_silence
+            self._unreadable = 0
+            self.kept = best_snapshot(read_snapshots(self.directory.snapshots))
             self.note = ""
         launch.keeper.look(launch.pids)
         self.note = launch.keeper.problem or self.note
@@ -233,17 +279,22 @@ class Supervisor:
             self.kept = best_snapshot(read_snapshots(self.directory.snapshots))
 
     def _failed(self, launch: Launch, rank: int, code: int) -> None:
+        self._refuse_to_fight()
         log = self._rank_log(rank)
         unread = load_failure(log)
+        reason = explain_exit(code, log)
         if unread is not None and launch.index > 1 and not launch.lines:
             launch.ranks.stop(self._rundir, patience_seconds=0)
+            self._unreadable += 1
+            if self._unreadable >= MOST_UNREADABLE:
+                self._give_up(f"{self._unreadable} checkpoints in a row cannot be loaded: {reason}")
+                return
             self._say(f"{unread.name} cannot be loaded; going back to the checkpoint before it")
             set_aside_failed(
                 self._rundir, launch.index - 1, self.directory.snapshots, launch.begins_with
             )
             self._launch = None
             return
-        reason = explain_exit(code, log)
         if self._job.ranks > 1:
             reason = f"rank {rank}: {reason}"
         self._end_launch(launch, reason, killed=code in KILLED)
@@ -251,7 +302,8 @@ class Supervisor:
     def _end_launch(self, launch: Launch, reason: str, *, killed: bool = False) -> None:
         """End all ranks; the next step starts again, unless it has failed in this way before."""
         launch.ranks.stop(self._rundir, patience_seconds=STOP_SECONDS)
-        launch.keeper.look(list)
+        with contextlib.suppress(OSError):
+            launch.keeper.look(list)
         self._launch = None
         self._clean()
         newest = next(iter(read_snapshots(self.directory.snapshots)), None)
@@ -267,16 +319,19 @@ class Supervisor:
             self._give_up(f"{len(self._failures)} failures in a row, the last one: {reason}")
 
     def _trouble(self, reason: str) -> None:
-        """Count what went wrong outside of the program; the next step tries again."""
-        if self._launch is not None:
-            self._end_launch(self._launch, reason)
+        """Let the next steps try again what failed outside of the program."""
+        if self._superseded:
+            self.stop()
             return
-        self._failures.append(reason)
         self.note = reason
-        if len(self._failures) >= ANY_FAILURES:
+        if self._launch is not None:
+            return  # the program itself goes on
+        now = time.monotonic()
+        self._trouble_since = self._trouble_since or now
+        lasted = now - self._trouble_since
+        self._retry_at = now + min(60.0, 1.0 + lasted / 4)
+        if lasted > TROUBLE_SECONDS:
             self._give_up(reason)
-        else:
-            time.sleep(len(self._failures))
 
     def _give_up(self, reason: str) -> None:
         self.failure = reason
@@ -284,6 +339,11 @@ class Supervisor:
 
     def _end(self, launch: Launch) -> None:
         """Keep what a training that ended well came to."""
+        total = int(self._flags.get("iter", "0") or 0)
+        early = self._job.generation == "flashlight" and self.curve.updates < total
+        if early and not launch.finished:
+            self._end_launch(launch, f"ended well after {self.curve.updates} of {total} updates")
+            return
         launch.keeper.look(list)
         self._launch = None
         self._clean()
@@ -298,7 +358,7 @@ class Supervisor:
             epochs=self.curve.epochs,
             updates=self.curve.updates,
             seconds=self.seconds,
-            checkpoint=self.kept.path.name if self.kept else "",
+            checkpoint=self.kept.path.name if self.kept and self.has_best else "",
         )
         if self.directory.attempt() == self.attempt:
             files.write_json(self.directory.finished, asdict(self.finished))

@@ -111,7 +111,9 @@ class TrainTrial(tune.Trainable):
     def _checkpoint(self) -> str:
         """Return the best snapshot, relative to the study's folder."""
         kept = self._supervisor.kept
-        return "" if kept is None else str(kept.path.relative_to(self._study))
+        if kept is None or not self._supervisor.has_best:
+            return ""
+        return str(kept.path.relative_to(self._study))
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Save nothing: the trial's folder is the truth."""
