@@ -206,7 +206,7 @@ def command(*arguments, cwd):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["swep"], "unknown command 'swep'; did you mean 'sweep'? (known: train, sweep, collect"),
+        (["swep"], "unknown command 'swep'; did you mean 'sweep'? (known: train, sweep, collect,"),
         (["sweep"], "missing --logdir, --prefix (see --help)"),
         (["sweep", "--logdir=l", "--prefix=p", "--lmwieght=3"], "did you mean 'lmweight'?"),
         (["sweep", "--logdir=l", "--prefix=p", "--lmweight=unifrom(0, 5)"], "'uniform'?"),

@@ -12,7 +12,11 @@ COMMANDS = {
     "train": ("w2ltune.train", "train one model; nothing but its own end ends it"),
     "sweep": ("w2ltune.sweep", "search decoder weights, or a training's flags"),
     "collect": ("w2ltune.collect", "leaderboard of any sweep, live too"),
+    "status": ("w2ltune.cluster.status", "the SLURM job of a study"),
+    "stop": ("w2ltune.cluster.status", "end the SLURM job of a study for good"),
 }
+FUNCTIONS = {"stop": "stop_main"}
+"""What is called where it is not ``main``."""
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -29,8 +33,8 @@ def _dispatch(arguments: list[str]) -> int:
         raise UsageError(
             f"unknown command {name!r}{did_you_mean(name, COMMANDS)} (known: {', '.join(COMMANDS)})"
         )
-    command = importlib.import_module(COMMANDS[name][0])
-    return int(command.main(arguments[1:]))
+    module = importlib.import_module(COMMANDS[name][0])
+    return int(getattr(module, FUNCTIONS.get(name, "main"))(arguments[1:]))
 
 
 def main() -> int:

@@ -32,6 +32,8 @@ def _sweep_decodes(arguments: list[str]) -> int:
     options, given = parse(arguments, SweepOptions, usage=USAGE)
     check_options(options)
     # Not earlier: --help and mistakes on the command line are answered at once.
+    from w2ltune.cluster.slurmoptions import submits
+    from w2ltune.cluster.submit import submit_command
     from w2ltune.decodeinput import prepare
     from w2ltune.decodesweep import run
     from w2ltune.report.progress import make_console
@@ -43,18 +45,29 @@ def _sweep_decodes(arguments: list[str]) -> int:
         options=SweepOptions.__dataclass_fields__,
         any_flag=options.allow_unknown_flags,
     )
-    console = make_console()
-    return run(prepare(options, space, command=arguments), console)
+    decode = prepare(options, space, command=arguments)
+    if submits(options):
+        return submit_command(
+            "w2ltune.sweep", arguments, study=options.folder, options=options, gpus=options.gpu
+        )
+    return run(decode, make_console())
 
 
 def _sweep_trainings(arguments: list[str]) -> int:
     options, given = parse(arguments, TrainSweepOptions, usage=SWEEP_USAGE)
     check_job_options(options)
+    from w2ltune.cluster.slurmoptions import submits
+    from w2ltune.cluster.submit import submit_command
     from w2ltune.report.progress import make_console
     from w2ltune.traininput import prepare_training
     from w2ltune.trainsweep import run
 
-    return run(prepare_training(options, given, command=arguments), make_console())
+    training = prepare_training(options, given, command=arguments)
+    if submits(options, local=options.local):
+        return submit_command(
+            "w2ltune.sweep", arguments, study=training.folder, options=options, gpus=training.gpus
+        )
+    return run(training, make_console())
 
 
 if __name__ == "__main__":

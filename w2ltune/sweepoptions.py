@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from w2ltune.cluster.slurmoptions import DecodeSlurmOptions
 from w2ltune.commandline import option
 from w2ltune.errors import UsageError
 
@@ -24,7 +25,7 @@ runs on that Ray cluster, else it starts one on this machine. Options may stand 
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepOptions:
+class SweepOptions(DecodeSlurmOptions):
     """The options of a sweep; everything else on the command line is a flag of the decoder."""
 
     task: str = option(

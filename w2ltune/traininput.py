@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
+from w2ltune.cluster.slurmoptions import submits
 from w2ltune.errors import UsageError, did_you_mean
 from w2ltune.formats.distributions import Distribution
 from w2ltune.formats.flagsfile import Flag, effective, parse_arguments
@@ -28,7 +29,7 @@ from w2ltune.search.samplers import grid_points
 from w2ltune.search.space import SearchSpace
 from w2ltune.traincheck import check_binary, check_training, generation_of, valid_sets
 from w2ltune.trainflags import base_flags, check_space, script_flags, split_extra, split_flags
-from w2ltune.trainoptions import JobOptions, TrainOptions, TrainSweepOptions
+from w2ltune.trainoptions import JobOptions, TrainOptions, TrainSweepOptions, gpus_per_node
 from w2ltune.trials.trainjob import OUR_FLAGS, Mode, TrainJob
 
 EMBEDDED = (sys.executable, "-m", "w2ltune.embedded.train")
@@ -61,6 +62,13 @@ class TrainInput:
         """Whether it is one training instead of a sweep."""
         return isinstance(self.options, TrainOptions)
 
+    @property
+    def gpus(self) -> int:
+        """GPUs that a SLURM job needs for one training: as asked for, else 1 for a binary."""
+        if self.options.ngpu is not None:
+            return self.options.ngpu
+        return int(self.job.program != EMBEDDED)
+
 
 def prepare_training(
     options: JobOptions, given: Mapping[str, Flag], *, command: Sequence[str]
@@ -86,7 +94,7 @@ def prepare_training(
     notes = [
         f"--{name} has no effect here: it is for a SLURM job"
         for name in _SLURM_OPTIONS
-        if getattr(options, name)
+        if getattr(options, name) and not submits(options, local=options.local)
     ]
     for name in OUR_FLAGS:
         flag = flags.pop(name, None)
@@ -128,7 +136,7 @@ def prepare_training(
         model_path=model,
         metric=metric,
         folder=str(Path.cwd()),
-        cpus_per_rank=options.cpus_per_task,
+        cpus_per_rank=options.cpus_per_task or 1,
         stall_minutes=options.stall_minutes,
         keep=options.keep,
         disk_budget_bytes=(
@@ -277,5 +285,6 @@ def with_gpus(job: TrainJob, options: JobOptions, *, gpus: int) -> TrainJob:
         wanted = 1 if gpus and not embedded else 0
     if options.local:
         wanted = min(wanted, 1, gpus)
-    nodes = max(1, wanted // options.gpus_per_node) if wanted > options.gpus_per_node else 1
+    each = gpus_per_node(options)
+    nodes = wanted // each if wanted > each else 1
     return replace(job, nodes=nodes, gpus_per_node=wanted // nodes)

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from w2ltune.cluster.site import read_site
+from w2ltune.cluster.slurmoptions import SlurmOptions
 from w2ltune.commandline import option
 from w2ltune.errors import UsageError
 
@@ -34,7 +36,7 @@ command again continues the sweep. Without --binary the small trainer of w2ltune
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobOptions:
+class JobOptions(SlurmOptions):
     """What single trainings and sweeps of trainings share."""
 
     config: Path | None = option("flagsfile of the training, project/name.cfg", None, value="FILE")
@@ -54,8 +56,6 @@ class JobOptions:
         "GPUs of a training, in all; 0 for none. By default 1 with --binary where there are GPUs",
         None,
     )
-    gpus_per_node: int = option("GPUs of a node, for trainings on several", 8)
-    cpus_per_task: int = option("cores of each process; there is one for each GPU", 1)
     metric: str = option(
         "what is minimised: TAG-WER, TAG-TER or TAG-loss of a valid set; by default the WER of the "
         "first one", "",
@@ -67,11 +67,6 @@ class JobOptions:
     keep: int = option("newest snapshots that are kept of a training, beside its best one", 2)
     disk_budget_gib: float | None = option("most disk for all snapshots together", None)
     local: bool = option("run here, on one GPU at most, to spot obvious errors", False)
-    partition: str = option("SLURM partition to submit to", "")
-    hours: float | None = option("time limit of the SLURM job", None)
-    mem_per_gpu: float | None = option("memory for each GPU, in GB, of the SLURM job", None)
-    comment: str = option("comment of the SLURM job", "")
-    gpu16: bool = option("SLURM nodes with GPUs of 16 GB only", False)
     cores: int | None = option("cores of a local Ray cluster; all that may be used", None)
     node_wait_minutes: float = option(
         "stop (exit code 75) when no training fits the cluster for this long", 5.0
@@ -129,6 +124,11 @@ class TrainSweepOptions(JobOptions):
     )  # fmt: skip
 
 
+def gpus_per_node(options: JobOptions) -> int:
+    """Return the GPUs of a node: as given, else as the site file says."""
+    return options.gpus_per_node or read_site().gpus_per_node
+
+
 def check_job_options(options: JobOptions) -> None:
     """Refuse values that cannot be meant.
 
@@ -154,14 +154,9 @@ def check_job_options(options: JobOptions) -> None:
         value = getattr(options, name)
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"--{name}={value:g}: must be above 0, and finite")
-    gpus, node = options.ngpu or 0, options.gpus_per_node
+    gpus, node = options.ngpu or 0, gpus_per_node(options)
     if gpus > node and gpus % node:
         raise UsageError(
             f"--ngpu={gpus}: with {node} GPUs on a node it must be at most {node} or a multiple of "
             f"it, as {gpus - gpus % node} or {gpus - gpus % node + node} (--gpus_per_node)"
-        )
-    if options.partition and not options.local:
-        raise UsageError(
-            f"--partition={options.partition}: this version does not submit to SLURM; start it "
-            "inside a job (with RAY_ADDRESS of the job's Ray cluster), or here with --local"
         )

@@ -1,0 +1,393 @@
+"""Submissions, with small programs in the place of SLURM's that note what they are asked."""
+
+import contextlib
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from w2ltune.cluster.jobs import find_job, read_job, run_slurm
+from w2ltune.cluster.site import Site
+from w2ltune.cluster.slurm import job_name, read_template
+from w2ltune.cluster.slurmoptions import SlurmOptions
+from w2ltune.cluster.submissions import submissions
+from w2ltune.cluster.submit import submit, submit_command
+from w2ltune.errors import InputError, StudyOwnedError, UsageError, W2LTuneError
+from w2ltune.runs.lock import StudyLock, this_process
+
+RUNNING = (Path(__file__).parents[1] / "data" / "slurm" / "running.txt").read_text(encoding="utf-8")
+
+STAND_IN = """#!/bin/bash
+# Notes its arguments, and answers as the files beside it say.
+cd "$(dirname "$0")" && name=$(basename "$0")
+printf '%s\\n' "$@" --- >> "$name.asked"
+[ ! -e "$name.seconds" ] || sleep "$(cat "$name.seconds")"
+[ ! -e "$name.reads" ] || cat > "$name.read"
+env > "$name.environment"
+cat "$name.err" >&2 2>/dev/null
+cat "$name.out" 2>/dev/null
+exit "$(cat "$name.code" 2>/dev/null || echo 0)"
+"""
+
+
+class Programs:
+    """The stand-ins for sbatch, squeue and scontrol."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        for name in ("sbatch", "squeue", "scontrol"):
+            (folder / name).write_text(STAND_IN, encoding="utf-8")
+            (folder / name).chmod(0o755)
+
+    def answer(self, program, *, out="", err="", code=0, **others):
+        for kind, value in {"out": out, "err": err, "code": code, **others}.items():
+            (self.folder / f"{program}.{kind}").write_text(str(value), encoding="utf-8")
+
+    def job(self, study, number=41, state="RUNNING", name=None):
+        text = RUNNING.replace("JobId=41 ", f"JobId={number} ")
+        text = text.replace("librispeech:tds_lr0.1", name or job_name(study), 1)
+        self.answer("scontrol", out=text.replace("JobState=RUNNING", f"JobState={state}", 1))
+
+    def no_job(self):
+        self.answer("scontrol", err="slurm_load_jobs error: Invalid job id specified\n", code=1)
+
+    def asked(self, program):
+        path = self.folder / f"{program}.asked"
+        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+    def wait_until_asked(self, program):
+        deadline = time.monotonic() + 30
+        while "---" not in self.asked(program):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def environment(self, program):
+        return (self.folder / f"{program}.environment").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    found = Programs(folder)
+    found.answer("sbatch", out="41\n")
+    found.no_job()
+    return found
+
+
+@pytest.fixture
+def study(tmp_path):
+    return tmp_path / "check points" / "librispeech" / "tds"
+
+
+def tree(folder):
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def test_submit(programs, study):
+    done = submit(study, "#!/bin/bash\ntrue größe\n", user="alice")
+    assert (done.job, done.number) == (41, 1)
+    assert done.script == study / "slurm" / "alice-0001.sbatch"
+    assert done.script.read_text(encoding="utf-8") == "#!/bin/bash\ntrue größe\n"
+    assert stat.S_IMODE(done.script.stat().st_mode) == 0o775
+    assert study.stat().st_mode & 0o2070 == 0o2070  # the group's
+    assert programs.asked("sbatch") == ["--parsable", str(done.script), "---"]
+    assert submissions(study) == [done]
+    record = json.loads(done.record.read_text(encoding="utf-8"))
+    assert (record["job"], record["owner"]["pid"]) == (41, os.getpid())
+    assert tree(study) == ["slurm/alice-0001.sbatch", "slurm/jobs/0001.json"]
+
+
+def test_answers_of_federations_and_remarks(programs, study, capsys):
+    programs.answer("sbatch", out="42;cluster\n", err="sbatch: lua: be nice\n")
+    assert submit(study, "", user="alice").job == 42
+    assert capsys.readouterr().err == "sbatch: lua: be nice\n"
+
+
+@pytest.mark.parametrize("state", ["PENDING", "RUNNING", "COMPLETING", "SUSPENDED"])
+def test_a_study_has_one_job(programs, study, state):
+    submit(study, "", user="alice")
+    programs.job(study, state=state)
+    with pytest.raises(StudyOwnedError) as caught:
+        submit(study, "", user="bob")
+    assert str(caught.value).startswith(f"{study} has job 41 of alice ({state} on n[1-2]) already")
+    assert str(caught.value).endswith("scancel 41")
+    assert len(submissions(study)) == 1
+    assert programs.asked("scontrol") == ["--oneliner", "show", "job", "41", "---"]
+
+
+@pytest.mark.parametrize("state", ["COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "forgotten"])
+def test_a_job_that_has_ended_is_followed(programs, study, state):
+    submit(study, "1", user="alice")
+    if state != "forgotten":
+        programs.job(study, state=state)
+    programs.answer("sbatch", out="43\n")
+    done = submit(study, "2", user="bob")
+    assert [s.job for s in submissions(study)] == [43, 41]
+    assert done.script.name == "bob-0002.sbatch"
+
+
+def test_the_number_of_another_job(programs, study):
+    submit(study, "", user="alice")
+    programs.job(study, name="other:job")  # numbers began anew
+    assert submit(study, "", user="alice").number == 2
+
+
+def test_an_unknown_state_is_no_licence(programs, study):
+    submit(study, "", user="alice")
+    programs.answer("scontrol", err="Unable to contact slurm controller (connect failure)", code=1)
+    with pytest.raises(UsageError, match=r"^scontrol: Unable to contact slurm controller"):
+        submit(study, "", user="alice")
+
+
+REFUSED = (
+    "sbatch: error: invalid partition specified: nope\n"
+    "sbatch: error: Batch job submission failed: Invalid partition name specified\n"
+)
+
+
+@pytest.mark.parametrize("there", ["", "check points", "check points/librispeech/tds"])
+def test_a_refusal_leaves_nothing(programs, study, tmp_path, there):
+    (tmp_path / there).mkdir(parents=True, exist_ok=True)
+    before = sorted(tmp_path.rglob("*"))
+    programs.answer("sbatch", err=REFUSED, code=1)
+    with pytest.raises(UsageError) as caught:
+        submit(study, "", user="alice")
+    assert str(caught.value) == (
+        "sbatch: invalid partition specified: nope; "
+        "Batch job submission failed: Invalid partition name specified"
+    )
+    kept = [path for path in sorted(tmp_path.rglob("*")) if "sbatch." not in path.name]
+    assert kept == [path for path in before if "sbatch." not in path.name]
+    programs.answer("sbatch", out="41\n")
+    assert submit(study, "", user="alice").number == 1
+
+
+def test_a_refusal_keeps_what_was_there(programs, study):
+    submit(study, "", user="alice")
+    before = tree(study)
+    programs.answer("sbatch", err=REFUSED, code=1)
+    with pytest.raises(UsageError, match="nope"):
+        submit(study, "", user="alice")
+    assert tree(study) == before
+
+
+@pytest.mark.parametrize(("listed", "taken"), [(True, True), (False, False)])
+def test_an_answer_that_came_too_late(programs, study, listed, taken):
+    words = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation\n"
+    programs.answer("sbatch", err=words, code=1)
+    script = study / "slurm" / "alice-0001.sbatch"
+    programs.answer("squeue", out=f"40 /other.sbatch\n41 {script}\n" if listed else "")
+    if taken:
+        assert submit(study, "", user="alice").job == 41
+    else:
+        with pytest.raises(UsageError, match="Socket timed out"):
+            submit(study, "", user="alice")
+        assert not study.exists()
+
+
+def test_an_answer_that_is_no_number(programs, study):
+    programs.answer("sbatch", out="Submitted?\n")
+    with pytest.raises(
+        UsageError, match=r"^sbatch answers 'Submitted\?' instead of a job's number"
+    ):
+        submit(study, "", user="alice")
+
+
+SUBMIT = """
+import sys
+from pathlib import Path
+from w2ltune.cluster.submit import submit
+from w2ltune.errors import run_command
+
+sys.exit(run_command(lambda a: submit(Path(a[0]), "", user="alice").job and 0, sys.argv[1:]))
+"""
+
+
+def submitter(study):
+    """Submit in another process, which leads a group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", SUBMIT, str(study)], stderr=subprocess.PIPE, text=True,
+        cwd=Path(__file__).parents[2], start_new_session=True,
+    )  # fmt: skip
+
+
+def test_of_several_at_once_one_submits(programs, study):
+    programs.answer("sbatch", out="41\n", seconds=2)
+    commands = [submitter(study) for _ in range(3)]
+    messages = [command.communicate(timeout=60)[1] for command in commands]
+    assert sorted(command.returncode for command in commands) == [0, 2, 2]
+    assert programs.asked("sbatch").count("---") == 1
+    assert all(text.count("\n") == 1 and "submitted" in text for text in messages if text)
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_submission_that_was_killed(programs, study, taken):
+    programs.answer("sbatch", out="41\n", seconds=60)
+    with submitter(study) as command:
+        script = study / "slurm" / "alice-0001.sbatch"
+        programs.wait_until_asked("sbatch")
+        with pytest.raises(StudyOwnedError, match=rf"right now by process {command.pid} of "):
+            submit(study, "", user="bob")
+        os.killpg(command.pid, signal.SIGKILL)
+    programs.answer("sbatch", out="42\n", seconds=0)
+    programs.answer("squeue", out=f"41 {script}\n" if taken else "")
+    programs.job(study, number=41)
+    if taken:
+        with pytest.raises(StudyOwnedError, match="has job 41 of alice"):
+            submit(study, "", user="bob")
+    else:
+        done = submit(study, "", user="bob")
+        assert (done.number, done.job) == (2, 42)
+
+
+@pytest.mark.parametrize(("age_seconds", "refused"), [(30, True), (3600, False)])
+def test_a_submission_of_another_host_dies_with_time(programs, study, age_seconds, refused):
+    done = submit(study, "", user="alice")
+    record = json.loads(done.record.read_text(encoding="utf-8"))
+    record |= {"job": None, "seconds": time.time() - age_seconds}
+    record["owner"]["host"] = "login2"
+    done.record.write_text(json.dumps(record), encoding="utf-8")
+    if refused:
+        with pytest.raises(StudyOwnedError, match="on login2; look with squeue"):
+            submit(study, "", user="alice")
+    else:
+        assert submit(study, "", user="alice").number == 2
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"number": 1}'])
+def test_a_damaged_record(programs, study, text):
+    done = submit(study, "", user="alice")
+    done.record.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=r"0001\.json: .*remove"):
+        submit(study, "", user="alice")
+
+
+def test_a_study_that_runs_here(programs, study):
+    study.mkdir(parents=True)
+    lock = StudyLock(study / "lock", this_process())
+    lock.acquire()
+    with pytest.raises(StudyOwnedError, match=rf"is running already \(process {os.getpid()} of "):
+        submit(study, "", user="alice")
+    lock.release()
+    submit(study, "", user="alice")
+
+
+def test_a_study_that_runs_in_a_job_submitted_by_hand(programs, study, monkeypatch):
+    study.mkdir(parents=True)
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    lock = StudyLock(study / "lock", this_process())
+    lock.acquire()
+    programs.job(study, number=77)
+    with pytest.raises(StudyOwnedError, match="has job 77 of alice"):
+        submit(study, "", user="alice")
+    lock.release()
+
+
+def test_missing_programs(tmp_path, study, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError) as caught:
+        submit(study, "", user="alice")
+    assert str(caught.value) == (
+        "sbatch: No such file or directory; give this command on a login node of a SLURM cluster, "
+        "or without --partition to run here"
+    )
+    assert not study.exists()
+
+
+def test_the_environment_does_not_overrule_the_script(programs, monkeypatch):
+    monkeypatch.setenv("SBATCH_PARTITION", "other")
+    monkeypatch.setenv("SLURM_JOB_ID", "3")
+    monkeypatch.setenv("SLURM_CONF", "/etc/slurm/slurm.conf")
+    run_slurm(["sbatch"])
+    environment = programs.environment("sbatch")
+    assert [line for line in environment if line.startswith(("SBATCH_", "SLURM_"))] == [
+        "SLURM_CONF=/etc/slurm/slurm.conf"
+    ]
+
+
+def test_jobs(programs):
+    assert read_job(41) is None
+    programs.answer("scontrol", out=RUNNING)
+    assert read_job(41).name == "librispeech:tds_lr0.1"
+    programs.answer("squeue", out="7 (null)\n8 /a b/alice-0001.sbatch\n")
+    assert find_job(Path("/a b/alice-0001.sbatch")) == 8
+    assert find_job(Path("/a")) is None
+
+
+def test_the_whole_command(programs, study, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    options = SlurmOptions(partition="low", hours=2)
+    arguments = ["--config=a b.cfg", "--partition=low", "--hours=2"]
+    umask = os.umask(0o022)
+    try:
+        code = submit_command(
+            "w2ltune.train", arguments, study=study, options=options, gpus=2, site=Site()
+        )
+        assert os.umask(umask) == 0o002
+    finally:
+        os.umask(umask)
+    assert code == 0
+    (done,) = submissions(study)
+    script = done.script.read_text(encoding="utf-8")
+    assert "\nW2LTUNE_COMMAND=(\n" in script and "\n  '--config=a b.cfg'\n" in script
+    assert f"#SBATCH --chdir={tmp_path}\n" in script
+    shown = capsys.readouterr().out
+    assert "#SBATCH --partition=low\n" in shown
+    assert "submitted job 41 (librispeech:tds): 1 node with 2 GPUs and 2 cores, 2 hours\n" in shown
+    assert f"script: {done.script}\n" in shown
+    assert "squeue --jobs=41\n" in shown
+    assert f"tail -F '{done.script.parent}/{done.script.stem[:-5]}-41.out'\n" in shown
+    assert f"python -m w2ltune.collect '--logdir={study.parent}' --prefix=tds --watch\n" in shown
+
+
+def test_dry_run(programs, study, tmp_path, capsys):
+    programs.answer("sbatch", err="sbatch: Job 12 to start at 2026-11-23T02:03:48\n", reads="")
+    options = SlurmOptions(partition="low", dry_run=True)
+    arguments = ["--dry_run", "--dry-run=true", "--config=a.cfg"]
+    before = tree(tmp_path)
+    assert submit_command("w2ltune.train", arguments, study=study, options=options, gpus=0) == 0
+    shown = capsys.readouterr()
+    assert shown.err == "sbatch: Job 12 to start at 2026-11-23T02:03:48\n"
+    assert shown.out.startswith("#!/bin/bash\n")
+    assert "dry" not in shown.out.split("W2LTUNE_COMMAND=(")[1].split(")")[0]
+    assert (programs.folder / "sbatch.read").read_text(encoding="utf-8") == shown.out
+    assert programs.asked("sbatch") == ["--test-only", "---"]
+    assert [name for name in tree(tmp_path) if not name.startswith("bin/")] == [
+        name for name in before if not name.startswith("bin/")
+    ]
+    assert not study.exists()
+
+
+def test_dry_run_of_what_is_refused(programs, study, capsys):
+    programs.answer("sbatch", err=REFUSED, code=1)
+    options = SlurmOptions(partition="nope", dry_run=True)
+    with pytest.raises(UsageError, match="invalid partition specified: nope"):
+        submit_command("w2ltune.train", [], study=study, options=options, gpus=0)
+    assert "#SBATCH --partition=nope\n" in capsys.readouterr().out
+
+
+def test_templates_are_found():
+    assert read_template("ray_cluster.sbatch").startswith("#!/bin/bash\n")
+    with pytest.raises(W2LTuneError, match=r"^none\.sbatch is not beside the package"):
+        read_template("none.sbatch")
+
+
+def test_a_keyboard_interrupt_leaves_the_record(programs, study):
+    # sbatch may have taken the job already: the next submission looks for it.
+    programs.answer("sbatch", out="41\n", seconds=60)
+    with submitter(study) as command:
+        programs.wait_until_asked("sbatch")
+        command.send_signal(signal.SIGINT)
+        assert command.wait(timeout=30) == 130
+        with contextlib.suppress(ProcessLookupError):  # what the stand-in was waiting for
+            os.killpg(command.pid, signal.SIGKILL)
+    (left,) = submissions(study)
+    assert left.job is None and not left.in_progress()

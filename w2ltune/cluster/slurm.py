@@ -1,0 +1,262 @@
+"""The text of a job: a script that a person can read and run, with its two blocks filled in.
+
+A template is a whole bash script. After its line ``# @directives`` come the ``#SBATCH`` lines,
+after ``# @assignments`` the variables that it works with; every other line stays as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from w2ltune.cluster.resources import SlurmResources
+from w2ltune.cluster.site import SITE_VARIABLE, Site
+from w2ltune.cluster.slurmoptions import SlurmOptions
+from w2ltune.errors import UsageError, W2LTuneError
+from w2ltune.runs.runname import plain_name
+
+DIRECTIVES, ASSIGNMENTS = "# @directives", "# @assignments"
+CLUSTER_TEMPLATE = "ray_cluster.sbatch"
+
+_OURS = {
+    **dict.fromkeys(("output", "o", "error", "e", "open-mode"), "logs lie in the study's folder"),
+    **dict.fromkeys(("signal", "requeue", "no-requeue"), "the job is told to stop and requeued"),
+    **dict.fromkeys(("array", "a", "wrap", "ntasks", "n"), "the job is one Ray cluster"),
+    **dict.fromkeys(("wait", "W", "parsable", "test-only"), "it would not be submitted as usual"),
+    **dict.fromkeys(("job-name", "J", "chdir", "D"), "the job is known by it"),
+    **dict.fromkeys(("nodes", "N"), "use --nodes"),
+    **dict.fromkeys(("ntasks-per-node", "cpus-per-task", "c"), "use --cpu"),
+    **dict.fromkeys(("gpus", "G", "gpus-per-node", "gpus-per-task"), "use --ngpu"),
+    **dict.fromkeys(("partition", "p"), "use --partition"),
+    **dict.fromkeys(("time", "t"), "use --hours"),
+}
+"""Options of sbatch that may not be given, and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterJob:
+    """What is to run, and where.
+
+    Attributes:
+        study: The study's folder.
+        command: The driver's command, the program first.
+        directory: Where it runs.
+        user: Who submits; for the names of logs.
+        options: Of the command.
+        site: Where SLURM is.
+        resources: What the job takes.
+    """
+
+    study: Path
+    command: Sequence[str]
+    directory: Path
+    user: str
+    options: SlurmOptions
+    site: Site
+    resources: SlurmResources
+
+
+def job_name(study: Path) -> str:
+    """Return the name in squeue, ``project:experiment``.
+
+    Example:
+        >>> job_name(Path("/checkpoints/librispeech/tds_lr0.1"))
+        'librispeech:tds_lr0.1'
+    """
+    return ":".join(Path(os.path.abspath(study)).parts[-2:]).removeprefix("/:")  # noqa: PTH100
+
+
+def read_template(name: str) -> str:
+    """Return a script of ``slurm/``: of the installed package, or of the checkout.
+
+    Raises:
+        W2LTuneError: It is in neither.
+    """
+    package = Path(__file__).parents[1]
+    for folder in (package / "slurm_scripts", package.parent / "slurm"):
+        if (folder / name).is_file():
+            return (folder / name).read_text(encoding="utf-8")
+    raise W2LTuneError(f"{name} is not beside the package {package}; install w2ltune again")
+
+
+def render_job(template: str, job: ClusterJob) -> str:
+    """Return the script of a job.
+
+    Args:
+        template: A script with both marker lines.
+        job: What fills them.
+
+    Raises:
+        UsageError: A value cannot stand in an ``#SBATCH`` line.
+    """
+    blocks = {DIRECTIVES: directives(job), ASSIGNMENTS: assignments(job)}
+    lines = template.splitlines()
+    for marker in blocks:
+        if lines.count(marker) != 1:
+            raise W2LTuneError(f"the template must have the line '{marker}' once")
+    return "".join(f"{row}\n" for line in lines for row in (line, *blocks.get(line, ())))
+
+
+def directives(job: ClusterJob) -> list[str]:
+    """Return the ``#SBATCH`` lines; the user's own options come last, so that they win.
+
+    Raises:
+        UsageError: A value cannot stand in such a line.
+    """
+    options, site, resources = job.options, job.site, job.resources
+    partition = site.partition if options.partition in ("", "default") else options.partition
+    study = _study(job)
+    if "\\" in study:
+        raise UsageError(
+            f"{study!r}: SLURM takes no backslash in the path of a log; use another folder"
+        )
+    log = f"{study}/slurm/{plain_name(job.user)}-".replace("%", "%%") + "%j"
+    gpus = resources.gpus_per_node
+    values: dict[str, object] = {
+        "job-name": job_name(job.study),
+        "partition": partition,
+        "account": options.account or site.account,
+        "qos": options.qos or site.qos,
+        "reservation": options.reservation or site.reservation,
+        "constraint": _constraint(options, site),
+        "exclude": options.exclude,
+        "comment": options.comment,
+        "mail-user": options.mail,
+        "mail-type": "END,FAIL,REQUEUE" if options.mail else "",
+        "nodes": resources.nodes,
+        "ntasks-per-node": 1,
+        "cpus-per-task": resources.cpus_per_node,
+        "gres": f"{site.gres_name}:{gpus}" if gpus and site.gpu_option == "gres" else "",
+        "gpus-per-node": gpus if gpus and site.gpu_option != "gres" else "",
+        "mem": "" if resources.memory_mb is None else _memory(resources.memory_mb),
+        "time": "" if resources.minutes is None else _time(resources.minutes),
+        "chdir": job.directory,
+        "output": f"{log}.out",
+        "error": f"{log}.err",
+        "open-mode": "append",
+        "signal": f"B:USR1@{_notice(resources, site)}",
+    }
+    words: list[tuple[str, ...]]
+    words = [(f"--{name}={value}",) for name, value in values.items() if value not in ("", None)]
+    words += [("--requeue",), ("--no-kill",)]
+    further = shell_words(options.sbatch)
+    for where, given in (("--sbatch", further), (f"{site.file}: sbatch", site.sbatch)):
+        _check_further(given, where)
+    words += [tuple(given) for given in (site.sbatch, further) if given]
+    return [f"#SBATCH {_directive(line)}" for line in words]
+
+
+def assignments(job: ClusterJob) -> list[str]:
+    """Return the lines that set the script's variables and the job's environment."""
+    site, resources = job.site, job.resources
+    python = site.python or job.command[0]
+    lines = [
+        f"W2LTUNE_STUDY={shlex.quote(_study(job))}",
+        f"W2LTUNE_PYTHON={shlex.quote(python)}",
+        *_array("W2LTUNE_COMMAND", [shlex.quote(word) for word in (python, *job.command[1:])]),
+        *_array("W2LTUNE_PREFIX", [_with_variables(word) for word in site.container]),
+        f"W2LTUNE_NODES={resources.nodes}",
+        f"W2LTUNE_NEED_NODES={resources.needed_nodes}",
+        f"W2LTUNE_CPUS={resources.cpus_per_node}",
+        f"W2LTUNE_GPUS={resources.gpus_per_node}",
+        f"W2LTUNE_SCRATCH={_with_variables(site.scratch)}",
+        f"W2LTUNE_INTERFACE={shlex.quote(site.interface)}",
+    ]
+    if site.file is not None:
+        lines.append(f"export {SITE_VARIABLE}={shlex.quote(str(site.file))}")
+    if site.modules:
+        lines.append("module load " + " ".join(map(shlex.quote, site.modules)))
+    if site.setup:
+        lines.append(f". {shlex.quote(site.setup)}")
+    return lines
+
+
+def shell_words(text: str) -> list[str]:
+    """Split ``--sbatch`` as a shell would.
+
+    Raises:
+        UsageError: A quote is not closed.
+    """
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"--sbatch={text!r}: {error}") from None
+
+
+def _check_further(words: Sequence[str], where: str) -> None:
+    """Refuse what would break the job, or is no option."""
+    if words and not words[0].startswith("-"):
+        raise UsageError(f"{where}: {words[0]!r} is no option; write it as --{words[0]}")
+    for word in words:
+        name = re.match(r"--([\w-]+)|-(\w)", word)
+        found = name and (name[1] or name[2])
+        if found and found in _OURS:
+            raise UsageError(f"{where}: {word!r} may not be given, {_OURS[found]}")
+
+
+def _study(job: ClusterJob) -> str:
+    return os.path.abspath(job.study)  # noqa: PTH100 (as the user knows it, links and all)
+
+
+def _constraint(options: SlurmOptions, site: Site) -> str:
+    if options.gpu16 and not site.gpu16_constraint:
+        where = site.file or f"the site file (${SITE_VARIABLE})"
+        raise UsageError(
+            f'--gpu16: {where} does not say which nodes these are; add gpu16_constraint = "…" to '
+            "it, or give --constraint instead"
+        )
+    gpu16 = site.gpu16_constraint if options.gpu16 else ""
+    parts = [part for part in (site.constraint, gpu16, options.constraint) if part]
+    if len(parts) > 1:  # a part may hold alternatives, which bind less than '&'
+        parts = [f"({part})" if re.search(r"[|&]", part) else part for part in parts]
+    return "&".join(parts)
+
+
+def _memory(mb: int) -> str:
+    return f"{mb}M" if mb % 1024 else f"{mb // 1024}G"
+
+
+def _time(minutes: int) -> str:
+    days, rest = divmod(minutes, 24 * 60)
+    return f"{days}-{rest // 60:02}:{rest % 60:02}:00"
+
+
+def _notice(resources: SlurmResources, site: Site) -> int:
+    """Return the seconds of the notice; of a short job at most a quarter of its time."""
+    minutes = resources.minutes
+    return site.notice_seconds if minutes is None else min(site.notice_seconds, minutes * 15)
+
+
+def _directive(words: Sequence[str]) -> str:
+    for word in words:
+        if re.search(r"[\x00-\x1f\x7f]", word):
+            name, _, value = word.partition("=")
+            raise UsageError(
+                f"{name}={value!r}: an #SBATCH line takes no line breaks or control characters"
+            )
+    return " ".join(map(_directive_word, words))
+
+
+def _directive_word(word: str) -> str:
+    """Quote a word for sbatch, which unlike a shell knows nothing but quotes and backslashes."""
+    if re.fullmatch(r"[\w@%+=:,./&|-]+", word, re.ASCII):
+        return word
+    return '"' + re.sub(r'(["\\])', r"\\\1", word) + '"'
+
+
+def _with_variables(text: str) -> str:
+    """Quote a text of the site file for bash, all but its variables."""
+    parts = re.split(r"(\$\w+|\$\{\w+\})", text)
+    quoted = [
+        f'"{part}"' if index % 2 else shlex.quote(part) for index, part in enumerate(parts) if part
+    ]
+    return "".join(quoted) or "''"
+
+
+def _array(name: str, words: Sequence[str]) -> list[str]:
+    """Return a bash array, a word a line."""
+    return [f"{name}=(", *(f"  {word}" for word in words), ")"] if words else [f"{name}=()"]

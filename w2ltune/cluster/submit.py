@@ -1,0 +1,176 @@
+"""Submit a command to SLURM, or show what would be submitted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from w2ltune import files
+from w2ltune.cluster.jobs import find_job, run_slurm
+from w2ltune.cluster.resources import job_resources
+from w2ltune.cluster.site import Site, read_site
+from w2ltune.cluster.slurm import (
+    CLUSTER_TEMPLATE,
+    ClusterJob,
+    directives,
+    job_name,
+    read_template,
+    render_job,
+)
+from w2ltune.cluster.slurmoptions import SlurmOptions
+from w2ltune.cluster.submissions import (
+    Submission,
+    refuse_second_job,
+    slurm_folder,
+    submissions,
+)
+from w2ltune.errors import StudyOwnedError, UsageError, W2LTuneError
+from w2ltune.runs.lock import this_process
+from w2ltune.runs.rundir import make_shared, user_name
+from w2ltune.runs.runname import plain_name
+
+
+def submit_command(
+    module: str,
+    arguments: Sequence[str],
+    *,
+    study: Path,
+    options: SlurmOptions,
+    gpus: int,
+    site: Site | None = None,
+) -> int:
+    """Submit ``python -m module arguments``, or show with ``--dry_run`` what would be submitted.
+
+    Args:
+        module: The command's module.
+        arguments: Its command line.
+        study: The study's folder; it may not exist yet.
+        options: Of the command.
+        gpus: GPUs of one trial, in all; 0 for none.
+        site: By default this user's.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UsageError: The options do not fit, or SLURM refuses.
+        StudyOwnedError: The study has a job already, or runs elsewhere.
+    """
+    site = site or read_site()
+    asked = [word for word in arguments if not re.fullmatch(r"--?dry[-_]run(=.*)?", word)]
+    job = ClusterJob(
+        study=study,
+        command=[sys.executable, "-m", module, *asked],
+        directory=Path.cwd(),
+        user=user_name(),
+        options=options,
+        site=site,
+        resources=job_resources(options, site, gpus=gpus),
+    )
+    script = render_job(read_template(CLUSTER_TEMPLATE), job)
+    if options.dry_run:
+        _show(script)
+        return 0
+    os.umask(0o002)  # sbatch hands it on to the job
+    done = submit(study, script, user=job.user)
+    print("\n".join(directives(job)))
+    print(f"submitted job {done.job} ({job_name(study)}): {job.resources}")
+    print(f"script: {done.script}")
+    for command in watching(done, study):
+        print(f"watch:  {shlex.join(command)}")
+    return 0
+
+
+def watching(submission: Submission, study: Path) -> list[list[str]]:
+    """Return the commands that show how a job is doing."""
+    log = f"{submission.script.stem.rpartition('-')[0]}-{submission.job}.out"
+    folder = [f"--logdir={study.parent}", f"--prefix={study.name}"]
+    return [
+        ["squeue", f"--jobs={submission.job}"],
+        ["tail", "-F", str(submission.script.with_name(log))],
+        ["python", "-m", "w2ltune.collect", *folder, "--watch"],
+    ]
+
+
+def submit(study: Path, script: str, *, user: str) -> Submission:
+    """Submit a script for a study.
+
+    Args:
+        study: The study's folder; made when it is missing.
+        script: The text.
+        user: Names the script's file.
+
+    Returns:
+        The submission, with the job's number.
+
+    Raises:
+        StudyOwnedError: The study has a job already, is being submitted, or runs elsewhere.
+        UsageError: SLURM refuses; nothing is left of the attempt.
+    """
+    with _shared(slurm_folder(study) / "jobs") as folder:
+        number = max((done.number for done in submissions(study)), default=0) + 1
+        refuse_second_job(study)  # after the number: whoever was faster has taken it
+        path = folder.parent / f"{plain_name(user)}-{number:04d}.sbatch"
+        owner = this_process()
+        submission = Submission(number=number, script=path, owner=owner, seconds=time.time())
+        if not files.create_exclusively(submission.record, submission.as_json()):
+            raise StudyOwnedError(f"{study} is being submitted by another command: see squeue")
+        try:
+            with files.replacing(path, binary=True) as file:  # as bytes: a path may be any
+                file.write(os.fsencode(script))
+                os.fchmod(file.fileno(), 0o775)
+            submission = replace(submission, job=_sbatch(path))
+        except (W2LTuneError, OSError):
+            path.unlink(missing_ok=True)
+            submission.record.unlink()
+            raise
+        files.write_text(submission.record, submission.as_json())
+    return submission
+
+
+def _sbatch(path: Path) -> int:
+    try:
+        answer, remarks = run_slurm(["sbatch", "--parsable", str(path)])
+    except UsageError as error:
+        # SLURM may have taken the job and been too slow to say so.
+        job = find_job(path) if "timed out" in str(error).lower() else None
+        if job is None:
+            raise
+        return job
+    for line in remarks:
+        print(f"sbatch: {line}", file=sys.stderr)
+    found = re.match(r"\s*(\d+)", answer)
+    if found is None:
+        raise UsageError(f"sbatch answers {answer.strip()[:200]!r} instead of a job's number")
+    return int(found[1])
+
+
+def _show(script: str) -> None:
+    """Print a script, and what sbatch says to it, which changes nothing."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(os.fsencode(script))
+    sys.stdout.flush()
+    _, remarks = run_slurm(["sbatch", "--test-only"], input=os.fsencode(script))
+    for line in remarks:
+        print(f"sbatch: {line}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _shared(folder: Path) -> Iterator[Path]:
+    """Make a shared folder; when the block fails, remove it and those above that were made."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    make_shared(folder)
+    try:
+        yield folder
+    except (W2LTuneError, OSError):
+        with contextlib.suppress(OSError):  # no longer empty
+            for path in missing:
+                path.rmdir()
+        raise
