@@ -112,7 +112,7 @@ def _cover(plan: dict[str, Any], folder: Path) -> None:
     _mount("tmpfs", folder, "-t", "tmpfs", "-o", f"mode={mode:o}")
     for number, shared in enumerate(plan["shared"]):
         if Path(shared).is_relative_to(folder):
-            Path(shared).mkdir(parents=True)
+            Path(shared).mkdir(parents=True, exist_ok=True)  # one may lie in another
             _mount(STAGE / str(number), Path(shared), "--bind")
 
 

@@ -176,7 +176,7 @@ def require_same(old: SweepRequest, new: SweepRequest, *, path: Path) -> None:
     differences = list(_differences(old, new))
     if differences:
         lines = "".join(f"\n  {line}" for line in differences)
-        place = "--logdir and --prefix" if new.task == "train" else "--prefix"
+        place = "--logdir and --prefix" if old.task == "train" else "--prefix"
         single = new.task == "train" and not new.space
         raise StudyMismatchError(
             f"holds another training; train in another --project, or give the old flags:{lines}"
