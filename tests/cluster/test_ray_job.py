@@ -106,7 +106,7 @@ class Job:
                     "sh",
                     "-c",
                     "ls -d /tmp/r*; ls /dev/shm",
-                ]  # fmt: skip
+                ]
             )
             assert f"/tmp/r{self.number}." not in found.stdout
         slurm = self.study / "slurm"
