@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +16,11 @@ from bed import Cluster
 from bedfiles import REPOSITORY, Settings
 from killing import Ledger
 from trainingtask import BINARY, make_training, write_config
+
+from w2ltune.cluster.resources import SlurmResources
+from w2ltune.cluster.site import Site
+from w2ltune.cluster.slurm import ClusterJob, read_template, render_job
+from w2ltune.cluster.slurmoptions import SlurmOptions
 
 pytestmark = pytest.mark.ray
 
@@ -88,10 +94,10 @@ class Job:
         print(f"{time.monotonic() - self.begun:.0f} s")
         assert shown["JobState"] == state, self.output
         assert int(shown["Restarts"]) == restarts, self.output
-        self.left_nothing(alone)
+        self.left_nothing(alone=alone)
         return self.output
 
-    def left_nothing(self, alone: bool) -> None:
+    def left_nothing(self, *, alone: bool) -> None:
         """Assert that no process, folder or secret of this job is left anywhere."""
         end = time.monotonic() + 10
         while left := [f"n{n}: {p}" for n in (1, 2, 3, 4) for p in self._left(n, alone)]:
@@ -266,41 +272,54 @@ def test_two_jobs_share_a_node(bench: Bench) -> None:
     assert len(addresses) == 2
 
 
-@short
-@pytest.mark.parametrize("code", [0, 1, 2])
-def test_the_driver_s_own_end_is_final(bench: Bench, code: int) -> None:
-    job = bench.stand_in(f"exits {code}", 1, code)
-    output = job.ends("FAILED" if code else "COMPLETED")
-    assert bench.slurm.job(job.number)["ExitCode"] == f"{code}:0"
-    assert f"finished: the driver has ended with exit code {code}" in output
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """A driver or a Ray that ends by itself, and what becomes of the job."""
+
+    behaviour: object = ""
+    assignment: str = ""
+    final: int = 1
+    restarts: int = 0
+    reason: str
+
+
+_THREE = "three runs in a row came to nothing, the last one: "
+ENDS = {
+    "done": End(behaviour=0, final=0, reason="the driver has ended with exit code 0"),
+    "failed": End(behaviour=1, reason="the driver has ended with exit code 1"),
+    "wrong usage": End(behaviour=2, final=2, reason="the driver has ended with exit code 2"),
+    "dies": End(
+        behaviour="die", restarts=2, reason=f"{_THREE}the driver has ended with exit code 139"
+    ),
+    "gives up": End(
+        behaviour=75, restarts=2, reason=f"{_THREE}the driver has ended with exit code 75"
+    ),
+    "no network": End(
+        assignment="W2LTUNE_INTERFACE=ib7", restarts=2,
+        reason=f"{_THREE}Ray's head did not start on n",
+    ),
+    "no GPUs": End(
+        assignment="W2LTUNE_GPUS=7", restarts=2, reason=f"{_THREE}Ray's head died on n"
+    ),
+    "no Ray": End(
+        assignment="W2LTUNE_PYTHON=/usr/bin/python3", restarts=2,
+        reason=f"{_THREE}/usr/bin/python3 does not import w2ltune and ray on n",
+    ),
+}  # fmt: skip
 
 
 @short
-@pytest.mark.parametrize(("behaviour", "code"), [("die", 139), (75, 75)])
-def test_what_ends_by_itself_ends_for_good_the_third_time(
-    bench: Bench, behaviour: object, code: int
-) -> None:
-    job = bench.stand_in(f"ends by {behaviour}", 1, behaviour)
-    output = job.ends("FAILED", restarts=2)
-    assert "finished: three runs in a row came to nothing, the last one: " in output
-    assert output.endswith(f"the driver has ended with exit code {code}\n")
-
-
-@short
-@pytest.mark.parametrize(
-    ("assignment", "reason"),
-    [
-        ("W2LTUNE_INTERFACE=ib7", "Ray's head did not start"),
-        ("W2LTUNE_GPUS=7", "Ray's head died"),
-        ("W2LTUNE_PYTHON=/usr/bin/python3", "/usr/bin/python3 does not import w2ltune and ray"),
-    ],
-)
-def test_a_ray_that_does_not_start_is_tried_three_times(
-    bench: Bench, assignment: str, reason: str
-) -> None:
-    job = bench.stand_in("no ray", 100, "idle", assignments=[assignment])
-    output = job.ends("FAILED", restarts=2)
-    assert f"the last one: {reason} on n1" in output
+def test_what_ends_by_itself_is_final_at_once_or_the_third_time(bench: Bench) -> None:
+    jobs = {
+        name: bench.stand_in(name, 100, "idle", end.behaviour, assignments=[end.assignment])
+        for name, end in ENDS.items()
+    }
+    for name, end in ENDS.items():
+        state = "FAILED" if end.final else "COMPLETED"
+        output = jobs[name].ends(state, restarts=end.restarts, alone=False)
+        assert bench.slurm.job(jobs[name].number)["ExitCode"] == f"{end.final}:0"
+        assert f"finished: {end.reason}" in output
+    jobs["done"].left_nothing(alone=True)
 
 
 @short
@@ -441,3 +460,25 @@ def test_a_sweep_of_trainings_on_two_nodes_survives_a_preemption(bench: Bench) -
     assert len(ledger.seen) == 6
     assert re.search(rf"{finished} finished before, [12] interrupted", output)
     print(output)
+
+
+def test_the_scripts_can_be_filled_and_read_by_bash(tmp_path: Path) -> None:
+    """With the words that a user may give, wherever they stand."""
+    word = 'it\'s a "b"; $(c) `d` ü'
+    job = ClusterJob(
+        study=tmp_path / word,
+        command=["python", "-m", "w2ltune.train", f"--comment={word}"],
+        directory=tmp_path,
+        user="alice",
+        options=SlurmOptions(partition="low", comment=word),
+        site=Site(container=("env", word)),
+        resources=SlurmResources(nodes=2, needed_nodes=2, gpus_per_node=1, cpus_per_node=2),
+    )
+    for name in ("ray_cluster.sbatch", "worker.sbatch"):
+        text = render_job(read_template(name), job)
+        done = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        filled = text[text.index("# @assignments") : text.index(': "${W2LTUNE_STUDY')]
+        show = 'printf "%s\\n" "$W2LTUNE_STUDY" "${W2LTUNE_COMMAND[3]}" "${W2LTUNE_PREFIX[1]}"'
+        said = subprocess.run(["bash", "-c", filled + show], text=True, capture_output=True)
+        assert said.stdout.splitlines() == [str(job.study), job.command[3], word]

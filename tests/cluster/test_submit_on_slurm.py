@@ -79,7 +79,7 @@ def test_a_sweep_that_is_stopped_is_not_requeued_and_goes_on_when_submitted_agai
     slurm: Cluster,
 ) -> None:
     folder = slurm.folder / "sweep"
-    config = write_config(folder, {**make_training(folder / "data"), "iter": "150"})
+    config = write_config(folder, {**make_training(folder / "data"), "iter": "300"})
     study = folder / "runs/project/name_sweep-lr"
     command = [
         sys.executable, "-m", "w2ltune.sweep", "--task=train", f"--binary={BINARY}",
@@ -91,8 +91,8 @@ def test_a_sweep_that_is_stopped_is_not_requeued_and_goes_on_when_submitted_agai
     done = slurm.run(command, environment=variables)
     assert done.returncode == 0, done.stderr
     job = int(re.search(r"job (\d+)", done.stdout)[1])
-    wait_for(lambda: sum(epochs_in(run) for run in study.glob("trials/*/run")) >= 6)
-    assert len(list(study.glob("trials/*/run"))) == 4  # a trial on each GPU of both nodes
+    # A trial on each GPU of both nodes.
+    wait_for(lambda: sum(epochs_in(run) > 0 for run in study.glob("trials/*/run")) == 4)
     stop = slurm.run([sys.executable, "-m", "w2ltune", "stop", str(study)])
     assert stop.returncode == 0, stop.stderr
     slurm.wait(job, {"CANCELLED"}, timeout_seconds=60)
@@ -105,4 +105,4 @@ def test_a_sweep_that_is_stopped_is_not_requeued_and_goes_on_when_submitted_agai
     results = [json.loads(path.read_text()) for path in study.glob("trials/*/result.json")]
     assert sorted(result["number"] for result in results) == [0, 1, 2, 3]
     assert {result["state"] for result in results} == {"COMPLETE"}
-    assert {result["updates"] for result in results} == {150}
+    assert {result["updates"] for result in results} == {300}
