@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,13 +13,6 @@ from pathlib import Path
 import pytest
 from bed import Cluster
 from bedfiles import REPOSITORY, Settings
-from killing import Ledger
-from trainingtask import BINARY, make_training, write_config
-
-from w2ltune.cluster.resources import SlurmResources
-from w2ltune.cluster.site import Site
-from w2ltune.cluster.slurm import ClusterJob, read_template, render_job
-from w2ltune.cluster.slurmoptions import SlurmOptions
 
 pytestmark = pytest.mark.ray
 
@@ -360,125 +352,3 @@ def test_where_requeueing_is_forbidden_a_successor_is_submitted(bench: Bench) ->
     successor = Job(slurm=bench.slurm, study=job.study, number=found[1])
     assert "the driver has ended with exit code 0" in successor.ends()
     assert len(list((job.study / "trials").glob("*/result.json"))) == 6
-
-
-@short
-def test_a_lost_node_takes_only_itself_and_the_job_goes_on(bench: Bench) -> None:
-    job = bench.stand_in("lost worker", 60, nodes=3)
-    job.says("driver begins")
-    bench.slurm.kill_node(3)
-    output = job.ends(seconds=180)
-    assert "n3 is no node of this job any more" in output
-    assert output.count("driver begins") == 1
-
-
-@short
-def test_a_lost_head_node_requeues_the_job(bench: Bench) -> None:
-    job = bench.stand_in("lost head", 40, nodes=2)
-    job.says("driver begins")
-    bench.slurm.kill_node(1)
-    output = job.ends(seconds=240, restarts=1)
-    assert output.count("driver begins") == 2
-
-
-@pytest.mark.parametrize(
-    "slurm",
-    [
-        Settings(grace_seconds=0, kill_wait_seconds=10),
-        Settings(grace_seconds=0, kill_wait_seconds=10, preempt_mode="CANCEL"),
-        Settings(grace_seconds=10, kill_wait_seconds=10, preempt_mode="CANCEL"),
-    ],
-    indirect=True,
-    ids=lambda settings: f"{settings.preempt_mode}-{settings.grace_seconds}",
-)
-def test_a_preempted_job_continues_however_the_site_preempts(bench: Bench) -> None:
-    job = bench.stand_in("preempted", 6)
-    job.says("driver begins")
-    bench.preempt()
-    assert job.ends(restarts=1).count("driver begins") == 2
-
-
-@short
-def test_extra_workers_come_and_go_and_leave_with_the_study(bench: Bench) -> None:
-    job = bench.stand_in("elastic", 1, "idle", nodes=1, directives=["--nodelist=n1"])
-    extra = bench.job(
-        "elastic", script="worker.sbatch", directives=["--cpus-per-task=4", "--nodelist=n2"]
-    )
-    extra.says("joining the cluster")
-    bench.slurm.run(["scontrol", "requeue", job.number])
-    extra.says("left the cluster")
-    extra.says("joining the cluster", 2)
-    until(lambda: any("raylet/raylet" in line for line in bench.slurm.processes(2)))
-    time.sleep(5)
-    bench.preempt(nodes=1, node="n2")
-    extra.says("requeued")
-    extra.says("joining the cluster", 3)
-    (job.study / "trials" / "0000").mkdir(parents=True)
-    (job.study / "trials" / "0000" / "result.json").write_text("{}")
-    job.ends(restarts=1, alone=False)
-    assert "the study is finished: the driver has ended with exit code 0" in extra.ends(restarts=1)
-    assert job.output.count("driver begins") == 2
-
-
-def test_both_scripts_share_their_functions() -> None:
-    """Each script is complete by itself, so that what was submitted can be read and run."""
-
-    def functions(name: str) -> dict[str, str]:
-        text = (SCRIPTS / name).read_text(encoding="utf-8")
-        found = re.findall(r"^(\w+)\(\) (\{.*?(?:^| )\})$", text, re.MULTILINE | re.DOTALL)
-        return dict(found)
-
-    cluster, worker = functions("ray_cluster.sbatch"), functions("worker.sbatch")
-    own = {"find_cluster", "is_current", "leave_cluster"}
-    assert {name: cluster.get(name) for name in worker.keys() - own} == {
-        name: text for name, text in worker.items() if name not in own
-    }
-
-
-@short
-def test_a_sweep_of_trainings_on_two_nodes_survives_a_preemption(bench: Bench) -> None:
-    folder = bench.slurm.folder
-    config = write_config(folder, make_training(folder / "data"))
-    study = folder / "sweeps" / "survivor"
-    job = bench.job(
-        "sweeps/survivor", sys.executable, "-m", "w2ltune.sweep", "--task=train",
-        f"--binary={BINARY}", f"--config={config}", "--extra=--lr=loguniform(1e-3,1)",
-        f"--logdir={study.parent}", f"--prefix={study.name}", "--n=6", "--ngpu=1", "--seed=1",
-        "--pruner=none", nodes=2,
-        assignments=["W2LTUNE_GPUS=1", "export DOUBLE_UPDATE_SECONDS=0.05"],
-    )  # fmt: skip
-    ledger = Ledger(study / "trials")
-    until(lambda: len(list(study.glob("trials/*/result.json"))) >= 2, 120)
-    until(lambda: any(study.glob("trials/000[2-5]/snapshots/*.json")), 60)
-    assert ledger.look() == []
-    bench.preempt()
-    job.says("requeued: SLURM ends this run")
-    assert ledger.look() == []
-    finished = len(ledger.seen)
-    output = job.ends(restarts=1, seconds=240)
-    assert ledger.look() == []
-    assert len(ledger.seen) == 6
-    assert re.search(rf"{finished} finished before, [12] interrupted", output)
-    print(output)
-
-
-def test_the_scripts_can_be_filled_and_read_by_bash(tmp_path: Path) -> None:
-    """With the words that a user may give, wherever they stand."""
-    word = 'it\'s a "b"; $(c) `d` ü'
-    job = ClusterJob(
-        study=tmp_path / word,
-        command=["python", "-m", "w2ltune.train", f"--comment={word}"],
-        directory=tmp_path,
-        user="alice",
-        options=SlurmOptions(partition="low", comment=word),
-        site=Site(container=("env", word)),
-        resources=SlurmResources(nodes=2, needed_nodes=2, gpus_per_node=1, cpus_per_node=2),
-    )
-    for name in ("ray_cluster.sbatch", "worker.sbatch"):
-        text = render_job(read_template(name), job)
-        done = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True)
-        assert (done.returncode, done.stderr) == (0, "")
-        filled = text[text.index("# @assignments") : text.index(': "${W2LTUNE_STUDY')]
-        show = 'printf "%s\\n" "$W2LTUNE_STUDY" "${W2LTUNE_COMMAND[3]}" "${W2LTUNE_PREFIX[1]}"'
-        said = subprocess.run(["bash", "-c", filled + show], text=True, capture_output=True)
-        assert said.stdout.splitlines() == [str(job.study), job.command[3], word]
