@@ -12,8 +12,9 @@ COMMANDS = {
     "train": ("w2ltune.train", "train one model; nothing but its own end ends it"),
     "sweep": ("w2ltune.sweep", "search decoder weights, or a training's flags"),
     "collect": ("w2ltune.collect", "leaderboard of any sweep, live too"),
-    "status": ("w2ltune.cluster.status", "the SLURM job of a study"),
-    "stop": ("w2ltune.cluster.status", "end the SLURM job of a study for good"),
+    "status": ("w2ltune.cluster.status", "the SLURM jobs of a study, or of all of yours"),
+    "workers": ("w2ltune.cluster.workers", "add nodes to a study's SLURM job"),
+    "stop": ("w2ltune.cluster.status", "end the SLURM jobs of a study for good"),
 }
 FUNCTIONS = {"stop": "stop_main"}
 """What is called where it is not ``main``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from w2ltune.report.leaderboard import Leaderboard
+    from w2ltune.runs.provenance import SweepRequest
+
+JOB_SECONDS = 15.0
+"""SLURM's controller is not asked for a study's job more often."""
 
 USAGE = """
 usage: python -m w2ltune.collect --logdir=DIR --prefix=NAME [--watch] [--format=table|csv|json]
@@ -52,10 +57,8 @@ def main(arguments: list[str]) -> int:
             f"{flag.where}: unknown option --{flag.name}"
             f"{did_you_mean(flag.name, CollectOptions.__dataclass_fields__)}"
         )
-    from w2ltune.runs.provenance import read_request
-
     study = options.logdir / options.prefix
-    request = read_request(study / "sweep.json") if study.is_dir() else None
+    request = _request(study, wait=options.watch) if study.is_dir() else None
     if request is None:
         folders = [path.parent.name for path in options.logdir.glob("*/sweep.json")]
         raise UsageError(
@@ -65,9 +68,26 @@ def main(arguments: list[str]) -> int:
     return _show(options, study, request.scoring.get("metric", "wer"))
 
 
+def _request(study: Path, *, wait: bool) -> SweepRequest | None:
+    """Return what was asked of a study; with a job that has not begun, wait for it or say so."""
+    from w2ltune.cluster.submissions import live_job
+    from w2ltune.runs.provenance import read_request
+
+    while (request := read_request(study / "sweep.json")) is None:
+        job = live_job(study)
+        if job is None:
+            return None
+        if not wait:
+            raise UsageError(f"{study}: nothing to show yet: {job}; --watch waits for it")
+        print(f"{study}: waits for {job}", flush=True)
+        time.sleep(JOB_SECONDS)
+    return request
+
+
 def _show(options: CollectOptions, study: Path, metric: str) -> int:
     from rich.live import Live
 
+    from w2ltune.cluster.submissions import live_job
     from w2ltune.report.leaderboard import as_csv, as_json, read_leaderboard
     from w2ltune.report.progress import make_console
     from w2ltune.runs.lock import current_owner
@@ -86,16 +106,22 @@ def _show(options: CollectOptions, study: Path, metric: str) -> int:
         if options.report:
             _report(study, console, metric)
         return 0
+    job, asked = None, -math.inf
     with Live(console=console, auto_refresh=False) as live:
         while True:
             board = read_leaderboard(study)
             shown = _table(study, board, metric, options.top)
-            shown.caption = _summary(len(board.results), board.running)
-            live.update(shown, refresh=True)
             owner = current_owner(study / "lock")
-            if owner is None or owner.released or owner.lives_on_this_host() is False:
+            ended = owner is None or owner.released or owner.lives_on_this_host() is False
+            if ended or time.monotonic() > asked + JOB_SECONDS:
+                job, asked = live_job(study), time.monotonic()
+            requeued = f", requeued {job.restarts} times" if job and job.restarts else ""
+            at_work = f"; {job}{requeued}" if job else ""
+            shown.caption = _summary(len(board.results), board.running) + at_work
+            live.update(shown, refresh=True)
+            if ended and job is None:
                 return 0
-            time.sleep(options.every_seconds)
+            time.sleep(JOB_SECONDS if ended else options.every_seconds)
 
 
 def _table(study: Path, board: Leaderboard, metric: str, most: int) -> Table:

@@ -22,6 +22,7 @@ from w2ltune.report.terminal import finish, write_best
 from w2ltune.runs.lock import StudyLock, this_process
 from w2ltune.runs.outcome import Choice, Look, Outcome, read_outcome, write_outcome
 from w2ltune.runs.provenance import settle_request
+from w2ltune.runs.rundir import make_shared
 from w2ltune.runs.signals import by_hand, stopping_signals
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 from w2ltune.scoring.nbestpool import Pool
@@ -50,7 +51,7 @@ def run(given: DecodeInput, console: Console) -> int:
     for finding in given.findings:
         console.print(f"  {finding}", markup=False, soft_wrap=True)
     os.umask(0o002)
-    given.folder.mkdir(parents=True, exist_ok=True)
+    make_shared(given.folder)
     lock = StudyLock(given.folder / "lock", this_process())
     lock.acquire()
     try:
@@ -78,7 +79,7 @@ class DecodeSweep:
         self.lock = lock
         self.console = console
         self.trials = given.folder / "trials"
-        self.trials.mkdir(exist_ok=True)
+        make_shared(self.trials)
         self.study = open_study(given.folder, lock)
         self.settled = settle(self.study, self.trials)
         self.outcome = read_outcome(given.folder)

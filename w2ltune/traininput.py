@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
-from w2ltune.cluster.slurmoptions import submits
+from w2ltune.cluster.slurmoptions import in_job, submits
 from w2ltune.errors import UsageError, did_you_mean
 from w2ltune.formats.distributions import Distribution
 from w2ltune.formats.flagsfile import Flag, effective, parse_arguments
@@ -94,7 +94,7 @@ def prepare_training(
     notes = [
         f"--{name} has no effect here: it is for a SLURM job"
         for name in _SLURM_OPTIONS
-        if getattr(options, name) and not submits(options, local=options.local)
+        if getattr(options, name) and not (submits(options, local=options.local) or in_job())
     ]
     for name in OUR_FLAGS:
         flag = flags.pop(name, None)

@@ -93,6 +93,7 @@ class TrainSweep:
         rescoring: Rescoring | None = None,
     ) -> None:
         self.given = given
+        self.lock = lock
         self.rescoring = rescoring
         self.console = console
         self.trials = given.folder / "trials"
@@ -207,6 +208,7 @@ class TrainSweep:
                 score=None,
                 on_result=self.results.append,
                 config=lambda flags: {"job": job, "rundir": rundir},
+                is_ours=self.lock.is_ours,
                 capacity=lambda: trials_that_fit(job.bundles),
             )
             started = time.monotonic()

@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from w2ltune.cluster.jobs import find_job, read_job, run_slurm
+from w2ltune.cluster.resources import SlurmResources
 from w2ltune.cluster.site import Site
 from w2ltune.cluster.slurm import job_name, read_template
 from w2ltune.cluster.slurmoptions import SlurmOptions
 from w2ltune.cluster.submissions import submissions
-from w2ltune.cluster.submit import submit, submit_command
+from w2ltune.cluster.submit import submit as submit_script
+from w2ltune.cluster.submit import submit_command
 from w2ltune.errors import InputError, StudyOwnedError, UsageError, W2LTuneError
 from w2ltune.runs.lock import StudyLock, this_process
 
@@ -34,6 +36,13 @@ cat "$name.err" >&2 2>/dev/null
 cat "$name.out" 2>/dev/null
 exit "$(cat "$name.code" 2>/dev/null || echo 0)"
 """
+
+
+RESOURCES = SlurmResources(nodes=2, needed_nodes=1, gpus_per_node=8, cpus_per_node=16)
+
+
+def submit(study, script, *, user):
+    return submit_script(study, script, user=user, resources=RESOURCES)
 
 
 class Programs:
@@ -204,10 +213,13 @@ def test_an_answer_that_is_no_number(programs, study):
 SUBMIT = """
 import sys
 from pathlib import Path
+from w2ltune.cluster.resources import SlurmResources
 from w2ltune.cluster.submit import submit
 from w2ltune.errors import run_command
 
-sys.exit(run_command(lambda a: submit(Path(a[0]), "", user="alice").job and 0, sys.argv[1:]))
+what = SlurmResources(nodes=1, needed_nodes=1, gpus_per_node=0, cpus_per_node=1)
+run = lambda a: submit(Path(a[0]), "", user="alice", resources=what).job and 0
+sys.exit(run_command(run, sys.argv[1:]))
 """
 
 

@@ -123,18 +123,32 @@ def read_job(number: int) -> Job | None:
     return parse_job(text)
 
 
+def find_jobs(*, user: str = "") -> dict[int, Path]:
+    """Return the waiting and running jobs, by number, with the script of each.
+
+    Args:
+        user: Only this user's, by name or number.
+
+    Raises:
+        UsageError: SLURM does not answer.
+    """
+    whose = [f"--user={user}"] if user else ["--all"]
+    jobs, _ = run_slurm(["squeue", *whose, "--noheader", "--format=%A %o"])
+    found = {}
+    for line in jobs.splitlines():
+        number, _, command = line.strip().partition(" ")
+        if number.isdecimal():
+            found[int(number)] = Path(command)
+    return found
+
+
 def find_job(script: Path) -> int | None:
     """Return the number of the waiting or running job of a script, or None.
 
     Raises:
         UsageError: SLURM does not answer.
     """
-    jobs, _ = run_slurm(["squeue", "--all", "--noheader", "--format=%A %o"])
-    for line in jobs.splitlines():
-        number, _, command = line.strip().partition(" ")
-        if command == str(script):
-            return int(number)
-    return None
+    return next((number for number, path in find_jobs().items() if path == script), None)
 
 
 def run_slurm(

@@ -66,7 +66,7 @@ def job_resources(options: SlurmOptions, site: Site, *, gpus: int) -> SlurmResou
     Raises:
         UsageError: A value cannot be meant, or the parts do not fit together.
     """
-    hours = _hours(options, site)
+    hours = time_limit(options, site)
     for name in ("nodes", "gpus_per_node", "cpus_per_task", "cpu"):
         value = getattr(options, name)
         if value is not None and value < 1:
@@ -107,7 +107,12 @@ def job_resources(options: SlurmOptions, site: Site, *, gpus: int) -> SlurmResou
     )
 
 
-def _hours(options: SlurmOptions, site: Site) -> float | None:
+def time_limit(options: SlurmOptions, site: Site) -> float | None:
+    """Return the hours that a job may run; None leaves it to SLURM.
+
+    Raises:
+        UsageError: They cannot be meant.
+    """
     if None not in (options.hours, options.hour) and options.hours != options.hour:
         raise UsageError(f"--hours={options.hours:g} and --hour={options.hour:g}: give one of them")
     for name in ("hours", "hour"):

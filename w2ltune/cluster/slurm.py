@@ -1,7 +1,8 @@
 """The text of a job: a script that a person can read and run, with its two blocks filled in.
 
 A template is a whole bash script. After its line ``# @directives`` come the ``#SBATCH`` lines,
-after ``# @assignments`` the variables that it works with; every other line stays as it is.
+after ``# @assignments`` the variables that it works with, after ``# @functions`` what the scripts
+share; every other line stays as it is.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from w2ltune.errors import UsageError, W2LTuneError
 from w2ltune.runs.runname import plain_name
 
 DIRECTIVES, ASSIGNMENTS = "# @directives", "# @assignments"
+FUNCTIONS, FUNCTIONS_FILE = "# @functions", "functions.bash"
 CLUSTER_TEMPLATE = "ray_cluster.sbatch"
+WORKER_TEMPLATE = "worker.sbatch"
 
 _OURS = {
     **dict.fromkeys(("output", "o", "error", "e", "open-mode"), "logs lie in the study's folder"),
@@ -49,6 +52,7 @@ class ClusterJob:
         options: Of the command.
         site: Where SLURM is.
         resources: What the job takes.
+        worker: It is one more node for the study's job.
     """
 
     study: Path
@@ -58,6 +62,7 @@ class ClusterJob:
     options: SlurmOptions
     site: Site
     resources: SlurmResources
+    worker: bool = False
 
 
 def job_name(study: Path) -> str:
@@ -71,11 +76,17 @@ def job_name(study: Path) -> str:
 
 
 def read_template(name: str) -> str:
-    """Return a script of ``slurm/``: of the installed package, or of the checkout.
+    """Return a script of ``slurm/`` with the functions that it shares with others put into it.
 
     Raises:
-        W2LTuneError: It is in neither.
+        W2LTuneError: It is not there.
     """
+    functions = _read_script(FUNCTIONS_FILE)
+    return _read_script(name).replace(f"{FUNCTIONS}\n", f"{FUNCTIONS}\n{functions}", 1)
+
+
+def _read_script(name: str) -> str:
+    """Return a file of the installed package, or of the checkout."""
     package = Path(__file__).parents[1]
     for folder in (package / "slurm_scripts", package.parent / "slurm"):
         if (folder / name).is_file():
@@ -117,7 +128,7 @@ def directives(job: ClusterJob) -> list[str]:
     log = f"{study}/slurm/{plain_name(job.user)}-".replace("%", "%%") + "%j"
     gpus = resources.gpus_per_node
     values: dict[str, object] = {
-        "job-name": job_name(job.study),
+        "job-name": job_name(job.study) + ("/worker" if job.worker else ""),
         "partition": partition,
         "account": options.account or site.account,
         "qos": options.qos or site.qos,

@@ -62,5 +62,9 @@ def submits(
         local: ``--local`` was given.
         environment: Of this process.
     """
-    inside = bool(environment.get("RAY_ADDRESS") and environment.get("SLURM_JOB_ID"))
-    return options.dry_run or bool(options.partition and not local and not inside)
+    return options.dry_run or bool(options.partition and not local and not in_job(environment))
+
+
+def in_job(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether this process runs on the Ray cluster of a SLURM job."""
+    return bool(environment.get("RAY_ADDRESS") and environment.get("SLURM_JOB_ID"))

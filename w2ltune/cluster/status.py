@@ -1,86 +1,125 @@
-"""``w2ltune status STUDY…`` and ``w2ltune stop STUDY…``: a study's SLURM job, seen from outside."""
+"""``w2ltune status`` and ``w2ltune stop``: the SLURM jobs of studies, seen from outside."""
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from w2ltune import files
-from w2ltune.cluster.jobs import Job, read_job, run_slurm
-from w2ltune.cluster.submissions import slurm_folder, submissions
+from w2ltune.cluster.jobs import Job, find_jobs, run_slurm
+from w2ltune.cluster.submissions import FINISHED, newest_job, slurm_folder, submissions
+from w2ltune.cluster.workers import worker_jobs
 from w2ltune.errors import UsageError, run_command
-from w2ltune.runs.trialdir import trial_directories
+from w2ltune.runs.lock import current_owner
+from w2ltune.runs.trialdir import TrialDirectory, trial_directories
 
 STATUS_USAGE = """
-usage: w2ltune status STUDY...
+usage: w2ltune status [STUDY...]
 
-Shows the SLURM job of each study (LOGDIR/PREFIX, or a run directory): its state, why it waits, its
-nodes, how often it was requeued, its trials, and where Ray's dashboard is.
+Shows the SLURM jobs of each study (LOGDIR/PREFIX, or a run directory), without one of all studies
+of yours that have a job: state, why it waits, nodes, how often it was requeued, nodes that were
+added, trials, and where Ray's dashboard is.
 """
 STOP_USAGE = """
 usage: w2ltune stop STUDY...
 
-Ends the SLURM job of each study for good. The command that began it goes on from there.
+Ends the SLURM job of each study for good, with the nodes that were added to it. The command that
+began the study goes on from there.
 """
 
 
 def main(arguments: list[str]) -> int:
-    """Print the state of each study that is named."""
-    for study in _studies(arguments, STATUS_USAGE):
+    """Print the state of each study that is named, else of all that have a job of this user."""
+    studies = _studies(arguments, STATUS_USAGE) if arguments else list(_own_studies())
+    for study in studies:
         print("\n".join(describe(study)))
+    if not studies:
+        print("no study of yours has a SLURM job; name one to see how it ended")
     return 0
 
 
 def stop_main(arguments: list[str]) -> int:
-    """End the job of each study that is named.
+    """End the jobs of each study that is named.
 
     Raises:
         UsageError: A study has no job that is waiting or running.
     """
     for study in _studies(arguments, STOP_USAGE):
         job = newest_job(study)
-        if job is None or not job.live:
+        jobs = [*([job] if job is not None and job.live else []), *worker_jobs(study)]
+        if not jobs:
             raise UsageError(f"{study}: there is no SLURM job to stop{f' ({job})' if job else ''}")
-        run_slurm(["scancel", str(job.number)])
-        print(f"stopped {job}; the same command submits it again")
+        for live in jobs:
+            run_slurm(["scancel", str(live.number)])
+            print(f"stopped {live}")
+        print("the same command submits it again, and goes on")
     return 0
-
-
-def newest_job(study: Path) -> Job | None:
-    """Return the job of a study's newest submission; None without one, or where SLURM forgot it."""
-    made = [submission.job for submission in submissions(study) if submission.job is not None]
-    return read_job(made[0]) if made else None
 
 
 def describe(study: Path) -> list[str]:
     """Return what there is to say of a study, a line each."""
-    lines = [str(study)]
-    made = submissions(study)
     job = newest_job(study)
-    if job is not None:
-        lines.append(f"  {job}, {_times(job.restarts)} requeued, partition {job.partition}")
-        if job.start_time and not job.nodes:
-            lines.append(f"  expected to start at {job.start_time}")
-        elif job.end_time:
-            lines.append(f"  since {job.start_time}, until {job.end_time} at most, then goes on")
-    elif made:
-        lines.append(f"  job {made[0].job}: ended; SLURM has forgotten it")
-    else:
-        lines.append("  no SLURM job was submitted for it")
-    reason = slurm_folder(study) / "finished"
-    if reason.exists():
-        lines.append(f"  ended: {reason.read_text(encoding='utf-8').strip()}")
-    asked = [trial for trial in trial_directories(study / "trials") if trial.was_asked()]
-    done = sum(trial.result.exists() for trial in asked)
-    lines.append(f"  trials: {done} finished, {len(asked) - done} running or interrupted")
+    lines = [str(study), *_about_job(study, job)]
+    lines += [f"  added: {worker}" for worker in worker_jobs(study)]
+    lines.append(f"  trials: {_trials(study, job)}")
     cluster = files.read_json(slurm_folder(study) / "cluster.json")
     if cluster is not None and job is not None and job.state == "RUNNING":
-        port = cluster.get("dashboard_port", 8265)
-        host = cluster["address"].rpartition(":")[0]
+        port = cluster["dashboard_port"]
         lines.append(
-            f"  dashboard: ssh -L 8265:127.0.0.1:{port} {host}, then http://127.0.0.1:8265"
+            f"  dashboard: ssh -L {port}:127.0.0.1:{port} {job.user}@{cluster['node']}, then "
+            f"http://127.0.0.1:{port} with the token in {cluster['token']}"
         )
+    if job is not None and job.live:
+        watch = ["python", "-m", "w2ltune.collect", f"--logdir={study.parent}"]
+        lines.append(f"  watch: {shlex.join([*watch, f'--prefix={study.name}', '--watch'])}")
     return lines
+
+
+def _about_job(study: Path, job: Job | None) -> Iterator[str]:
+    if job is not None:
+        yield f"  {job}, {_times(job.restarts)} requeued, partition {job.partition}"
+        if job.live and not job.nodes and job.start_time:
+            yield f"  expected to start at {job.start_time}"
+        elif job.live and job.end_time:
+            yield f"  since {job.start_time}, until {job.end_time} at most, then goes on"
+    elif made := submissions(study):
+        yield f"  job {made[0].job}: ended; SLURM has forgotten it"
+    else:
+        yield "  no SLURM job was submitted for it"
+    reason = slurm_folder(study) / FINISHED
+    if reason.exists() and not (job is not None and job.live):
+        yield f"  ended: {reason.read_text(encoding='utf-8').strip()}"
+
+
+def _trials(study: Path, job: Job | None) -> str:
+    """Return how many trials are finished, and which are at work."""
+    asked = [trial for trial in trial_directories(study / "trials") if trial.was_asked()]
+    done = sum(trial.result.exists() for trial in asked)
+    open_ones = [_short(trial) for trial in asked if not trial.result.exists()]
+    owner = current_owner(study / "lock")
+    driven = owner is not None and not owner.released and owner.lives_on_this_host() is not False
+    if owner is not None and owner.job_id:
+        driven = driven and job is not None and job.state == "RUNNING"
+    state = "running" if driven else "interrupted, to go on"
+    return f"{done} finished" + (f", {state}: {', '.join(open_ones)}" if open_ones else "")
+
+
+def _short(trial: TrialDirectory) -> str:
+    launches = trial.attempt()
+    return str(trial.number) + (f" (launch {launches})" if launches > 1 else "")
+
+
+def _own_studies() -> Iterator[Path]:
+    """Yield the studies with a job of this user, each once."""
+    scripts = find_jobs(user=str(os.getuid())).values()
+    folders = [path.parent.parent if path.parent.name == "workers" else path.parent
+               for path in scripts]  # fmt: skip
+    for folder in dict.fromkeys(folders):
+        if folder.name == "slurm" and (folder / "jobs").is_dir():
+            yield folder.parent
 
 
 def _times(count: int) -> str:

@@ -13,12 +13,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from w2ltune import files
-from w2ltune.cluster.jobs import Job, find_job, read_job
+from w2ltune.cluster.jobs import Job, find_jobs, read_job
+from w2ltune.cluster.resources import SlurmResources
 from w2ltune.cluster.slurm import job_name
-from w2ltune.errors import InputError, StudyOwnedError
+from w2ltune.errors import InputError, StudyOwnedError, W2LTuneError
 from w2ltune.runs.lock import Owner, current_owner
 
 FORMAT = 1
+FINISHED = "finished"
+"""In the study's ``slurm/``: why its job ended for good."""
+
 SUBMITTING_SECONDS = 600.0
 """sbatch tries for minutes to reach its controller, not longer; then a submission has died."""
 
@@ -32,6 +36,7 @@ class Submission:
         script: What was submitted.
         owner: Which process did it.
         seconds: When, since 1970.
+        resources: Of the job; nodes that are added later are alike.
         job: SLURM's number; None before its answer.
     """
 
@@ -39,7 +44,13 @@ class Submission:
     script: Path
     owner: Owner
     seconds: float
+    resources: SlurmResources
     job: int | None = None
+
+    @property
+    def study(self) -> Path:
+        """The study's folder."""
+        return self.script.parent.parent
 
     @property
     def record(self) -> Path:
@@ -61,6 +72,7 @@ class Submission:
             "job": self.job,
             "script": self.script.name,
             "seconds": self.seconds,
+            "resources": asdict(self.resources),
             "owner": asdict(self.owner),
         }
         return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
@@ -89,12 +101,46 @@ def submissions(study: Path) -> list[Submission]:
                 script=folder / content["script"],
                 owner=Owner(**content["owner"]),
                 seconds=float(content["seconds"]),
+                resources=SlurmResources(**content["resources"]),
                 job=None if content["job"] is None else int(content["job"]),
             )
         except (KeyError, TypeError, ValueError):
             raise InputError("no record of a submission; remove it", path=path) from None
         found.append(submission)
     return found
+
+
+def newest_job(study: Path) -> Job | None:
+    """Return the job of a study, the newest one that was submitted for it or by itself.
+
+    None without a submission, or where SLURM forgot it.
+
+    Raises:
+        UsageError: SLURM does not answer.
+    """
+    made = submissions(study)
+    if not made:
+        return None
+    job = None if made[0].job is None else read_job(made[0].job)
+    # The numbers of a site's jobs may begin anew; the name tells one from another.
+    if job is not None and job.name != job_name(study):
+        job = None
+    if job is not None and job.live:
+        return job
+    # A submission may have been killed after sbatch had taken the script; and where a site forbids
+    # requeueing a job submits its script again.
+    scripts = {submission.script for submission in made}
+    number = next((number for number, path in find_jobs().items() if path in scripts), None)
+    return job if number is None else read_job(number)
+
+
+def live_job(study: Path) -> Job | None:
+    """Return a study's job while it waits or runs; None also where SLURM cannot be asked."""
+    try:
+        job = newest_job(study)
+    except W2LTuneError:
+        return None
+    return job if job is not None and job.live else None
 
 
 def refuse_second_job(study: Path) -> None:
@@ -109,9 +155,7 @@ def refuse_second_job(study: Path) -> None:
             raise StudyOwnedError(
                 f"{study} is being submitted right now by {submission.owner}; look with squeue"
             )
-        # The submission may have been killed after sbatch had taken the script.
-        number = submission.job or find_job(submission.script)
-        _refuse_live(study, None if number is None else read_job(number))
+    _refuse_live(study, newest_job(study))
     owner = current_owner(study / "lock")
     if owner is None or owner.released:
         return
@@ -122,7 +166,6 @@ def refuse_second_job(study: Path) -> None:
 
 
 def _refuse_live(study: Path, job: Job | None) -> None:
-    # The name tells it from another job: numbers begin anew when a site's SLURM does.
     if job is not None and job.live and job.name == job_name(study):
         raise StudyOwnedError(
             f"{study} has {job} already, which goes on by itself; to submit it anew end that job "

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from w2ltune import files
 from w2ltune.cluster.jobs import find_job, run_slurm
-from w2ltune.cluster.resources import job_resources
+from w2ltune.cluster.resources import SlurmResources, job_resources
 from w2ltune.cluster.site import Site, read_site
 from w2ltune.cluster.slurm import (
     CLUSTER_TEMPLATE,
@@ -26,6 +26,7 @@ from w2ltune.cluster.slurm import (
 )
 from w2ltune.cluster.slurmoptions import SlurmOptions
 from w2ltune.cluster.submissions import (
+    FINISHED,
     Submission,
     refuse_second_job,
     slurm_folder,
@@ -76,10 +77,10 @@ def submit_command(
     )
     script = render_job(read_template(CLUSTER_TEMPLATE), job)
     if options.dry_run:
-        _show(script)
+        show_script(script)
         return 0
     os.umask(0o002)  # sbatch hands it on to the job
-    done = submit(study, script, user=job.user)
+    done = submit(study, script, user=job.user, resources=job.resources)
     print("\n".join(directives(job)))
     print(f"submitted job {done.job} ({job_name(study)}): {job.resources}")
     print(f"script: {done.script}")
@@ -99,13 +100,14 @@ def watching(submission: Submission, study: Path) -> list[list[str]]:
     ]
 
 
-def submit(study: Path, script: str, *, user: str) -> Submission:
+def submit(study: Path, script: str, *, user: str, resources: SlurmResources) -> Submission:
     """Submit a script for a study.
 
     Args:
         study: The study's folder; made when it is missing.
         script: The text.
         user: Names the script's file.
+        resources: Of the job, for the record.
 
     Returns:
         The submission, with the job's number.
@@ -119,14 +121,16 @@ def submit(study: Path, script: str, *, user: str) -> Submission:
         refuse_second_job(study)  # after the number: whoever was faster has taken it
         path = folder.parent / f"{plain_name(user)}-{number:04d}.sbatch"
         owner = this_process()
-        submission = Submission(number=number, script=path, owner=owner, seconds=time.time())
+        submission = Submission(
+            number=number, script=path, owner=owner, seconds=time.time(), resources=resources
+        )
         if not files.create_exclusively(submission.record, submission.as_json()):
             raise StudyOwnedError(f"{study} is being submitted by another command: see squeue")
         try:
-            with files.replacing(path, binary=True) as file:  # as bytes: a path may be any
-                file.write(os.fsencode(script))
-                os.fchmod(file.fileno(), 0o775)
-            submission = replace(submission, job=_sbatch(path))
+            write_script(path, script)
+            # Nodes that are added must not take the end of an earlier job for the end of this one.
+            (folder.parent / FINISHED).unlink(missing_ok=True)
+            submission = replace(submission, job=sbatch(path))
         except (W2LTuneError, OSError):
             path.unlink(missing_ok=True)
             submission.record.unlink()
@@ -135,7 +139,19 @@ def submit(study: Path, script: str, *, user: str) -> Submission:
     return submission
 
 
-def _sbatch(path: Path) -> int:
+def write_script(path: Path, script: str) -> None:
+    """Write a script that the group may run."""
+    with files.replacing(path, binary=True) as file:  # as bytes: a path may be any
+        file.write(os.fsencode(script))
+        os.fchmod(file.fileno(), 0o775)
+
+
+def sbatch(path: Path) -> int:
+    """Submit a script and return the job's number.
+
+    Raises:
+        UsageError: SLURM refuses.
+    """
     try:
         answer, remarks = run_slurm(["sbatch", "--parsable", str(path)])
     except UsageError as error:
@@ -152,7 +168,7 @@ def _sbatch(path: Path) -> int:
     return int(found[1])
 
 
-def _show(script: str) -> None:
+def show_script(script: str) -> None:
     """Print a script, and what sbatch says to it, which changes nothing."""
     sys.stdout.flush()
     sys.stdout.buffer.write(os.fsencode(script))

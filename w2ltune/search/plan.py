@@ -47,9 +47,9 @@ class Plan:
         score: Returns interval, its unit and the counts by list of a complete trial's last report;
             None where trials have no error counts.
         on_result: Called with each finished trial's result.
+        is_ours: Whether no other process took the study over.
         config: Returns what the trainable is told of a trial with these flags, beyond them.
         capacity: Returns how many trials the cluster holds now; None where they all fit.
-        is_ours: Whether no other process took the study over.
         baseline: Flags of a first trial that is not chosen but given; None without.
         beam: Flags that were chosen beside the space, shown with a trial's searched values.
     """
@@ -64,9 +64,9 @@ class Plan:
     pruner: TrialPruner | None
     score: Callable[[Mapping[str, Any]], Score] | None
     on_result: Callable[[TrialResult], None]
+    is_ours: Callable[[], bool]
     config: Callable[[Mapping[str, str]], Mapping[str, Any]] = lambda flags: {}
     capacity: Callable[[], int] | None = None
-    is_ours: Callable[[], bool] = lambda: True
     baseline: Mapping[str, str] | None = None
     beam: Mapping[str, str] = field(default_factory=dict)
 

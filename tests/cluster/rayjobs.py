@@ -1,0 +1,186 @@
+"""Jobs of the sbatch scripts on the test cluster, with a driver that stands for a sweep."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bed import Cluster
+from bedfiles import Settings
+
+from w2ltune.cluster.slurm import read_template
+
+SHORT = Settings(grace_seconds=10, slurmd_timeout_seconds=15, kill_wait_seconds=10)
+
+DRIVER = '''
+"""Behaves as a sweep does: a result a second up to a total, 0 when there are all, 75 when told."""
+import os, signal, sys, time
+from pathlib import Path
+study, total, behaviour = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+told = []
+if "deaf" not in behaviour:
+    for number in (signal.SIGUSR1, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: told.append(number))
+assert os.environ["RAY_AUTH_MODE"] == "token"
+print("driver begins at", os.environ["RAY_ADDRESS"], flush=True)
+if "count" in behaviour:
+    import ray
+    ray.init(os.environ["RAY_ADDRESS"], log_to_driver=False)
+    resources = ray.cluster_resources()
+    print("nodes", len(ray.nodes()), "GPUs", int(resources["GPU"]), flush=True)
+if "die" in behaviour:
+    os.kill(os.getpid(), signal.SIGSEGV)
+for word in behaviour:
+    if word.isdigit():
+        sys.exit(int(word))
+while len(done := list(study.glob("trials/*/result.json"))) < total:
+    time.sleep(1)
+    if told:
+        print("driver was told", flush=True)
+        sys.exit(75)
+    if "idle" not in behaviour:
+        folder = study / "trials" / f"{len(done):04d}"
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text("{}")
+print("driver is done", flush=True)
+'''
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A job of a study, and what it leaves behind."""
+
+    slurm: Cluster
+    study: Path
+    number: str
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def output(self) -> str:
+        path = self.study / "slurm" / f"{self.number}.out"
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
+    def says(self, text: str, times: int = 1, seconds: float = 60) -> None:
+        """Wait until the output has a text so often."""
+        end = time.monotonic() + seconds
+        while self.output.count(text) < times:
+            assert time.monotonic() < end, f"{text!r} not in:\n{self.output}"
+            time.sleep(0.1)
+
+    def ends(
+        self, state: str = "COMPLETED", seconds: float = 120, restarts: int = 0, alone: bool = True
+    ) -> str:
+        """Wait for the end of the job and return its output; nothing of it may be left.
+
+        With ``alone`` it must be the only job, as not all of Ray's processes tell whose they are.
+        """
+        ended = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "PREEMPTED", "NODE_FAIL")
+        shown = self.slurm.wait(self.number, ended, seconds, restarts=restarts)
+        print(f"{time.monotonic() - self.begun:.0f} s")
+        assert shown["JobState"] == state, self.output
+        assert int(shown["Restarts"]) == restarts, self.output
+        self.left_nothing(alone=alone)
+        return self.output
+
+    def left_nothing(self, *, alone: bool) -> None:
+        """Assert that no process, folder or secret of this job is left anywhere."""
+        end = time.monotonic() + 10
+        while left := [f"n{n}: {p}" for n in (1, 2, 3, 4) for p in self._left(n, alone)]:
+            assert time.monotonic() < end, left
+            time.sleep(0.2)
+        for n in (1, 2, 3, 4):
+            found = self.slurm.run(
+                [
+                    "srun",
+                    "--immediate=5",
+                    f"--nodelist=n{n}",
+                    "sh",
+                    "-c",
+                    "ls -d /tmp/r*; ls /dev/shm",
+                ]
+            )
+            assert f"/tmp/r{self.number}." not in found.stdout
+        slurm = self.study / "slurm"
+        assert not alone or not (slurm / "cluster.json").exists()
+        assert not list(slurm.glob(f".token-{self.number}.*"))
+
+    def _left(self, n: int, alone: bool) -> list[str]:
+        try:
+            lines = self.slurm.processes(n)
+        except KeyError:  # without power
+            return []
+        marks = [f"/tmp/r{self.number}.", f"job{int(self.number):05}/slurm_script"]
+        marks += ["ray", "driver.py", "cluster/guard", "sentinel"] if alone else []
+        return [line for line in lines if any(mark in line for mark in marks)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Submits jobs for studies of its own."""
+
+    slurm: Cluster
+
+    def job(
+        self,
+        name: str,
+        *command: object,
+        directives: Sequence[str] = (),
+        assignments: Sequence[str] = (),
+        script: str = "ray_cluster.sbatch",
+        nodes: int = 1,
+    ) -> Job:
+        """Fill a script by hand and submit it."""
+        study = self.slurm.folder / name
+        (study / "slurm").mkdir(parents=True, exist_ok=True)
+        directives = [
+            "--partition=low", f"--nodes={nodes}", "--ntasks-per-node=1", "--cpus-per-task=2",
+            "--gres=gpu:1", f"--output={study}/slurm/%j.out", *directives,
+        ]  # fmt: skip
+        assignments = [
+            f"W2LTUNE_STUDY={shlex.quote(str(study))}",
+            f"W2LTUNE_PYTHON={shlex.quote(sys.executable)}",
+            f"W2LTUNE_COMMAND=({shlex.join(map(str, command))})",
+            f"W2LTUNE_NEED_NODES={nodes}",
+            *assignments,
+        ]
+        blocks = {
+            "# @directives": [f"#SBATCH {shlex.quote(line)}" for line in directives],
+            "# @assignments": assignments,
+        }
+        text = read_template(script)
+        for marker, lines in blocks.items():
+            text = text.replace(f"{marker}\n", "\n".join([marker, *lines, ""]), 1)
+        path = study / "slurm" / script
+        path.write_text(text, encoding="utf-8")
+        return Job(slurm=self.slurm, study=study, number=self._sbatch(path))
+
+    def stand_in(self, name: str, total: int, *behaviour: object, **options: object) -> Job:
+        """Submit the job of a driver that stands for a sweep."""
+        driver = self.slurm.folder / "driver.py"
+        driver.write_text(DRIVER, encoding="utf-8")
+        study = self.slurm.folder / name
+        return self.job(name, sys.executable, driver, study, total, *behaviour, **options)  # type: ignore[arg-type]
+
+    def preempt(self, *, nodes: int = 4, seconds: int = 3, node: str = "") -> None:
+        """Submit a job that takes the nodes of others."""
+        path = self.slurm.folder / "preempt.sbatch"
+        path.write_text(f"#!/bin/bash\nsleep {seconds}\n")
+        where = [f"--nodelist={node}"] if node else []
+        self._sbatch(path, "--partition=high", f"--nodes={nodes}", "--exclusive", *where)
+
+    def _sbatch(self, *arguments: str | Path) -> str:
+        path, *options = arguments
+        done = self.slurm.run(["sbatch", "--parsable", *options, path])
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)

@@ -1,0 +1,139 @@
+"""Sweeps of trainings on the test cluster, with the double of the binary."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bed import Cluster
+from trainingtask import BINARY, make_training, write_config
+
+from w2ltune import files
+from w2ltune.formats.logs import read_history
+from w2ltune.runs.trialdir import TrialResult, trial_directories
+
+SPEED = {"DOUBLE_UPDATE_SECONDS": "0.1", "DOUBLE_RETRY_SECONDS": "0.01"}
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 150) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+@dataclass(kw_only=True)
+class Training:
+    """A study of trainings that submits itself.
+
+    Attributes:
+        slurm: Where.
+        command: Of the study, ready to be run by any user.
+        study: Its folder.
+        job: The number of its job.
+        folder: Where the command is given; by default the cluster's shared folder.
+    """
+
+    slurm: Cluster
+    command: list[str]
+    study: Path
+    job: int = 0
+    folder: Path | None = None
+
+    def submit(self, user: str | None = None, **environment: str) -> int:
+        """Submit it and return the job's number."""
+        variables = {**SPEED, **environment}
+        done = self.slurm.run(self.command, user=user, cwd=self.folder, environment=variables)
+        assert done.returncode == 0, done.stderr
+        found = re.search(r"submitted job (\d+)", done.stdout)
+        assert found, done.stdout
+        self.job = int(found[1])
+        return self.job
+
+    def w2ltune(self, *arguments: str, user: str | None = None) -> tuple[int, str]:
+        """Run another command on the study; return its exit code and what it says."""
+        command = [sys.executable, "-m", "w2ltune", *arguments, str(self.study)]
+        done = self.slurm.run(command, user=user, environment=SPEED)
+        return done.returncode, done.stdout + done.stderr
+
+    @property
+    def runs(self) -> list[Path]:
+        """The run directories of the trials, or of the one training."""
+        if any(self.study.glob("[0-9]*_log")):
+            return [self.study]
+        return sorted(self.study.glob("trials/*/run"))
+
+    def epochs(self) -> list[int]:
+        """Return how many epochs each training has reported; of those that have begun."""
+        return [len(read_history(run)) for run in self.runs]
+
+    def results(self) -> list[TrialResult]:
+        """Return the results so far."""
+        found = (trial.read_result() for trial in trial_directories(self.study / "trials"))
+        return [result for result in found if result is not None]
+
+    def has_epochs(self, trials: int, epochs: int) -> Callable[[], bool]:
+        """Return a condition: so many trainings have reported so many epochs."""
+        return lambda: sum(found >= epochs for found in self.epochs()) >= trials
+
+    def head(self) -> int:
+        """Return the number of the node on which Ray's head and the driver are."""
+        cluster = files.read_json(self.study / "slurm" / "cluster.json")
+        return int(cluster["node"].removeprefix("n"))
+
+    def is_whole(self, trials: int, updates: int) -> None:
+        """Assert that all trainings ran to their end, with each epoch reported once and in order."""
+        results = self.results()
+        assert [result.number for result in results] == list(range(trials))
+        assert {result.state for result in results} == {"COMPLETE"}
+        assert {result.updates for result in results} == {updates}
+        for run in self.runs:
+            reported = [line.updates for line in read_history(run)]
+            assert reported == list(range(reported[0], updates + 1, reported[0]))
+
+    def output(self) -> str:
+        """Return what the job wrote."""
+        logs = sorted((self.study / "slurm").glob(f"*-{self.job}.*"))
+        return "".join(log.read_text(encoding="utf-8") for log in logs)
+
+
+def training(
+    slurm: Cluster, name: str, *options: str, updates: int = 300, trials: int = 0
+) -> Training:
+    """Prepare a training, or a sweep of so many, in a folder of both users' group."""
+    folder = slurm.folder / name
+    folder.mkdir(mode=0o2775)
+    shutil.chown(folder, "root", _group_id(slurm))
+    folder.chmod(0o2775)
+    config = write_config(folder, {**make_training(folder / "data"), "iter": str(updates)})
+    usual = [
+        f"--binary={BINARY}", f"--config={config}", "--gpus_per_node=2", "--partition=low",
+        "--hours=1", f"--root={folder}/runs",
+    ]  # fmt: skip
+    if trials:
+        usual += ["--extra=--lr=loguniform(1e-3,0.1)", f"--n={trials}", "--seed=1",
+                  "--pruner=none", "--sampler=random"]  # fmt: skip
+        module, study = ["w2ltune.sweep", "--task=train"], "name_sweep-lr"
+    else:
+        module, study = ["w2ltune.train"], "name"
+    command = [sys.executable, "-m", *module, *usual, *options]
+    return Training(slurm=slurm, command=command, study=folder / "runs/project" / study)
+
+
+def _group_id(slurm: Cluster) -> int:
+    return int(slurm.run(["getent", "group", "speech"]).stdout.split(":")[2])
+
+
+def preempt(slurm: Cluster, *, nodes: Sequence[int] = (), seconds: int = 3) -> None:
+    """Let a job of the higher partition take nodes, all if none is named."""
+    where = [f"--nodelist={','.join(f'n{n}' for n in nodes)}"] if nodes else []
+    done = slurm.run(
+        ["sbatch", "--partition=high", "--exclusive", f"--nodes={len(nodes) or 4}", *where,
+         "--output=/dev/null", f"--wrap=sleep {seconds}"]
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
