@@ -159,8 +159,10 @@ def main() -> int:
             rows[kind] += [f"{sampler.memory.get(kind, 0):.0f}", f"{processor.get(kind, 0):.1f}"]
         rows["all"] += [f"{sum(sampler.memory.values()):.0f}", f"{sum(processor.values()):.1f}"]
         heads += [f"{workers} workers: MiB", "CPU s"]
-        print(f"{workers} workers: {seconds:.0f} s, decoders' CPU {decoded:.0f} s (start included), "
-              f"head's CPU {sum(processor.values()):.1f} s, a worker node {node:.0f} MiB", flush=True)  # fmt: skip
+        work = f"decoders' CPU {decoded:.0f} s with their start"
+        print(
+            f"{workers} workers: {seconds:.0f} s, {work}, a worker node {node:.0f} MiB", flush=True
+        )
     print(f"\n| on the head | {' | '.join(heads)} |\n|---|{'---|' * len(heads)}")
     for kind, cells in rows.items():
         print(f"| {kind} | {' | '.join(cells)} |")

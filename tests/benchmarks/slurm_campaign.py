@@ -81,7 +81,7 @@ class Campaign:
         )
 
     def disturb(self, event: str) -> None:
-        restarts = int(self.slurm.job(self.study.job)["Restarts"])
+        restarts = self.restarts()
         began = now()
         if event == "limit":
             told = self.study.output().count("stopping: the time limit is near")
@@ -104,13 +104,18 @@ class Campaign:
                 self.wait("the nodes to be free", lambda: self.state() != "RUNNING")
                 self.free.append(now() - began)
                 self.left += self.ray_processes(seconds=3)
-            self.wait("a restart", lambda: int(self.slurm.job(self.study.job)["Restarts"]) > restarts)
+            self.wait(
+                "a restart", lambda: int(self.slurm.job(self.study.job)["Restarts"]) > restarts
+            )
         self.moves_on()
         self.back.setdefault(event, []).append(now() - began)
         if event in ("node", "head"):
             self.slurm.start_node(dead)
         print(f"  {event}: at work again after {now() - began:.0f} s, {self.progress()[0]} trials "
               f"finished, wrong {self.wrong}", flush=True)  # fmt: skip
+
+    def restarts(self) -> int:
+        return int(self.slurm.job(self.study.job)["Restarts"])
 
     def told_of_limits(self) -> int:
         return self.study.output().count("stopping: the time limit is near")
@@ -195,7 +200,8 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=None)
     options = parser.parse_args()
     base = options.folder or Path(tempfile.mkdtemp(prefix="slurm-campaign-"))
-    base.mkdir(parents=True, exist_ok=True)
+    (base / "bed").mkdir(parents=True)
+    base.chmod(0o755)  # other users' jobs enter it
     events = ["preemption"] * 3 + ["node", "head"]
     random.Random(options.seed).shuffle(events)
     began = now()
@@ -234,8 +240,8 @@ def main() -> int:
     print(f"trials that differ from the undisturbed run: {len(differ)} {differ}")
     print(f"start of the job to the first trial: {first:.1f} s, undisturbed "
           f"{peace.first_trial_seconds():.1f} s")  # fmt: skip
-    print(f"notice to nodes free: {statistics.median(campaign.free):.1f} s in the middle, "
-          f"{max(campaign.free):.1f} s at most (of preemptions SLURM's own second is in it)")  # fmt: skip
+    free = campaign.free  # of preemptions SLURM's own second is in it
+    print(f"notice to nodes free: median {statistics.median(free):.1f} s, most {max(free):.1f} s")
     print(f"processes of Ray or of ours left between runs and at the end: {campaign.left}")
     return 1 if wrong or differ or campaign.left or max(lost, default=0) > 1 else 0
 

@@ -21,7 +21,7 @@ pytestmark = [
 DECODE = REPOSITORY / "experiments" / "voice_commands" / "decode.cfg"
 
 INTRUDER = """
-import os, sys, urllib.error, urllib.request
+import http.client, os, sys, urllib.error, urllib.request
 from pathlib import Path
 address, dashboard, token, owner = sys.argv[1:]
 def page(host, port, path):
@@ -29,7 +29,7 @@ def page(host, port, path):
         return urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=5).status
     except urllib.error.HTTPError as error:
         return error.code
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         return "no HTTP"
 try:
     print("token", open(token).read())
@@ -41,18 +41,19 @@ for line in "".join(Path("/proc/net", name).read_text() for name in ("tcp", "tcp
     fields = line.split()
     if fields[3] == "0A" and fields[7] == owner:  # it listens
         ip, port = fields[1].split(":")
-        where = "127.0.0.1" if ip == "0100007F" else "::1" if ip.endswith("01000000") else host
+        where = "127.0.0.1" if ip == "0100007F" else "[::1]" if ip.endswith("01000000") else host
         print("listens", where, int(port, 16), page(where, int(port, 16), "/"))
 import ray
 children = []
-for mode in ("disabled", "token"):
+client = f"ray://{host}:{int(dashboard) + 1}"  # the third of the head's ports
+for mode, where in (("disabled", address), ("token", address), ("disabled", client)):
     if not (pid := os.fork()):
         os.environ |= {"RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": "0" * 64}
         try:
-            ray.init(address, logging_level="ERROR", log_to_driver=False)
-            print(mode, "joined", flush=True)
+            ray.init(where, logging_level="ERROR", log_to_driver=False)
+            print("joined", mode, where + "\\n", end="", flush=True)
         except BaseException as error:
-            print(mode, "refused", type(error).__name__, flush=True)
+            print("refused", mode, where, str(error).splitlines()[0] + "\\n", end="", flush=True)
         os._exit(0)
     children.append(pid)
 for pid in children:
@@ -101,7 +102,7 @@ def test_nobody_talks_to_a_cluster_without_its_token(slurm: Cluster) -> None:
     open_ports = re.findall(r"listens 10\S+ \d+ (.*)", done.stdout)
     assert open_ports and set(open_ports) <= {"401", "no HTTP"}  # gRPC's, which ask for it below
     assert "joined" not in done.stdout
-    assert done.stdout.count("refused") == 2
+    assert done.stdout.count("refused") == 3
     assert "COMPLETED" not in slurm.job(run.job)["JobState"]  # it has run beside all this
 
 

@@ -87,7 +87,7 @@ class Training:
         return int(cluster["node"].removeprefix("n"))
 
     def is_whole(self, trials: int, updates: int) -> None:
-        """Assert that all trainings ran to their end, with each epoch reported once and in order."""
+        """Assert that all trainings ran to their end, each epoch reported once and in order."""
         results = self.results()
         assert [result.number for result in results] == list(range(trials))
         assert {result.state for result in results} == {"COMPLETE"}

@@ -15,7 +15,7 @@ import pytest
 from w2ltune.cluster.jobs import find_job, read_job, run_slurm
 from w2ltune.cluster.resources import SlurmResources
 from w2ltune.cluster.site import Site
-from w2ltune.cluster.slurm import job_name, read_template
+from w2ltune.cluster.slurm import read_template
 from w2ltune.cluster.slurmoptions import SlurmOptions
 from w2ltune.cluster.submissions import submissions
 from w2ltune.cluster.submit import submit as submit_script
@@ -23,77 +23,11 @@ from w2ltune.cluster.submit import submit_command
 from w2ltune.errors import InputError, StudyOwnedError, UsageError, W2LTuneError
 from w2ltune.runs.lock import StudyLock, this_process
 
-RUNNING = (Path(__file__).parents[1] / "data" / "slurm" / "running.txt").read_text(encoding="utf-8")
-
-STAND_IN = """#!/bin/bash
-# Notes its arguments, and answers as the files beside it say.
-cd "$(dirname "$0")" && name=$(basename "$0")
-printf '%s\\n' "$@" --- >> "$name.asked"
-[ ! -e "$name.seconds" ] || sleep "$(cat "$name.seconds")"
-[ ! -e "$name.reads" ] || cat > "$name.read"
-env > "$name.environment"
-cat "$name.err" >&2 2>/dev/null
-cat "$name.out" 2>/dev/null
-exit "$(cat "$name.code" 2>/dev/null || echo 0)"
-"""
-
-
 RESOURCES = SlurmResources(nodes=2, needed_nodes=1, gpus_per_node=8, cpus_per_node=16)
 
 
 def submit(study, script, *, user):
     return submit_script(study, script, user=user, resources=RESOURCES)
-
-
-class Programs:
-    """The stand-ins for sbatch, squeue and scontrol."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        for name in ("sbatch", "squeue", "scontrol"):
-            (folder / name).write_text(STAND_IN, encoding="utf-8")
-            (folder / name).chmod(0o755)
-
-    def answer(self, program, *, out="", err="", code=0, **others):
-        for kind, value in {"out": out, "err": err, "code": code, **others}.items():
-            (self.folder / f"{program}.{kind}").write_text(str(value), encoding="utf-8")
-
-    def job(self, study, number=41, state="RUNNING", name=None):
-        text = RUNNING.replace("JobId=41 ", f"JobId={number} ")
-        text = text.replace("librispeech:tds_lr0.1", name or job_name(study), 1)
-        self.answer("scontrol", out=text.replace("JobState=RUNNING", f"JobState={state}", 1))
-
-    def no_job(self):
-        self.answer("scontrol", err="slurm_load_jobs error: Invalid job id specified\n", code=1)
-
-    def asked(self, program):
-        path = self.folder / f"{program}.asked"
-        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-
-    def wait_until_asked(self, program):
-        deadline = time.monotonic() + 30
-        while "---" not in self.asked(program):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-
-    def environment(self, program):
-        return (self.folder / f"{program}.environment").read_text(encoding="utf-8").splitlines()
-
-
-@pytest.fixture
-def programs(tmp_path, monkeypatch):
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    found = Programs(folder)
-    found.answer("sbatch", out="41\n")
-    found.no_job()
-    return found
-
-
-@pytest.fixture
-def study(tmp_path):
-    return tmp_path / "check points" / "librispeech" / "tds"
 
 
 def tree(folder):
@@ -327,7 +261,7 @@ def test_the_environment_does_not_overrule_the_script(programs, monkeypatch):
 
 def test_jobs(programs):
     assert read_job(41) is None
-    programs.answer("scontrol", out=RUNNING)
+    programs.job(Path("/checkpoints/librispeech/tds_lr0.1"))
     assert read_job(41).name == "librispeech:tds_lr0.1"
     programs.answer("squeue", out="7 (null)\n8 /a b/alice-0001.sbatch\n")
     assert find_job(Path("/a b/alice-0001.sbatch")) == 8
