@@ -59,7 +59,7 @@ def _run(argv: list[str], flags: Flags, log: Log, is_wav2letter: bool) -> None:
     log.info(205, f"[Dataset] Dataset loaded, with {len(samples)} samples.")
     corpus.open_audio(samples)
     begin = time.monotonic()
-    hypotheses = [_hypothesis(sample, flags, progress) for sample in samples]
+    hypotheses = [hypothesis(sample, flags, progress) for sample in samples]
     wer, ter = _show(samples, hypotheses, flags["show"])
     _write_files(samples, hypotheses, flags, tokens, log)
     seconds = time.monotonic() - begin
@@ -71,7 +71,7 @@ def _run(argv: list[str], flags: Flags, log: Log, is_wav2letter: bool) -> None:
     log.info(435, text + "\n" * is_wav2letter)
 
 
-def _hypothesis(sample: Sample, flags: Flags, progress: float) -> tuple[str, ...]:
+def hypothesis(sample: Sample, flags: Flags, progress: float) -> tuple[str, ...]:
     """The words of the reference that the model got right."""
     wer = curve.errors(flags["lr"], flags["seed"], progress, "test").wer
     chances = [zlib.crc32(f"{sample.id} {i}".encode()) / 2**32 for i in range(len(sample.words))]
@@ -135,10 +135,10 @@ def _write_files(
             text = f"Unable to create directory - {folder}"
             raise CppError("std::runtime_error", text) from None
         for sample, hypothesis in zip(samples, hypotheses, strict=True):
-            save_bytes(folder / f"{sample.id}.bin", _emission(sample, hypothesis, tokens))
+            save_bytes(folder / f"{sample.id}.bin", emission(sample, hypothesis, tokens))
 
 
-def _emission(sample: Sample, hypothesis: tuple[str, ...], tokens: list[str]) -> bytes:
+def emission(sample: Sample, hypothesis: tuple[str, ...], tokens: list[str]) -> bytes:
     """An emission that says the hypothesis: each letter for one frame, a blank after it."""
     letters = "|".join(hypothesis)
     frames = max(int(sample.milliseconds / FRAME_MILLISECONDS), 2 * len(letters), 1)

@@ -58,7 +58,7 @@ def save_bytes(path: Path, content: bytes) -> None:
     Raises:
         CppError: It could not be written in six tries; a part of it may be there.
     """
-    _retry("saving", 64, path, lambda: _write(path, content))
+    retry("saving", 64, path, lambda: _write(path, content))
 
 
 def load_config(path: Path) -> dict[str, str]:
@@ -67,7 +67,7 @@ def load_config(path: Path) -> dict[str, str]:
     Raises:
         CppError: It could not be read in six tries.
     """
-    return _retry("loading", 81, path, lambda: _Reader(path).config())
+    return retry("loading", 81, path, lambda: _Reader(path).config())
 
 
 def load_progress(path: Path) -> float:
@@ -76,10 +76,10 @@ def load_progress(path: Path) -> float:
     Raises:
         CppError: It could not be read in six tries.
     """
-    return _retry("loading", 81, path, lambda: _Reader(path).progress())
+    return retry("loading", 81, path, lambda: _Reader(path).progress())
 
 
-def _retry(doing: str, line: int, path: Path, work: Callable[[], Result]) -> Result:
+def retry(doing: str, line: int, path: Path, work: Callable[[], Result]) -> Result:
     wait = float(os.environ.get("DOUBLE_RETRY_SECONDS", "1"))
     tries = 0
     while True:
