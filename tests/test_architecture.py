@@ -17,8 +17,9 @@ COMMANDS = ("train", "sweep", "collect", "forward", "rescore")
 FLOORS = (
     ("__main__",),
     COMMANDS,
-    ("decodesweep", "trainsweep"),
+    ("decodesweep", "trainsweep", "decoderchoice"),
     ("decodeinput", "traininput"),
+    ("decodeprogram",),
     ("trainflags",),
     ("traincheck",),
     ("listcheck",),
@@ -128,7 +129,7 @@ def test_commandline_is_for_commands_and_knows_formats_and_errors_only():
         ("optuna", r"tuner|search\..*"),
         ("matplotlib", r"report\.(svg|plots|surfaceplots|trainingplots|trainingcurves)"),
         ("flashlight", r"embedded\..*"),
-        ("rich", r"report\..*|decodesweep|trainsweep|collect"),
+        ("rich", r"report\..*|decodesweep|decoderchoice|trainsweep|collect"),
         ("rapidfuzz", r"scoring\..*"),
     ],
 )

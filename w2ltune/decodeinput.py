@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from w2ltune.decodeprogram import decode_program, must_be_binary, with_model_flags
 from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderfiles import read_tokens
-from w2ltune.embedded.decoderflags import DecoderFlags, decoder_flags
+from w2ltune.embedded.decoderflags import DecoderFlags, decoder_flags, refuse_in_process
 from w2ltune.errors import InputError, UsageError
 from w2ltune.formats.nbest import BYTES_PER_HYPOTHESIS, NBest, read_nbest
 from w2ltune.runs.provenance import (
@@ -41,7 +42,8 @@ from w2ltune.search.poolkey import pool_key
 from w2ltune.search.samplers import check_sampler, grid_points
 from w2ltune.search.space import SearchSpace
 from w2ltune.sweepoptions import SweepOptions
-from w2ltune.trials.dataset import Dataset, find_task, shuffled_order
+from w2ltune.trials.binarydecoder import refuse_ids
+from w2ltune.trials.dataset import Dataset, DecodeProgram, find_task, shuffled_order
 from w2ltune.trials.sanity import Finding, check_all_emissions, check_task, refuse_absurd
 
 
@@ -59,6 +61,8 @@ class DecodeInput:
         token_count: Tokens of the model.
         has_lm: Whether a language model is searched with.
         findings: What is worth knowing of the inputs; empty when they were looked at before.
+        program: The binary, if one was given.
+        by_binary: Why it has to decode; "" where the decoder in process may.
         key: Names the pool of a trial's flags.
         warm: N-best lists of the earlier sweep of ``--warm_start``, by key.
     """
@@ -72,6 +76,8 @@ class DecodeInput:
     token_count: int
     has_lm: bool
     findings: Sequence[Finding]
+    program: DecodeProgram | None
+    by_binary: str
     key: Callable[[Mapping[str, str]], str]
     warm: Mapping[str, NBest]
 
@@ -139,8 +145,12 @@ def prepare(options: SweepOptions, space: SearchSpace, *, command: Sequence[str]
         W2LTuneError: Something is missing, damaged or does not fit, or the folder holds another
             sweep.
     """
-    space, auto = split_auto(space)
+    space, auto = split_auto(with_model_flags(space))
     flags = decoder_flags(example_flags(space))
+    program = decode_program(options, space.fixed)
+    by_binary = must_be_binary(options, flags)
+    if by_binary and program is None:
+        refuse_in_process(flags)
     tokens = read_tokens(flags.tokens_path)
     space = complete_space(space, flags, tokens)
     example = example_flags(space)
@@ -152,12 +162,15 @@ def prepare(options: SweepOptions, space: SearchSpace, *, command: Sequence[str]
     baseline = None
     if options.baseline is not None:
         baseline = read_baseline(options.baseline, example)
+        if not by_binary:
+            refuse_in_process(decoder_flags({**example, **baseline}))
     task = find_task(
         example,
         metric="cer" if options.metric == "cer" else "wer",
         normalize=options.normalize,
         ignore_case=options.ignore_case,
         heldout=options.heldout,
+        program=program if by_binary else None,
     )
     stems = [path.stem for path in (*task.lists, *task.heldout)]
     for stem in stems:
@@ -168,7 +181,11 @@ def prepare(options: SweepOptions, space: SearchSpace, *, command: Sequence[str]
         raise UsageError(
             f"--max_rtf={options.max_rtf:g}: the lists do not tell how long each utterance is"
         )
+    if by_binary:
+        refuse_ids(dataset)
     paths = input_paths(space, task, baseline)
+    if program is not None:
+        paths += [Path(program.path), *([Path(program.am)] if program.am else [])]
     scoring = {
         "metric": options.metric,
         "normalize": str(options.normalize or ""),
@@ -203,7 +220,9 @@ def prepare(options: SweepOptions, space: SearchSpace, *, command: Sequence[str]
     findings: list[Finding] = []
     if old is not None:
         require_same(old, request, path=path)
-    if old is None or old.inputs != request.inputs:
+    if by_binary and program is not None:
+        findings = [Finding(text=f"decoded by {Path(program.path).name}: {by_binary}")]
+    elif old is None or old.inputs != request.inputs:
         findings = check_task(dataset, Decoder(flags))
         if not options.allow_absurd_input:
             refuse_absurd(findings)
@@ -220,6 +239,8 @@ def prepare(options: SweepOptions, space: SearchSpace, *, command: Sequence[str]
         token_count=len(tokens) + (flags.criterion == "ctc") + flags.replabel,
         has_lm=bool(flags.lm),
         findings=findings,
+        program=program,
+        by_binary=by_binary,
         key=key,
         warm=_warm_pool(options.warm_start, key(example)),
     )
@@ -260,6 +281,8 @@ def _with_sampler(options: SweepOptions, space: SearchSpace, flags: DecoderFlags
         why_not = f"none of {', '.join(LINEAR_WEIGHTS)} has a range"
     elif flags.logadd or "logadd" in space.distributions:
         why_not = "with --logadd the score is not linear in the weights"
+    if options.sampler == "auto" and options.perturb is not None:
+        return replace(options, sampler="random")
     if options.sampler == "auto":
         return replace(options, sampler="tpe" if why_not else "nbest")
     if options.sampler == "nbest":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 from w2ltune.commandline import parse
 from w2ltune.errors import run_command
@@ -31,26 +32,39 @@ def _is_training(arguments: list[str]) -> bool:
 def _sweep_decodes(arguments: list[str]) -> int:
     options, given = parse(arguments, SweepOptions, usage=USAGE)
     check_options(options)
+    if options.local:
+        options = replace(options, n=1, probe=False)
     # Not earlier: --help and mistakes on the command line are answered at once.
     from w2ltune.cluster.slurmoptions import submits
     from w2ltune.cluster.submit import submit_command
     from w2ltune.decodeinput import prepare
+    from w2ltune.decodeprogram import emission_source
+    from w2ltune.decoderchoice import ensure_emissions, settle_decoder
     from w2ltune.decodesweep import run
     from w2ltune.report.progress import make_console
     from w2ltune.search.decodespace import build_space
 
     space = build_space(
         given,
-        script=options.space,
+        script=options.space or options.perturb,
         options=SweepOptions.__dataclass_fields__,
         any_flag=options.allow_unknown_flags,
     )
-    decode = prepare(options, space, command=arguments)
-    if submits(options):
+    source = emission_source(options, space.fixed)
+    elsewhere = submits(options, local=options.local)
+    if source is not None and (source.missing() and not elsewhere):
+        ensure_emissions(source, make_console(), cores=options.cores)
+    if source is not None:
+        space = replace(space, fixed={**space.fixed, "emission_dir": str(source.emission_dir)})
+    if elsewhere:
+        if source is None or not source.missing():
+            prepare(options, space, command=arguments)
         return submit_command(
             "w2ltune.sweep", arguments, study=options.folder, options=options, gpus=options.gpu
         )
-    return run(decode, make_console())
+    console = make_console()
+    decode = prepare(options, space, command=arguments)
+    return run(settle_decoder(decode, console), console)
 
 
 def _sweep_trainings(arguments: list[str]) -> int:

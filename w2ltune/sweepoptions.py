@@ -12,6 +12,7 @@ from w2ltune.errors import UsageError
 USAGE = """
 usage: python -m w2ltune.sweep --test=dev.lst --emission_dir=DIR --tokens=FILE --lexicon=FILE
            --lm=FILE --logdir=DIR --prefix=NAME [any decoder flag, a value or a distribution]
+       python -m w2ltune.sweep --binary=fl_asr_decode --am=MODEL.bin --test=dev.lst … (as above)
        python -m w2ltune.sweep --flagsfile=FILE
 
 Searches decoder weights. Any decoder flag may have a distribution instead of a value:
@@ -34,6 +35,30 @@ class SweepOptions(DecodeSlurmOptions):
     )  # fmt: skip
     logdir: Path = option("folder of sweeps", value="DIR")
     prefix: str = option("name of this sweep, a folder in logdir", value="NAME")
+    binary: Path | None = option(
+        "fl_asr_decode, or Decoder of wav2letter v0.2; decodes what cannot be decoded in process, "
+        "and is held against what can", None, value="FILE",
+    )  # fmt: skip
+    test_binary: Path | None = option(
+        "fl_asr_test, or Test, which writes the emissions of --am; by default the one beside "
+        "--binary", None, value="FILE",
+    )  # fmt: skip
+    generation: str = option(
+        "of the binaries; by their names when not given", "",
+        choices=("", "flashlight", "wav2letter"),
+    )  # fmt: skip
+    decoder: str = option(
+        "what decodes: auto is in process where that gives the words and scores of the binary",
+        "auto", choices=("auto", "process", "binary"),
+    )  # fmt: skip
+    emission_cache: Path | None = option(
+        "folder for the emissions of --am, kept by model and list for all sweeps; by default they "
+        "lie in the sweep's own", None, value="DIR",
+    )  # fmt: skip
+    local: bool = option("decode here, with one trial, to spot obvious errors", False)
+    perturb: Path | None = option(
+        "Python file with perturb_parameters(args), which sets flags at random", None, value="FILE"
+    )
     n: int = option("trials in all, at most; may grow when a sweep is continued", 40)
     sampler: str = option(
         "how the next trial is chosen; auto is nbest where linear weights are searched, else tpe",
@@ -109,5 +134,7 @@ def check_options(options: SweepOptions) -> None:
         raise UsageError(f"--max_rtf={options.max_rtf:g}: must be above 0")
     if options.seed is not None and options.seed < 0:
         raise UsageError(f"--seed={options.seed}: must be 0 or more")
+    if options.perturb is not None and options.space is not None:
+        raise UsageError(f"--perturb={options.perturb} and --space={options.space}: give one")
     if not options.prefix or "/" in options.prefix or options.prefix in (".", ".."):
         raise UsageError(f"--prefix={options.prefix!r}: must be a plain folder name")

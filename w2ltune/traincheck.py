@@ -160,13 +160,13 @@ def check_binary(path: Path) -> Path:
 
 
 def generation_of(binary: Path) -> Generation:
-    """Return the generation of a program by its name: ``Train`` is wav2letter v0.2's.
+    """Return the generation of a program by its name: wav2letter v0.2's have no ``fl_asr_``.
 
     Example:
         >>> generation_of(Path("build/Train")), generation_of(Path("bin/asr/fl_asr_train"))
         ('wav2letter', 'flashlight')
     """
-    return "wav2letter" if binary.name == "Train" else "flashlight"
+    return "wav2letter" if binary.name in ("Train", "Test", "Decoder") else "flashlight"
 
 
 def _values(given: Mapping[str, Flag], name: str) -> list[str]:

@@ -43,12 +43,47 @@ def now() -> float:
 
 
 @dataclass(kw_only=True)
+class Losses:
+    """Epochs that had to be done again, seen while it happens: logs are written over.
+
+    Attributes:
+        study: The study's folder.
+        epochs: For each start of a training after its first, the complete epochs done again.
+    """
+
+    study: Path
+    epochs: list[int] = field(default_factory=list)
+    _starts: dict[Path, int] = field(default_factory=dict)
+    _reported: dict[Path, int] = field(default_factory=dict)
+
+    def look(self) -> None:
+        for run in self.study.glob("trials/*/run"):
+            if (run.parent / "result.json").exists():
+                continue
+            begun = [
+                int(found[1]) if (found := re.search(r"after update (\d+)", line)) else 0
+                for log in sorted(run.glob("logs/*.log"))
+                for line in re.findall(r"^w2ltune: \S+ \S+ start \d+: (.*)", log.read_text(), re.M)
+            ]
+            history = read_history(run)
+            if len(begun) > self._starts.get(run, 1) and history:
+                lost = self._reported.get(run, 0) - begun[-1]
+                self.epochs.append(max(0, lost) // history[0].updates)
+            if len(begun) != self._starts.get(run, 0):
+                self._reported[run] = begun[-1] if begun else 0
+            self._starts[run] = len(begun)
+            last = history[-1].updates if history else 0
+            self._reported[run] = max(last, self._reported.get(run, 0))
+
+
+@dataclass(kw_only=True)
 class Campaign:
     """A sweep on the cluster, what happens to it, and what that costs."""
 
     slurm: Cluster
     study: Training
     ledger: Ledger
+    losses: Losses
     free: list[float] = field(default_factory=list)
     back: dict[str, list[float]] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
@@ -72,6 +107,7 @@ class Campaign:
                 raise TimeoutError(f"waited {seconds:.0f} s for {what}\n{self.study.output()}")
             time.sleep(0.1)
             self.wrong += self.ledger.look()
+            self.losses.look()
 
     def moves_on(self) -> None:
         """Wait until the job runs and something new has been done."""
@@ -153,24 +189,6 @@ class Campaign:
         return attempt.stat().st_mtime - datetime.fromisoformat(begun[1]).timestamp()
 
 
-def epochs_lost(study: Path) -> list[int]:
-    """Return, for each start of a training after its first, the complete epochs done again."""
-    lost = []
-    for run in sorted(study.glob("trials/*/run")):
-        begun = [
-            int(found[1]) if (found := re.search(r"after update (\d+)", line)) else 0
-            for log in sorted(run.glob("logs/*.log"))
-            for line in re.findall(r"^w2ltune: \S+ \S+ start \d+: (.*)", log.read_text(), re.M)
-        ]
-        logs = {int(path.name[:3]): path for path in run.glob("[0-9][0-9][0-9]_log")}
-        each = read_history(run)[0].updates
-        for number, updates in enumerate(begun[1:], start=1):
-            if number in logs:
-                reported = re.findall(r"nupdates:\s*(\d+)", logs[number].read_text())
-                lost.append((int(reported[-1]) - updates) // each if reported else 0)
-    return lost
-
-
 def answer(study: Path) -> dict[int, object]:
     """Return what the seed fixes of each trial: its values and what came of it."""
     found = {}
@@ -208,7 +226,12 @@ def main() -> int:
     with slurm_cluster(base / "bed", Settings(slurmd_timeout_seconds=5)) as slurm:
         disturbed = make_study(slurm, options.task, "disturbed", LIMIT_MINUTES / 60)
         disturbed.submit()
-        campaign = Campaign(slurm=slurm, study=disturbed, ledger=Ledger(disturbed.study / "trials"))
+        campaign = Campaign(
+            slurm=slurm,
+            study=disturbed,
+            ledger=Ledger(disturbed.study / "trials"),
+            losses=Losses(study=disturbed.study),
+        )
         campaign.moves_on()
         for event in ("limit", "limit"):
             campaign.disturb(event)
@@ -223,12 +246,17 @@ def main() -> int:
         slurm.reset()
         calm = make_study(slurm, options.task, "calm", 1)
         calm.submit()
-        peace = Campaign(slurm=slurm, study=calm, ledger=Ledger(calm.study / "trials"))
+        peace = Campaign(
+            slurm=slurm,
+            study=calm,
+            ledger=Ledger(calm.study / "trials"),
+            losses=Losses(study=calm.study),
+        )
         peace.finish()
         wrong = [*campaign.wrong, *peace.wrong]
         one, other = answer(disturbed.study), answer(calm.study)
         differ = [n for n in sorted({*one, *other}) if one.get(n) != other.get(n)]
-    lost = epochs_lost(disturbed.study)
+    lost = campaign.losses.epochs
     print(f"\n{options.task}: {len(one)} trials, {restarts} restarts of the job, {seconds:.0f} s "
           f"(undisturbed {now() - began - seconds:.0f} s)")  # fmt: skip
     print("| event | times | at work again after, s |\n|---|---|---|")

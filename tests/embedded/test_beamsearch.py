@@ -12,7 +12,7 @@ from conftest import VOICE_COMMANDS
 
 from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderfiles import check_lm_head, read_lexicon, read_tokens
-from w2ltune.embedded.decoderflags import dead_weights, decoder_flags
+from w2ltune.embedded.decoderflags import dead_weights, decoder_flags, refuse_in_process
 from w2ltune.errors import FlagError, InputError, UsageError
 from w2ltune.formats.beamdump import read_beam_dump
 from w2ltune.formats.emissions import open_emissions
@@ -330,7 +330,7 @@ def test_weights_of_another_lexicon_are_refused() -> None:
 )  # fmt: skip
 def test_flags_that_cannot_work(changes: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        decoder_flags({**VOICE, "tokens": VOICE["tokens"], **changes})
+        refuse_in_process(decoder_flags({**VOICE, **changes}))
 
 
 def test_bad_flag_value() -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from w2ltune.embedded.decoderfiles import check_lm_head, read_lexicon, read_tokens
-from w2ltune.embedded.decoderflags import DecoderFlags
+from w2ltune.embedded.decoderflags import DecoderFlags, refuse_in_process
 from w2ltune.errors import InputError, UsageError, did_you_mean, existing_file
 from w2ltune.formats.beamdump import Hypothesis
 
@@ -37,6 +37,7 @@ class Decoder:
     """
 
     def __init__(self, flags: DecoderFlags) -> None:
+        refuse_in_process(flags)
         self._text, self._dictionary, self._kenlm = _flashlight()
         self.flags = flags
         self.token_names = read_tokens(flags.tokens_path)

@@ -44,6 +44,9 @@ DECODER_FLAGS = frozenset(
 OUR_FLAGS = frozenset({"transitions"})
 """Decoder flags that the binary does not have (its model file holds the transitions)."""
 
+CRITERIA = ("ctc", "asg", "s2srnn", "s2stransformer", "seq2seq", "transformer")
+"""Of both generations; the sequence-to-sequence ones are decoded by the binary only."""
+
 LINEAR = 1e-4
 """Relative difference from which on a score is not the weighted sum of its parts."""
 
@@ -107,7 +110,8 @@ def decoder_flags(flags: Mapping[str, str]) -> DecoderFlags:
     """Return the typed decoder flags among ``flags`` with the binary's defaults for the rest.
 
     Raises:
-        FlagError: A value does not fit, or asks for what the embedded decoder cannot do.
+        FlagError: A value does not fit.
+        UsageError: What any decoder needs is missing.
     """
     values: dict[str, Any] = {}
     for name in sorted(DECODER_FLAGS):
@@ -123,14 +127,9 @@ def decoder_flags(flags: Mapping[str, str]) -> DecoderFlags:
 
 
 def _check(flags: DecoderFlags, given: Mapping[str, str]) -> None:
-    _one_of("criterion", flags.criterion, ("ctc", "asg"))
-    _one_of("decodertype", flags.decodertype, ("wrd", "tkn"))
-    _one_of("smearing", flags.smearing, ("none", "max", "logadd"))
-    if flags.lm and flags.lmtype != "kenlm":
-        raise FlagError(
-            f"--lmtype={flags.lmtype}: the embedded decoder knows kenlm only; "
-            "give --binary to decode with another LM"
-        )
+    _one_of("criterion", flags.criterion, CRITERIA, "the decoders know")
+    _one_of("decodertype", flags.decodertype, ("wrd", "tkn"), "the decoders know")
+    _one_of("smearing", flags.smearing, ("none", "max", "logadd"), "the decoders know")
     for name in ("beamsize", "beamsizetoken"):
         if getattr(flags, name) < 1:
             raise FlagError(f"--{name}={getattr(flags, name)}: must be 1 or more")
@@ -149,6 +148,20 @@ def _check(flags: DecoderFlags, given: Mapping[str, str]) -> None:
         raise UsageError(
             "--uselexicon=false needs --decodertype=tkn: a word LM cannot score without a lexicon"
         )
+
+
+def refuse_in_process(flags: DecoderFlags) -> None:
+    """Refuse what only the binary can decode.
+
+    Raises:
+        UsageError: With what it is; also a FlagError.
+    """
+    _one_of("criterion", flags.criterion, ("ctc", "asg"), "the embedded decoder knows")
+    if flags.lm and flags.lmtype != "kenlm":
+        raise FlagError(
+            f"--lmtype={flags.lmtype}: the embedded decoder knows kenlm only; "
+            "give --binary to decode with another LM"
+        )
     if flags.criterion == "asg" and not flags.transitions:
         raise UsageError(
             "--criterion=asg needs --transitions=FILE.npy [tokens, tokens] in process; "
@@ -156,12 +169,18 @@ def _check(flags: DecoderFlags, given: Mapping[str, str]) -> None:
         )
 
 
-def _one_of(name: str, value: str, known: Sequence[str]) -> None:
+def why_not_in_process(flags: DecoderFlags) -> str:
+    """Return why only the binary can decode with these flags, or ""."""
+    try:
+        refuse_in_process(flags)
+    except UsageError as error:
+        return str(error).partition(";")[0]
+    return ""
+
+
+def _one_of(name: str, value: str, known: Sequence[str], who: str) -> None:
     if value not in known:
-        raise FlagError(
-            f"--{name}={value}: the embedded decoder knows {', '.join(known)}"
-            f"{did_you_mean(value, known)}"
-        )
+        raise FlagError(f"--{name}={value}: {who} {', '.join(known)}{did_you_mean(value, known)}")
 
 
 def dead_weights(flags: DecoderFlags, token_names: Sequence[str]) -> dict[str, str]:
@@ -173,7 +192,9 @@ def dead_weights(flags: DecoderFlags, token_names: Sequence[str]) -> dict[str, s
         flags: The decoder's flags; ``lmweight`` and the like are not looked at.
         token_names: The tokens of the model, without the blank.
     """
-    dead = {"eosscore": f"--criterion={flags.criterion} has no end-of-sentence score"}
+    dead = {}
+    if flags.criterion in ("ctc", "asg"):
+        dead["eosscore"] = f"--criterion={flags.criterion} has no end-of-sentence score"
     if not flags.lm:
         dead["lmweight"] = "there is no --lm"
     if not flags.uselexicon:

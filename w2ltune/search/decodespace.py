@@ -50,10 +50,6 @@ def build_space(
         FlagError: A flag is unknown, its value does not fit, or its distribution is wrong.
         UsageError: A searched flag does nothing with the other flags.
     """
-    if "binary" in given:
-        raise UsageError(
-            "--binary: this version decodes with the embedded decoder only; leave the flag out"
-        )
     fixed: dict[str, str] = {}
     distributions: dict[str, Distribution] = {}
     for flag in given.values():
@@ -83,8 +79,9 @@ def complete_space(space: SearchSpace, flags: DecoderFlags, tokens: Sequence[str
         for name in space.distributions:
             if name in dead:
                 raise UsageError(f"--{name} is searched but changes nothing: {dead[name]}")
+    also = () if flags.criterion in ("ctc", "asg") else ("eosscore",)
     for name in space.distributions:
-        if name not in DECODER_FLAGS and name not in dead:
+        if name not in (*DECODER_FLAGS, *also) and name not in dead:
             raise UsageError(f"--{name} is searched but the decoder does not look at it")
     if space.distributions or space.script:
         return space
@@ -139,7 +136,7 @@ def example_flags(space: SearchSpace) -> dict[str, str]:
     if space.script is not None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         trial = optuna.create_study().ask()
-        values = call_space(load_space(space.script), trial, space.script)
+        values = call_space(load_space(space.script, space.fixed), trial, space.script)
         flags |= {name: format_value(value) for name, value in values.items()}
         for name, text in flags.items():
             check_flag(Flag(name=name, value=text, path=str(space.script)))

@@ -208,7 +208,8 @@ class StudyRun:
         self, live: LiveTrial, result: Mapping[str, Any], *, state: State, reason: str = ""
     ) -> TrialResult:
         score = self.plan.score(result) if self.plan.score and state == "COMPLETE" else None
-        searched = live.trial.params or {
+        own = {} if self.plan.space.script else live.trial.params  # a script has its own names
+        searched = own or {
             name: text if (number := parse_float(text)) is None else number
             for name, text in live.flags.items()
             if name not in self.plan.space.fixed

@@ -6,10 +6,13 @@ A space comes from flags whose values are distributions, from a Python file with
 
 from __future__ import annotations
 
+import contextlib
+import random
 import runpy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,6 +35,12 @@ ANCESTOR_RANGES: Mapping[str, Distribution] = {
 
 The ancestor's third weight, eosscore, does nothing in a CTC or ASG decoder and is left out.
 """
+
+PERTURB_SEED = "perturb_seed"
+"""What the sampler chooses for a file with ``perturb_parameters``."""
+
+PERTURBED = ("lmweight", "wordscore", "silscore", "eosscore")
+"""Flags that such a file finds at 0 where they are not given."""
 
 SpaceFunction = Callable[[optuna.Trial], Mapping[str, Any]]
 
@@ -59,7 +68,9 @@ class SearchSpace:
         trial = study.ask({name: to_optuna(value) for name, value in self.distributions.items()})
         searched: dict[str, Any] = dict(trial.params)
         if self.script is not None:
-            searched |= call_space(load_space(self.script), trial, self.script)
+            function = load_space(self.script, self.fixed)
+            searched = {**searched, **call_space(function, trial, self.script)}
+            searched.pop(PERTURB_SEED, None)
         return trial, self.flags(searched)
 
     def values(self, flags: Mapping[str, str]) -> dict[str, Any] | None:
@@ -104,8 +115,15 @@ def to_optuna(distribution: Distribution) -> optuna.distributions.BaseDistributi
             return optuna.distributions.CategoricalDistribution(distribution.choices)
 
 
-def load_space(path: Path) -> SpaceFunction:
+def load_space(path: Path, fixed: Mapping[str, str] | None = None) -> SpaceFunction:
     """Return the function ``space(trial)`` of a Python file.
+
+    The ancestor's files, with ``perturb_parameters(args)``, are accepted too: it gets an object
+    with a flag an attribute, changes some at random (module ``random``) and returns it.
+
+    Args:
+        path: The file.
+        fixed: The flags that ``perturb_parameters`` gets.
 
     Raises:
         InputError: No such file or function, or the file fails.
@@ -118,10 +136,32 @@ def load_space(path: Path) -> SpaceFunction:
         raise InputError(
             f"the search space fails: {type(error).__name__}: {error}", path=path
         ) from None
-    function = names.get("space")
+    function, perturb = names.get("space"), names.get("perturb_parameters")
+    if callable(perturb) and not callable(function):
+        return _perturbing(perturb, fixed or {})
     if not callable(function):
         raise InputError("the search space has no function space(trial)", path=path)
     return function  # type: ignore[no-any-return]
+
+
+def _perturbing(perturb: Callable[[Any], Any], fixed: Mapping[str, str]) -> SpaceFunction:
+    """Return a search space that is what ``perturb`` changes, repeatable by the sampler's seed."""
+
+    def space(trial: optuna.Trial) -> Mapping[str, Any]:
+        random.seed(trial.suggest_int(PERTURB_SEED, 0, 2**31 - 1))
+        known = {name: _plain_value(text) for name, text in fixed.items()}
+        given = {**dict.fromkeys(PERTURBED, 0.0), **known}
+        changed = vars(perturb(SimpleNamespace(**given)))
+        return {name: value for name, value in changed.items() if given.get(name) != value}
+
+    return space
+
+
+def _plain_value(text: str) -> str | int | float:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def example_of(script: Path) -> dict[str, str]:

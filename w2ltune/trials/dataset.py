@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from w2ltune.errors import InputError, UsageError
 from w2ltune.formats.emissions import EmissionSet, locate_emissions, open_emissions
+from w2ltune.formats.known_flags import Generation
 from w2ltune.formats.listfile import Utterance, read_list
 from w2ltune.scoring.text import load_normalizer, refuse_alternatives, split_units
 from w2ltune.scoring.wer import count_matrix
@@ -21,6 +22,25 @@ from w2ltune.scoring.wer import count_matrix
 Metric = Literal["wer", "cer"]
 
 _ORDER_SEED = 20201016  # any fixed number: the order must be the same in every run of every study
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeProgram:
+    """The binary that decodes.
+
+    Attributes:
+        path: ``fl_asr_decode``, or ``Decoder`` of wav2letter v0.2.
+        generation: Of it.
+        am: The acoustic model; "" when the emissions and the flags are all that it needs.
+        folder: Where it runs; paths in lists are relative to it.
+        environment: Additions for it.
+    """
+
+    path: str
+    generation: Generation
+    am: str
+    folder: str
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +54,7 @@ class DecodeTask:
         metric: Count words or characters.
         normalize: Python file with ``normalize(text)``, or None.
         ignore_case: Whether upper and lower case are the same.
+        program: The binary that decodes; None for the decoder in process.
     """
 
     lists: tuple[Path, ...]
@@ -42,6 +63,7 @@ class DecodeTask:
     metric: Metric = "wer"
     normalize: Path | None = None
     ignore_case: bool = False
+    program: DecodeProgram | None = None
 
 
 def find_task(
@@ -51,6 +73,7 @@ def find_task(
     normalize: Path | None,
     ignore_case: bool,
     heldout: str = "",
+    program: DecodeProgram | None = None,
 ) -> DecodeTask:
     """Return the task that ``--test``, ``--datadir`` and ``--emission_dir`` describe.
 
@@ -60,6 +83,7 @@ def find_task(
         normalize: The normalisation file.
         ignore_case: Whether upper and lower case are the same.
         heldout: Lists that are decoded once at the end, as ``--test`` names them.
+        program: The binary that decodes; None for the decoder in process.
 
     Raises:
         UsageError: One of the flags is missing.
@@ -84,6 +108,7 @@ def find_task(
         metric=metric,
         normalize=normalize,
         ignore_case=ignore_case,
+        program=program,
     )
 
 
@@ -155,6 +180,11 @@ class Dataset:
     def emission(self, index: int) -> npt.NDArray[np.float32]:
         """Return the [frames, tokens] emission of an utterance, float32 and C-contiguous."""
         return self._sets[self.list_of[index]].emission(self.ids[index])
+
+    def emission_file(self, index: int) -> Path | None:
+        """Return the ``.bin`` file of an utterance's emission; None where the list has one file."""
+        path = self._sets[self.list_of[index]].path
+        return path / f"{self.ids[index]}.bin" if path.is_dir() else None
 
     def frames(self, index: int) -> int:
         """Return the number of frames of an utterance's emission."""

@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from w2ltune.embedded.beamsearch import Decoder
-from w2ltune.embedded.decoderflags import decoder_flags, is_linear
+from w2ltune.embedded.decoderflags import DecoderFlags, decoder_flags, is_linear
 from w2ltune.errors import W2LTuneError
+from w2ltune.formats.beamdump import Hypothesis
 from w2ltune.formats.nbest import NBest
 from w2ltune.scoring.nbest import collect
+from w2ltune.trials.binarydecoder import BinaryDecoder
 from w2ltune.trials.dataset import Dataset, DecodeTask
 
 LOADED_DECODERS = 2
@@ -73,16 +75,7 @@ class DecoderWorker:
             self._scratch.mkdir(parents=True, exist_ok=True)
             self._dataset = Dataset(self._task, scratch=self._scratch)
         weights = decoder_flags(flags)
-        decoder = self._decoders.pop(weights.loaded, None) or Decoder(weights)
-        self._decoders[weights.loaded] = decoder  # the newest stands last
-        while len(self._decoders) > LOADED_DECODERS:
-            self._decoders.pop(next(iter(self._decoders)))
-        start = time.process_time()
-        lists = [
-            decoder.decode(self._dataset.emission(index), weights, nbest=max(1, nbest))
-            for index in block
-        ]
-        work_seconds = time.process_time() - start
+        lists, work_seconds = self._search(self._dataset, flags, weights, block, max(1, nbest))
         hypotheses = tuple(" ".join(entries[0].words) if entries else None for entries in lists)
         arrays = None
         if nbest:
@@ -95,3 +88,23 @@ class DecoderWorker:
             nbest=arrays,
             linear=not nbest or all(is_linear(entry, weights) for part in lists for entry in part),
         )
+
+    def _search(
+        self,
+        dataset: Dataset,
+        flags: Mapping[str, str],
+        weights: DecoderFlags,
+        block: Sequence[int],
+        nbest: int,
+    ) -> tuple[list[list[Hypothesis]], float]:
+        """Return the hypotheses of each utterance, and the processor time of the search."""
+        if self._task.program is not None:
+            binary = BinaryDecoder(self._task.program, dataset, self._scratch)
+            return binary.decode(flags, weights, block, nbest=nbest)
+        decoder = self._decoders.pop(weights.loaded, None) or Decoder(weights)
+        self._decoders[weights.loaded] = decoder  # the newest stands last
+        while len(self._decoders) > LOADED_DECODERS:
+            self._decoders.pop(next(iter(self._decoders)))
+        start = time.process_time()
+        lists = [decoder.decode(dataset.emission(i), weights, nbest=nbest) for i in block]
+        return lists, time.process_time() - start

@@ -1,0 +1,168 @@
+"""The programs of a decode sweep: which one decodes, and which one writes the emissions.
+
+With ``--am`` and no ``--emission_dir`` the Test program writes the emissions once. Where the
+decoder in process gives the words and scores of ``--binary``, which is tried on a sample, it
+decodes; the binary is for what it cannot do.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from w2ltune.embedded.decoderflags import DECODER_FLAGS, DecoderFlags, why_not_in_process
+from w2ltune.errors import InputError, UsageError, existing_file
+from w2ltune.formats.checkpoint import read_header
+from w2ltune.formats.known_flags import Generation
+from w2ltune.formats.listfile import read_list
+from w2ltune.runs.provenance import fingerprint
+from w2ltune.search.space import SearchSpace
+from w2ltune.sweepoptions import SweepOptions
+from w2ltune.traincheck import check_binary, generation_of
+from w2ltune.trials.dataset import DecodeProgram
+from w2ltune.trials.emissionmaker import EmissionSource
+
+_OF_THE_MODEL = DECODER_FLAGS & {
+    *("tokens", "tokensdir", "lexicon", "criterion", "wordseparator", "usewordpiece", "replabel"),
+    *("surround", "uselexicon", "maxword"),
+}
+"""Decoder flags that the binary takes from its model file where they are not given."""
+
+
+def decode_program(options: SweepOptions, fixed: Mapping[str, str]) -> DecodeProgram | None:
+    """Return the binary that ``--binary`` names; None without one.
+
+    Args:
+        options: Of the command.
+        fixed: Flags with one value.
+
+    Raises:
+        UsageError: There is no such program, or ``--decoder=binary`` has none.
+    """
+    if options.binary is None:
+        if options.decoder == "binary":
+            raise UsageError("--decoder=binary: which? give it, as --binary=…/fl_asr_decode")
+        return None
+    path = check_binary(options.binary)
+    return DecodeProgram(
+        path=str(path),
+        generation=_generation(options, path),
+        am=_absolute(fixed.get("am", "")),
+        folder=str(Path.cwd()),
+    )
+
+
+def _generation(options: SweepOptions, path: Path) -> Generation:
+    if options.generation:
+        return "wav2letter" if options.generation == "wav2letter" else "flashlight"
+    return generation_of(path)
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path) if path else ""  # noqa: PTH100 (links are the user's own)
+
+
+def must_be_binary(options: SweepOptions, flags: DecoderFlags) -> str:
+    """Return why the binary has to decode, or "" where the decoder in process may.
+
+    Raises:
+        UsageError: In process was asked for and is not possible.
+    """
+    if options.decoder == "binary":
+        return "--decoder=binary"
+    reason = why_not_in_process(flags)
+    if reason and options.decoder == "process":
+        raise UsageError(f"--decoder=process: {reason}")
+    return reason
+
+
+def with_model_flags(space: SearchSpace) -> SearchSpace:
+    """Add the flags of the acoustic model that the command leaves out, as the binary does.
+
+    The model files of wav2letter cannot be read here: theirs are to be given.
+
+    Raises:
+        InputError: There is no such model.
+    """
+    am = space.fixed.get("am")
+    if not am:
+        return space
+    existing_file(am, "acoustic model (--am)")
+    try:
+        stored = read_header(am).flags
+    except InputError:
+        return space
+    given = {*space.fixed, *space.distributions}
+    own = {
+        name: value
+        for name, value in stored.items()
+        if name in _OF_THE_MODEL and name not in given and value
+    }
+    return replace(space, fixed={**own, **space.fixed})
+
+
+def emission_source(options: SweepOptions, fixed: Mapping[str, str]) -> EmissionSource | None:
+    """Return how the emissions are made; None where ``--emission_dir`` has them.
+
+    Raises:
+        UsageError: There is no Test program, or neither emissions nor a model.
+        InputError: A list or the model cannot be read, or an id has a "/".
+    """
+    if fixed.get("emission_dir"):
+        return None
+    am = fixed.get("am")
+    if not am:
+        raise UsageError(
+            "no --emission_dir: give the emissions of the list (a .npz file, or the folder that "
+            "fl_asr_test --emission_dir wrote), or --am=MODEL.bin with --binary, and they are made"
+        )
+    model = existing_file(am, "acoustic model (--am)")
+    program, generation = _test_program(options)
+    names = [name for name in (fixed.get("test", "") + "," + options.heldout).split(",") if name]
+    if not fixed.get("test"):
+        raise UsageError("no --test: name the data list to tune on, as in --test=dev.lst")
+    datadir = fixed.get("datadir", "")
+    for name in names:
+        path = Path(datadir, name)
+        for utterance in read_list(path):
+            if "/" in utterance.id:
+                raise InputError(
+                    f"the id {utterance.id!r} has a '/', and the program cannot write its "
+                    "emission; rename it",
+                    path=path,
+                )
+    inputs = [model, Path(program), *(Path(datadir, name) for name in names)]
+    return EmissionSource(
+        program=program,
+        generation=generation,
+        am=_absolute(am),
+        lists=tuple(dict.fromkeys(names)),
+        datadir=_absolute(datadir),
+        folder=str(Path.cwd()),
+        flags={name: fixed[name] for name in ("tokens", "tokensdir", "lexicon") if name in fixed},
+        cache=Path(os.path.abspath(options.emission_cache or options.folder / "emissions")),  # noqa: PTH100
+        content=tuple(fingerprint(path).sha256 for path in inputs),
+        gpu=options.gpu > 0,
+    )
+
+
+def _test_program(options: SweepOptions) -> tuple[str, Generation]:
+    given = options.test_binary
+    if given is None and options.binary is None:
+        raise UsageError(
+            "--am without --emission_dir: name the program that writes the emissions, as "
+            "--test_binary=…/fl_asr_test, or the decoder beside it, as --binary=…/fl_asr_decode"
+        )
+    if given is None:
+        assert options.binary is not None
+        decoder = check_binary(options.binary)
+        name = "Test" if _generation(options, decoder) == "wav2letter" else "fl_asr_test"
+        given = decoder.with_name(name)
+    found = shutil.which(str(Path.cwd() / given)) or shutil.which(str(given))
+    if found is None:
+        problem = "may not be executed" if given.is_file() else "no such program"
+        raise UsageError(f"{given}: {problem}; --test_binary=PATH names what writes the emissions")
+    return found, _generation(options, Path(found))
