@@ -23,7 +23,7 @@ from w2ltune.search.space import SearchSpace
 from w2ltune.sweepoptions import SweepOptions
 from w2ltune.traincheck import check_binary, generation_of
 from w2ltune.trials.dataset import DecodeProgram
-from w2ltune.trials.emissionmaker import EmissionSource
+from w2ltune.trials.emissionsource import EmissionSource
 
 _OF_THE_MODEL = DECODER_FLAGS & {
     *("tokens", "tokensdir", "lexicon", "criterion", "wordseparator", "usewordpiece", "replabel"),

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from w2ltune import files
-from w2ltune.cluster.session import connect
 from w2ltune.decodeinput import DecodeInput
 from w2ltune.errors import InputError, TrialFailedError
 from w2ltune.report.progress import bar
@@ -17,7 +16,7 @@ from w2ltune.runs.rundir import make_shared
 from w2ltune.runs.signals import stopping_signals
 from w2ltune.search.decodespace import example_flags
 from w2ltune.trials.agreement import compare
-from w2ltune.trials.emissionmaker import EmissionSource, make_emissions
+from w2ltune.trials.emissionsource import EmissionSource
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,32 +25,26 @@ NAME = "decoder.json"
 """In the study's folder: what decodes, and why."""
 
 
-def ensure_emissions(source: EmissionSource, console: Console, *, cores: int | None) -> Path:
-    """Make what is missing of the emissions; return their folder, as ``--emission_dir``.
+def ensure_emissions(source: EmissionSource, console: Console) -> None:
+    """Make what is missing of the emissions; Ray must be connected.
 
     Args:
         source: How.
         console: Where to show it.
-        cores: Cores of a local Ray cluster.
 
     Raises:
         TrialFailedError: The program failed.
         StoppedError: A signal asked to stop; the same command continues.
     """
-    missing = source.missing()
-    if not missing:
-        return source.emission_dir
-    what = f"emissions of {', '.join(missing)} by {Path(source.program).name}"
+    from w2ltune.trials.emissionmaker import make_emissions  # Ray, only after the connection
+
+    program = Path(source.program).name
+    what = f"emissions of {', '.join(source.missing())} by {program}"
     console.print(f"{what}, kept in {source.emission_dir}", soft_wrap=True, markup=False)
     began, reasons = time.monotonic(), list[str]()
-    with (
-        connect(f"emissions:{', '.join(missing)}", cores=cores),
-        stopping_signals(reasons.append),
-        bar(console, "emissions") as show,
-    ):
+    with stopping_signals(reasons.append), bar(console, "emissions") as show:
         make_emissions(source, progress=show, stopped=lambda: reasons[0] if reasons else "")
     console.print(f"  done in {time.monotonic() - began:.0f} s")
-    return source.emission_dir
 
 
 def settle_decoder(given: DecodeInput, console: Console) -> DecodeInput:

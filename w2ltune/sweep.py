@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import replace
 
@@ -35,6 +36,7 @@ def _sweep_decodes(arguments: list[str]) -> int:
     if options.local:
         options = replace(options, n=1, probe=False)
     # Not earlier: --help and mistakes on the command line are answered at once.
+    from w2ltune.cluster.session import connect
     from w2ltune.cluster.slurmoptions import submits
     from w2ltune.cluster.submit import submit_command
     from w2ltune.decodeinput import prepare
@@ -51,20 +53,22 @@ def _sweep_decodes(arguments: list[str]) -> int:
         any_flag=options.allow_unknown_flags,
     )
     source = emission_source(options, space.fixed)
-    elsewhere = submits(options, local=options.local)
-    if source is not None and (source.missing() and not elsewhere):
-        ensure_emissions(source, make_console(), cores=options.cores)
+    missing = source is not None and bool(source.missing())
     if source is not None:
         space = replace(space, fixed={**space.fixed, "emission_dir": str(source.emission_dir)})
-    if elsewhere:
-        if source is None or not source.missing():
+    if submits(options, local=options.local):
+        if not missing:
             prepare(options, space, command=arguments)
         return submit_command(
             "w2ltune.sweep", arguments, study=options.folder, options=options, gpus=options.gpu
         )
     console = make_console()
-    decode = prepare(options, space, command=arguments)
-    return run(settle_decoder(decode, console), console)
+    with contextlib.ExitStack() as stack:
+        if source is not None and missing:
+            stack.enter_context(connect(f"sweep:{options.prefix}", cores=options.cores))
+            ensure_emissions(source, console)
+        decode = settle_decoder(prepare(options, space, command=arguments), console)
+        return run(decode, console)
 
 
 def _sweep_trainings(arguments: list[str]) -> int:

@@ -206,7 +206,7 @@ def make_study(slurm: Cluster, task: str, name: str, hours: float) -> Training:
     command = [
         sys.executable, "-m", "w2ltune.sweep", f"--flagsfile={DECODE}", f"--logdir={slurm.folder}",
         f"--prefix={name}", "--partition=low", "--nodes=2", "--cpu=2", limit, "--sampler=tpe",
-        "--seed=1", "--concurrent_trials=1", "--n=150", "--beamsize=400", "--probe=false",
+        "--seed=1", "--concurrent_trials=1", "--n=160", "--beamsize=1500", "--probe=false",
     ]  # fmt: skip
     return Training(slurm=slurm, command=command, study=slurm.folder / name, folder=REPOSITORY)
 

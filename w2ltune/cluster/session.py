@@ -24,6 +24,9 @@ _PREFIX = "w2ltune-"
 
 LOCAL_NODE_WAIT_MINUTES = 0.1
 
+_live: list[Session] = []
+"""This process's session, while there is one."""
+
 _LOCAL_ENVIRONMENT = {
     # Everything of a local cluster listens on loopback only, its metrics pages too.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -85,8 +88,9 @@ def usable_cores() -> int:
 def connect(job_name: str, *, cores: int | None = None) -> Iterator[Session]:
     """Connect to the cluster in ``RAY_ADDRESS``, else start one on this machine.
 
-    A local cluster listens on loopback only, asks for a token in a file that only this user can
-    read, lives in a private temporary folder, and is gone at the end.
+    Within such a block the connection is the one that there is: Ray keeps the token of a process's
+    first cluster. A local cluster listens on loopback only, asks for a token in a file that only
+    this user can read, lives in a private temporary folder, and is gone at the end.
 
     Args:
         job_name: What the dashboard shows.
@@ -98,6 +102,9 @@ def connect(job_name: str, *, cores: int | None = None) -> Iterator[Session]:
     Raises:
         W2LTuneError: Ray cannot be reached or started.
     """
+    if _live:
+        yield _live[-1]
+        return
     address = os.environ.get("RAY_ADDRESS")
     remove_abandoned(Path(tempfile.gettempdir()))
     scratch = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-{_start_mark()}-"))
@@ -111,13 +118,16 @@ def connect(job_name: str, *, cores: int | None = None) -> Iterator[Session]:
             os.environ |= _LOCAL_ENVIRONMENT | {"RAY_AUTH_TOKEN_PATH": token}
         ray = _init(job_name, address, cores, scratch)
         stack.callback(ray.shutdown)
-        yield Session(
+        session = Session(
             dashboard=ray.worker.get_dashboard_url() or "",
             token_file=Path(token) if token else None,
             scratch=scratch,
             local=not address,
             cores=int(ray.cluster_resources().get("CPU", 0)),
         )
+        _live.append(session)
+        stack.callback(_live.remove, session)
+        yield session
 
 
 def _init(job_name: str, address: str | None, cores: int | None, scratch: Path) -> Any:

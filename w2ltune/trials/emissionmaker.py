@@ -1,27 +1,12 @@
-"""Emissions that the Test program writes once for all decodes, kept by what they come from.
-
-::
-
-    emissions/3f2a…/             by model, program and lists
-      dev.lst/                   what the program wrote, one .bin for each utterance
-      dev.lst.json               written last: this list is whole
-      dev.lst.log                what the program printed
-
-A list is one task of Ray, started again elsewhere when its node is lost; a list that is whole is
-not made again.
-"""
+"""The Test program writes emissions: each list is a task of Ray, begun again when it is lost."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,80 +17,16 @@ from w2ltune import files
 from w2ltune.errors import InputError, StoppedError, TrialFailedError, W2LTuneError
 from w2ltune.formats.decodelog import find_summary
 from w2ltune.formats.emissionbin import read_emission_shape
-from w2ltune.formats.known_flags import Generation
 from w2ltune.formats.listfile import read_list
 from w2ltune.runs.explain import explain_exit
 from w2ltune.runs.process import Program, start
 from w2ltune.runs.rundir import make_shared
 from w2ltune.runs.signals import by_hand
+from w2ltune.trials.emissionsource import EmissionSource, plain_list
 from w2ltune.trials.ranks import with_devices
 
 LOOK_SECONDS = 0.5
 LOST_NODES = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmissionSource:
-    """How emissions are made.
-
-    Attributes:
-        program: The Test program.
-        generation: Of it.
-        am: The acoustic model.
-        lists: As ``--test`` names them.
-        datadir: The folder that the program puts before them; "" for none.
-        folder: Where it runs.
-        flags: Flags that the user gave, over those of the model.
-        cache: The folder in which emissions are kept.
-        content: Hashes of what they come from.
-        gpu: Whether the program takes a GPU.
-    """
-
-    program: str
-    generation: Generation
-    am: str
-    lists: tuple[str, ...]
-    datadir: str
-    folder: str
-    flags: Mapping[str, str]
-    cache: Path
-    content: tuple[str, ...]
-    gpu: bool
-
-    @cached_property
-    def emission_dir(self) -> Path:
-        """Where they are, as ``--emission_dir``."""
-        content = json.dumps([self.content, self.lists, dict(self.flags)])
-        return self.cache / hashlib.sha256(content.encode()).hexdigest()[:16]
-
-    def missing(self) -> list[str]:
-        """Return the lists that are not made yet."""
-        return [name for name in self.lists if not self.mark(name).exists()]
-
-    def mark(self, name: str) -> Path:
-        """Return the file that says that a list is whole."""
-        return self.emission_dir / f"{_plain(name)}.json"
-
-    def arguments(self, name: str, folder: Path) -> tuple[str, ...]:
-        """Return the command line that writes a list's emissions to a folder.
-
-        What the model may have stored, and would act here, is set back.
-        """
-        given = {
-            "am": self.am,
-            "datadir": self.datadir,
-            "test": name,
-            **self.flags,
-            "emission_dir": str(folder),
-            "sclite": "",
-            "maxload": "-1",
-            "show": "false",
-            "enable_distributed": "false",
-            "logtostderr": "true",
-            "log_dir": str(folder / "glog"),
-        }
-        texts = [f"--{flag}={value}" for flag, value in given.items()]
-        return (self.program, "--flagsfile=", *texts)
 
 
 def make_emissions(
@@ -149,7 +70,7 @@ def make_emissions(
                 if failure:
                     raise TrialFailedError(f"emissions of {name}: {failure}")
             written = sum(1 for _ in source.emission_dir.glob(".making-*/*/*.bin"))
-            whole = sum(len(list((source.emission_dir / _plain(n)).glob("*.bin")))
+            whole = sum(len(list((source.emission_dir / plain_list(n)).glob("*.bin")))
                         for n in source.lists if n not in live.values())  # fmt: skip
             progress(min(1.0, (written + whole) / total if total else 1.0))
     finally:
@@ -160,9 +81,9 @@ def make_emissions(
 def _make_list(source: EmissionSource, name: str) -> str:
     """Let the program write the emissions of a list; return what went wrong, or ""."""
     os.umask(0o002)
-    final = source.emission_dir / _plain(name)
+    final = source.emission_dir / plain_list(name)
     making = source.emission_dir / f".making-{uuid.uuid4().hex[:8]}"
-    log = source.emission_dir / f"{_plain(name)}.log"
+    log = source.emission_dir / f"{plain_list(name)}.log"
     if source.mark(name).exists():  # another command was faster
         return ""
     try:
@@ -178,10 +99,10 @@ def _make_list(source: EmissionSource, name: str) -> str:
         with log.open(encoding="utf-8", errors="replace") as lines:
             if find_summary(lines) is None:
                 return f"the program ended well but without its last line (log: {log})"
-        frames, tokens = _check(making / _plain(name), _path(source, name))
+        frames, tokens = _check(making / plain_list(name), _path(source, name))
         if final.exists():  # of an attempt that was cut short before its mark
             shutil.rmtree(final)
-        (making / _plain(name)).replace(final)
+        (making / plain_list(name)).replace(final)
         note = {"am": source.am, "frames": frames, "tokens": tokens, "program": source.program}
         files.write_json(source.mark(name), note)
     except (W2LTuneError, OSError) as error:
@@ -217,7 +138,3 @@ def _remove_abandoned(folder: Path) -> None:
 
 def _path(source: EmissionSource, name: str) -> Path:
     return Path(source.datadir, name)
-
-
-def _plain(name: str) -> str:
-    return name.replace("/", "#")  # as the program does
