@@ -13,7 +13,7 @@ export RAY_USAGE_STATS_ENABLED=0
 export RAY_enable_metrics_collection=0 DASHBOARD_METRIC_PORT=-1 AUTOSCALER_METRIC_PORT=-1
 export RAY_gcs_rpc_server_reconnect_timeout_s=15 # a lost head is lost
 unset RAY_ADDRESS
-[ -z "$W2LTUNE_SCRATCH" ] || export TMPDIR=$W2LTUNE_SCRATCH
+[ -z "$W2LTUNE_SCRATCH" ] || export TMPDIR=$W2LTUNE_SCRATCH # of the driver
 
 log() { printf '[%(%F %T)T] %s\n' -1 "$*"; }
 
@@ -64,7 +64,9 @@ ray_node() { # what makes it the head or a worker
   [ -n "$own" ] || { echo "no address of $SLURMD_NODENAME $W2LTUNE_INTERFACE"; return 1; }
   rm -rf "/tmp/r$SLURM_JOB_ID".[0-9]*
   mkdir -m 700 "$folder" || return 1
-  [ -z "${TMPDIR:-}" ] || mkdir -p "$TMPDIR"
+  export TMPDIR=${W2LTUNE_SCRATCH:-$folder}/w2ltune.$SLURM_JOB_ID # of the workers
+  rm -rf "$TMPDIR"
+  mkdir -p -m 700 "$TMPDIR"
   # The guard kills what works in the folder, and removes it, when this shell is gone.
   exec {life}> >(exec setsid "${python[@]}" -I -S "$guard_program" 0 0 "$folder" 2>&1)
   guard=$!
@@ -80,6 +82,7 @@ ray_node() { # what makes it the head or a worker
   [ -z "$timer" ] || kill "$timer" 2>/dev/null
   exec {life}>&-
   wait "$guard"
+  rm -rf "$TMPDIR"
   [ -z "$timer" ] || exit "$status" # it was told to
   return "$status"
 }

@@ -37,7 +37,7 @@ from w2ltune.search.pruning import PairedPruner
 from w2ltune.search.run import StudyRun
 from w2ltune.search.study import Settled, counted, open_study, settle
 from w2ltune.search.surface import Surface
-from w2ltune.trials.dataset import read_utterance_counts, shuffled_order
+from w2ltune.trials.dataset import MOST_BLOCKS, read_utterance_counts, shuffled_order
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -198,9 +198,13 @@ class DecodeSweep:
 
     def _config(self, flags: Mapping[str, str]) -> Mapping[str, Any]:
         """Tell a trial which n-best lists it keeps, and the pool that they belong to."""
+        most = MOST_BLOCKS
+        if self.given.by_binary and self._session is not None:  # each block is a start of it
+            most = 2 * self._session.cores
         if self.given.options.sampler != "nbest":
-            return {"nbest": 0, "key": ""}
-        return {"nbest": self.given.options.nbest, "key": self.given.key(flags)}
+            return {"nbest": 0, "key": "", "most_blocks": most}
+        nbest, key = self.given.options.nbest, self.given.key(flags)
+        return {"nbest": nbest, "key": key, "most_blocks": most}
 
     def _state(self, run: StudyRun, started: float) -> State:
         with run.lock:
@@ -428,7 +432,7 @@ class DecodeSweep:
 
             dataset = self.given.dataset
             self._pool = start_pool(
-                dataset.task, dataset.ids[: dataset.dev_count], self._session.scratch / "emissions"
+                dataset.task, dataset.ids[: dataset.dev_count], self._session.scratch.name
             )
         return self._pool
 

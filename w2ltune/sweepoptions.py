@@ -55,6 +55,10 @@ class SweepOptions(DecodeSlurmOptions):
         "folder for the emissions of --am, kept by model and list for all sweeps; by default they "
         "lie in the sweep's own", None, value="DIR",
     )  # fmt: skip
+    stage_lm: str = option(
+        "copy a KenLM binary to each node's own disk; auto where it lies on a file server", "auto",
+        choices=("auto", "always", "never"),
+    )  # fmt: skip
     local: bool = option("decode here, with one trial, to spot obvious errors", False)
     perturb: Path | None = option(
         "Python file with perturb_parameters(args), which sets flags at random", None, value="FILE"

@@ -147,6 +147,10 @@ def block_arguments(
     }
     if program.am:
         own["am"] = program.am
+    elif "criterion" not in flags:
+        own["criterion"] = "ctc"  # as in process; the program's own default is asg
+    if program.generation == "flashlight" and flags.get("tokensdir"):
+        own["tokens"] = str(Path(flags["tokensdir"], flags.get("tokens", "")))
     texts = [f"--{name}={value}" for name, value in {**known, **own}.items()]
     return (program.path, "--flagsfile=", *texts)
 

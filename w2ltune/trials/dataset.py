@@ -21,6 +21,9 @@ from w2ltune.scoring.wer import count_matrix
 
 Metric = Literal["wer", "cer"]
 
+MOST_BLOCKS = 32
+"""Of a list: so often is a trial compared with the best one."""
+
 _ORDER_SEED = 20201016  # any fixed number: the order must be the same in every run of every study
 
 
@@ -55,6 +58,7 @@ class DecodeTask:
         normalize: Python file with ``normalize(text)``, or None.
         ignore_case: Whether upper and lower case are the same.
         program: The binary that decodes; None for the decoder in process.
+        stage_lm: Whether a language model is copied to each node, as for `staging.stage`.
     """
 
     lists: tuple[Path, ...]
@@ -64,6 +68,7 @@ class DecodeTask:
     normalize: Path | None = None
     ignore_case: bool = False
     program: DecodeProgram | None = None
+    stage_lm: str = "auto"
 
 
 def find_task(
@@ -209,7 +214,7 @@ def shuffled_order(count: int) -> list[int]:
     return order
 
 
-def blocks(count: int, *, most: int = 32, least_utterances: int = 8) -> list[list[int]]:
+def blocks(count: int, *, most: int = MOST_BLOCKS, least_utterances: int = 8) -> list[list[int]]:
     """Return utterance numbers in blocks of about equal size, in the fixed shuffled order.
 
     Example:

@@ -44,8 +44,8 @@ class DecodeTrial(tune.Trainable):
     """Decodes the list with one trial's flags.
 
     The configuration holds ``number``, ``trials`` (folder), ``flags``, ``launched`` (attempts
-    before this run), ``nbest`` (hypotheses kept of each utterance, 0 for none) and ``key`` (of the
-    n-best file). Each step reports::
+    before this run), ``nbest`` (hypotheses kept of each utterance, 0 for none), ``key`` (of the
+    n-best file) and ``most_blocks`` (into which the list is cut). Each step reports::
 
         attempt          the number of this launch of the trial
         seconds          wall time of this launch
@@ -81,6 +81,7 @@ class DecodeTrial(tune.Trainable):
         self._flags: dict[str, str] = config["flags"]
         self._nbest: int = config["nbest"]
         self._key: str = config["key"]
+        self._most: int = config["most_blocks"]
         self._blocks: dict[int, list[int]] = {}
         self._results: dict[int, BlockResult] = {}
         self._over = False
@@ -114,7 +115,7 @@ class DecodeTrial(tune.Trainable):
             return f"the trial's own process died {MOST_LAUNCHES} times"
         pool: Any = ray.get_actor(POOL_NAME)
         self._ids = self._ids or ray.get(pool.ids.remote())
-        self._blocks = self._blocks or dict(enumerate(blocks(len(self._ids))))
+        self._blocks = self._blocks or dict(enumerate(blocks(len(self._ids), most=self._most)))
         found: dict[int, BlockResult] | None = ray.get(
             pool.poll.remote(
                 self._directory.number, self._attempt, list(self._results), SLICE_SECONDS

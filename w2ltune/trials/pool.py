@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -57,10 +56,10 @@ class DecoderPool:
     Args:
         task: What all workers decode.
         ids: The utterance ids of the task, for the trials.
-        scratch: Node-local folder for unpacked emissions.
+        scratch: Name of the workers' folder in the scratch of each node.
     """
 
-    def __init__(self, task: DecodeTask, ids: tuple[str, ...], scratch: Path) -> None:
+    def __init__(self, task: DecodeTask, ids: tuple[str, ...], scratch: str) -> None:
         self._task = task
         self._ids = ids
         self._scratch = scratch
@@ -206,13 +205,13 @@ _WORKER = ray.remote(num_cpus=1, max_restarts=0)(DecoderWorker)
 _POOL = ray.remote(num_cpus=0, max_restarts=-1)(DecoderPool)
 
 
-def start_pool(task: DecodeTask, ids: tuple[str, ...], scratch: Path) -> Any:
+def start_pool(task: DecodeTask, ids: tuple[str, ...], scratch: str) -> Any:
     """Start the pool on the head node and return its handle.
 
     Args:
         task: What to decode.
         ids: The utterance ids of the task.
-        scratch: Node-local folder for unpacked emissions.
+        scratch: Name of the workers' folder in the scratch of each node.
     """
     return _POOL.options(
         name=POOL_NAME,

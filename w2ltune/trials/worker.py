@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from w2ltune.formats.nbest import NBest
 from w2ltune.scoring.nbest import collect
 from w2ltune.trials.binarydecoder import BinaryDecoder
 from w2ltune.trials.dataset import Dataset, DecodeTask
+from w2ltune.trials.staging import stage
 
 LOADED_DECODERS = 2
 
@@ -48,12 +50,12 @@ class DecoderWorker:
 
     Args:
         task: What to decode.
-        scratch: Node-local folder for unpacked emissions.
+        name: Of a folder in this node's own scratch, for unpacked emissions and staged models.
     """
 
-    def __init__(self, task: DecodeTask, scratch: Path) -> None:
+    def __init__(self, task: DecodeTask, name: str) -> None:
         self._task = task
-        self._scratch = scratch
+        self._scratch = Path(tempfile.gettempdir(), name)
         self._dataset: Dataset | None = None
         self._decoders: dict[tuple[object, ...], Decoder] = {}
 
@@ -74,6 +76,9 @@ class DecoderWorker:
         if self._dataset is None:
             self._scratch.mkdir(parents=True, exist_ok=True)
             self._dataset = Dataset(self._task, scratch=self._scratch)
+        if flags.get("lm"):
+            staged = stage(Path(flags["lm"]), self._scratch, mode=self._task.stage_lm)
+            flags = {**flags, "lm": str(staged)}
         weights = decoder_flags(flags)
         lists, work_seconds = self._search(self._dataset, flags, weights, block, max(1, nbest))
         hypotheses = tuple(" ".join(entries[0].words) if entries else None for entries in lists)
