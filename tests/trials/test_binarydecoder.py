@@ -1,0 +1,148 @@
+"""Blocks decoded by the binary, on captured emissions of the real one."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from w2ltune.embedded.decoderflags import decoder_flags
+from w2ltune.errors import InputError, TrialFailedError
+from w2ltune.formats.beamdump import Hypothesis
+from w2ltune.trials.agreement import compare
+from w2ltune.trials.binarydecoder import BinaryDecoder, _complete, block_arguments, refuse_ids
+from w2ltune.trials.dataset import Dataset, DecodeProgram, DecodeTask
+
+DOUBLES = Path(__file__).parents[1] / "doubles"
+VOICE_COMMANDS = Path(__file__).parents[2] / "experiments" / "voice_commands"
+FLAGS = {
+    "tokens": str(VOICE_COMMANDS / "tokens.txt"),
+    "lexicon": str(VOICE_COMMANDS / "lexicon.txt"),
+    "lm": str(VOICE_COMMANDS / "lm.arpa"),
+    "smearing": "max",
+    "beamsize": "30",
+    "beamsizetoken": "10",
+    "lmweight": "1.5",
+    "wordscore": "0.5",
+}
+
+
+def program(path=DOUBLES / "fl_asr_decode", generation="flashlight", **more):
+    return DecodeProgram(
+        path=str(path), generation=generation, am="", folder=str(VOICE_COMMANDS),
+        environment={"DOUBLE_PYTHON": sys.executable}, **more,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    (tmp_path / "some.wav").touch()
+    rows = [line.split() for line in (VOICE_COMMANDS / "dev.lst").read_text().splitlines()[:24]]
+    lines = [" ".join([row[0], str(tmp_path / "some.wav"), *row[2:]]) for row in rows]
+    (tmp_path / "dev.lst").write_text("\n".join(lines) + "\n")
+    return Dataset(
+        DecodeTask(
+            lists=(tmp_path / "dev.lst",), emissions=(VOICE_COMMANDS / "emissions" / "dev.npz",)
+        )
+    )
+
+
+def test_both_give_the_same(dataset, tmp_path):
+    found = compare(program(), dataset, FLAGS, tmp_path)
+    assert (found.utterances, found.differences) == (20, 0)
+    assert found.hypotheses > 100
+    assert found.largest < 1e-6
+    assert str(found).startswith("20 utterances with ")
+    assert not list(tmp_path.glob("block-*"))
+
+
+@pytest.mark.parametrize(("silscore", "unkscore"), [("-0.5", "-inf"), ("0.25", "-4")])
+def test_frames_of_silence_are_found_again(dataset, tmp_path, silscore, unkscore):
+    flags = {**FLAGS, "silscore": silscore, "unkscore": unkscore}
+    weights = decoder_flags(flags)
+    lists, seconds = BinaryDecoder(program(), dataset, tmp_path).decode(
+        flags, weights, [3, 0, 7], nbest=5
+    )
+    assert seconds > 0
+    from w2ltune.embedded.beamsearch import Decoder
+
+    decoder = Decoder(weights)
+    for index, entries in zip([3, 0, 7], lists, strict=True):
+        own = decoder.decode(dataset.emission(index), weights, nbest=5)
+        assert [e.silence_frames for e in entries] == [e.silence_frames for e in own]
+        assert [e.unknown_words for e in entries] == [e.unknown_words for e in own]
+        assert [e.words for e in entries] == [e.words for e in own]
+
+
+def test_a_score_that_is_no_sum_is_seen():
+    from w2ltune.embedded.decoderflags import is_linear
+
+    weights = decoder_flags({**FLAGS, "silscore": "2"})
+    entry = Hypothesis(words=("a",), score=10.7, am_score=5.0, lm_score=-1.0)
+    assert not is_linear(_complete(entry, weights), weights)  # 3.35 frames
+
+
+def test_the_command_line(tmp_path):
+    flags = {**FLAGS, "nthread_decoder": "8", "transitions": "x", "test": "all.lst", "am": "m.bin"}
+    line = block_arguments(program(), flags, tmp_path)
+    assert line[1] == "--flagsfile="
+    assert f"--emission_dir={tmp_path}/emissions" in line
+    assert "--nthread_decoder=1" in line
+    assert "--isbeamdump=true" in line
+    assert "--criterion=ctc" in line  # in process it is; the program's own default is asg
+    names = [word.partition("=")[0] for word in line[1:]]
+    assert len(names) == len(set(names))
+    assert "--transitions" not in names
+    assert "--am" not in names
+
+
+def test_flags_of_the_other_generation_are_left_out(tmp_path):
+    flags = {**FLAGS, "tokensdir": "/t", "tokens": "tokens.txt"}
+    assert "--tokens=/t/tokens.txt" in block_arguments(program(), flags, tmp_path)
+    line = block_arguments(program(generation="wav2letter"), flags, tmp_path)
+    assert "--tokensdir=/t" in line and "--tokens=tokens.txt" in line
+
+
+def test_what_fails_is_told(dataset, tmp_path):
+    weights = decoder_flags(FLAGS)
+    cut = tmp_path / "lm.bin"
+    cut.write_bytes((VOICE_COMMANDS.parents[1] / "tests/data/voice_commands.klm").read_bytes()[:99])
+    with pytest.raises(TrialFailedError, match="fl_asr_decode: "):
+        BinaryDecoder(program(), dataset, tmp_path).decode(
+            {**FLAGS, "lm": str(cut)}, weights, [0], nbest=1
+        )
+    silent = tmp_path / "fl_asr_decode"
+    silent.write_text("#!/bin/sh\n")
+    silent.chmod(0o755)
+    with pytest.raises(TrialFailedError, match="without its last line"):
+        BinaryDecoder(program(silent), dataset, tmp_path).decode(FLAGS, weights, [0], nbest=1)
+    assert not list(tmp_path.glob("block-*"))
+
+
+def test_an_utterance_without_a_line_has_no_hypothesis(dataset, tmp_path):
+    """The dump of a decoder that found nothing for an utterance has no line of it."""
+    lossy = tmp_path / "fl_asr_decode"
+    lossy.write_text(
+        f'#!/bin/sh\n{DOUBLES}/fl_asr_decode "$@" || exit\nfor a; do case $a in --sclite=*) '
+        f"sed -i '/^{dataset.ids[1]} /d' \"${{a#*=}}\"/*.hyp; esac; done\n"
+    )
+    lossy.chmod(0o755)
+    weights = decoder_flags(FLAGS)
+    lists, _ = BinaryDecoder(program(lossy), dataset, tmp_path).decode(
+        FLAGS, weights, [0, 1, 2], nbest=1
+    )
+    assert [len(entries) for entries in lists] == [1, 0, 1]
+
+
+def test_what_the_program_does_not_bear(dataset, tmp_path):
+    refuse_ids(dataset)
+    row = dataset.utterances[1]
+    for change, message in (
+        ({"id": "a/b"}, "the id 'a/b' has a '/'"),
+        ({"path": ""}, "has no audio file in its list"),
+        ({"path": "/none.wav"}, "no such audio file '/none.wav'"),
+    ):
+        from dataclasses import replace
+
+        dataset.utterances[1] = replace(row, **change)
+        with pytest.raises(InputError, match=message):
+            refuse_ids(dataset)
