@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from w2ltune.cluster.session import Session, connect
 from w2ltune.decodeinput import DecodeInput
 from w2ltune.embedded.decoderflags import decoder_flags
 from w2ltune.errors import StoppedError, TrialFailedError
+from w2ltune.formats.beamdump import Hypothesis
 from w2ltune.report.leaderboard import read_leaderboard
 from w2ltune.report.progress import Running, State, View, bar
 from w2ltune.report.terminal import finish, write_best
@@ -38,6 +39,7 @@ from w2ltune.search.run import StudyRun
 from w2ltune.search.study import Settled, counted, open_study, settle
 from w2ltune.search.surface import Surface
 from w2ltune.trials.dataset import MOST_BLOCKS, read_utterance_counts, shuffled_order
+from w2ltune.trials.dumps import write_dump
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,6 +62,7 @@ def run(given: DecodeInput, console: Console) -> int:
         with DecodeSweep(replace(given, request=request), lock, console) as sweep:
             sweep.search()
             sweep.hold_out()
+            sweep.dump()
         return finish(given.folder, console, surfaces=sweep.surfaces())
     finally:
         lock.release()
@@ -348,22 +351,46 @@ class DecodeSweep:
             self.console.print(f"beam: {found.advice}", markup=False, soft_wrap=True)
         return found.raised
 
+    def _chosen_for(self, number: int) -> TrialResult:
+        """Return the answer for a held-out list."""
+        choices = [c for c in self.outcome.choices if c.target] or list(self.outcome.choices)
+        # As many held-out lists as dev lists belong together in order.
+        matched = len(self.given.dataset.task.heldout) == len(choices)
+        choice = choices[number] if matched else self.outcome.choices[0]
+        return next(result for result in self.results if result.number == choice.trial)
+
+    def dump(self) -> None:
+        """Write all hypotheses of the answer, of dev and held-out lists, for rescoring."""
+        if not self.given.options.dump:
+            return
+        folder = self.given.folder / "dumps"
+        make_shared(folder)
+        dev = [path.name for path in self.given.dataset.task.lists]
+        for number, path in enumerate([*self.given.dataset.task.lists,
+                                       *self.given.dataset.task.heldout]):  # fmt: skip
+            if number < len(dev):
+                by_name = {choice.target: choice.trial for choice in self.outcome.choices}
+                trial = by_name.get(path.name, self.outcome.choices[0].trial)
+                chosen = next(result for result in self.results if result.number == trial)
+            else:
+                chosen = self._chosen_for(number - len(dev))
+            utterances = self.given.utterances_of(number).tolist()
+            lists = self._decode_lists(chosen.flags, utterances, f"beam dump of {path.name}")
+            written = write_dump(folder, path.name, self.given.dataset, utterances, lists)
+            self.console.print(f"beam dump: {written}", soft_wrap=True, markup=False)
+
     def hold_out(self) -> None:
         """Decode each held-out list once with the answer; a changed answer does not look again."""
         given = self.given
-        lists = given.dataset.task.heldout
-        choices = [c for c in self.outcome.choices if c.target] or list(self.outcome.choices)
-        for number, path in enumerate(lists):
-            # As many held-out lists as dev lists belong together in order.
-            matched = len(lists) == len(choices)
-            choice = choices[number] if matched else self.outcome.choices[0]
-            chosen = next(result for result in self.results if result.number == choice.trial)
+        for number, path in enumerate(given.dataset.task.heldout):
+            chosen = self._chosen_for(number)
             before = [look for look in self.outcome.looks if look.name == path.name]
             if before and (before[-1].flags == chosen.flags or not given.options.look_again):
                 if before[-1].flags != chosen.flags:
                     self.console.print(
-                        f"{path.name} was decoded with trial {before[-1].trial}, but the answer is "
-                        f"trial {choice.trial} now; --look_again decodes it once more, and says so",
+                        f"{path.name} was decoded with trial {before[-1].trial}, but the answer "
+                        f"is trial {chosen.number} now; --look_again decodes it once more, and "
+                        "says so",
                         markup=False, soft_wrap=True,
                     )  # fmt: skip
                 continue
@@ -402,13 +429,26 @@ class DecodeSweep:
         pool = self._decoder_pool()
         from w2ltune.trials.single import decode_some
 
+        with self._shown(what) as show:
+            return decode_some(pool, flags, utterances, **show)
+
+    def _decode_lists(
+        self, flags: Mapping[str, str], utterances: Sequence[int], what: str
+    ) -> list[tuple[Hypothesis, ...]]:
+        pool = self._decoder_pool()
+        from w2ltune.trials.single import decode_lists
+
+        nbest = decoder_flags(flags).beamsize
+        with self._shown(what) as show:
+            return decode_lists(pool, flags, utterances, nbest=nbest, **show)
+
+    @contextlib.contextmanager
+    def _shown(self, what: str) -> Iterator[dict[str, Any]]:
+        """Show the progress of a decode, and let signals stop it."""
         reasons: list[str] = []
         with stopping_signals(reasons.append), bar(self.console, what) as show:
             try:
-                return decode_some(
-                    pool, flags, utterances,
-                    progress=show, stopped=lambda: reasons[0] if reasons else "",
-                )  # fmt: skip
+                yield {"progress": show, "stopped": lambda: reasons[0] if reasons else ""}
             except StoppedError as error:
                 raise StoppedError(str(error), interrupted=by_hand(reasons[0])) from None
 

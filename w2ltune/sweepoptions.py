@@ -81,6 +81,9 @@ class SweepOptions(DecodeSlurmOptions):
         "with several lists in --test: weights for each of them, or joint ones", "each",
         choices=("each", "joint"),
     )  # fmt: skip
+    dump: bool = option(
+        "write all hypotheses of the answer, of dev and held-out lists, for rescoring", False
+    )
     probe: bool = option("measure at the end what a wider beam would give", True)
     max_rtf: float | None = option(
         "CPU seconds for a second of audio that --beamsize=auto may reach", None
@@ -100,8 +103,9 @@ class SweepOptions(DecodeSlurmOptions):
     seed: int | None = option("seed of the sampler; drawn and recorded when not given", None)
     metric: str = option("what is counted: word or character errors", "wer", choices=("wer", "cer"))
     normalize: Path | None = option(
-        "Python file with normalize(text), applied to references and hypotheses", None, value="FILE"
-    )
+        "Python file with normalize(text), or a .glm file, applied to references and hypotheses",
+        None, value="FILE",
+    )  # fmt: skip
     ignore_case: bool = option("count words as the same whatever their case", False)
     cluster: str | None = option(
         "regular expression for the speaker in an utterance id; intervals are by speaker", None

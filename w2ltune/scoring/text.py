@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from w2ltune.errors import InputError, did_you_mean, existing_file
+from w2ltune.scoring.glm import load_glm
 
 Metric: TypeAlias = Literal["wer", "cer"]
 
@@ -21,8 +22,8 @@ def load_normalizer(path: Path | None, *, ignore_case: bool) -> Callable[[str], 
     """Return what is applied to each reference and hypothesis before any count.
 
     Args:
-        path: ``--normalize``: a Python file with a function ``normalize(text: str) -> str``.
-            None leaves the text as it is.
+        path: ``--normalize``: a Python file with a function ``normalize(text: str) -> str``, or
+            a word-mapping file of NIST, ``.glm``. None leaves the text as it is.
         ignore_case: ``--ignore_case``: lower the case of what ``normalize`` returned.
 
     Returns:
@@ -36,7 +37,9 @@ def load_normalizer(path: Path | None, *, ignore_case: bool) -> Callable[[str], 
         >>> load_normalizer(None, ignore_case=True)("Ça va")
         'ça va'
     """
-    function = None if path is None else _load_function(path)
+    function: Callable[[str], str] | None = None
+    if path is not None:
+        function = load_glm(path) if path.suffix == ".glm" else _load_function(path)
 
     def normalize(text: str) -> str:
         if function is not None:

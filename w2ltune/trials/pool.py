@@ -36,6 +36,7 @@ class _Job:
     attempt: int
     flags: Mapping[str, str]
     nbest: int
+    dump: bool
     blocks: Mapping[int, Sequence[int]]
     pending: deque[int]
     done: dict[int, BlockResult] = field(default_factory=dict)
@@ -76,12 +77,13 @@ class DecoderPool:
         flags: Mapping[str, str],
         blocks: Mapping[int, Sequence[int]],
         nbest: int = 0,
+        dump: bool = False,
     ) -> None:
         """Take blocks to decode, in the order of their numbers; a newer attempt replaces one."""
         known = self._jobs.get(trial)
         if known is None or known.attempt < attempt:
             self._jobs[trial] = _Job(
-                attempt=attempt, flags=flags, nbest=nbest, blocks=blocks,
+                attempt=attempt, flags=flags, nbest=nbest, dump=dump, blocks=blocks,
                 pending=deque(sorted(blocks)),
             )  # fmt: skip
             self._assign()
@@ -140,7 +142,7 @@ class DecoderPool:
         place = (trial, job.attempt, block)
         try:
             result: BlockResult = await worker.handle.decode.remote(
-                job.flags, job.blocks[block], job.nbest
+                job.flags, job.blocks[block], job.nbest, job.dump
             )
             if result.failure:
                 job.failure = job.failure or result.failure

@@ -1,4 +1,4 @@
-"""Decodes of a part of the data outside of any trial: probes of the beam, and held-out lists."""
+"""Decodes outside of any trial: probes of the beam, held-out lists, dumps."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import RayError
 
 from w2ltune.errors import StoppedError, TrialFailedError
+from w2ltune.formats.beamdump import Hypothesis
 from w2ltune.trials.worker import BlockResult
 
 BLOCKS = 16
@@ -43,6 +44,51 @@ def decode_some(
         TrialFailedError: The decoder failed, or the pool cannot be reached.
         StoppedError: The command was asked to stop.
     """
+    found = _in_blocks(pool, flags, utterances, progress=progress, stopped=stopped)
+    counts = np.concatenate([part.counts for part in found if part.counts is not None])
+    missing = sum(part.hypotheses.count(None) for part in found)
+    return counts, sum(part.work_seconds for part in found), missing
+
+
+def decode_lists(
+    pool: Any,
+    flags: Mapping[str, str],
+    utterances: Sequence[int],
+    *,
+    nbest: int,
+    progress: Callable[[float], None],
+    stopped: Callable[[], str] = lambda: "",
+) -> list[tuple[Hypothesis, ...]]:
+    """Return the n-best lists of some utterances, in the order asked, best first.
+
+    Args:
+        pool: The handle of the decoder pool.
+        flags: All flags of the decoder.
+        utterances: Their numbers.
+        nbest: So many hypotheses of each at most.
+        progress: Called with the part that is done.
+        stopped: Returns why the whole command stops, or "".
+
+    Raises:
+        TrialFailedError: The decoder failed, or the pool cannot be reached.
+        StoppedError: The command was asked to stop.
+    """
+    found = _in_blocks(
+        pool, flags, utterances, nbest=nbest, dump=True, progress=progress, stopped=stopped
+    )
+    return [entries for part in found for entries in part.lists]
+
+
+def _in_blocks(
+    pool: Any,
+    flags: Mapping[str, str],
+    utterances: Sequence[int],
+    *,
+    nbest: int = 0,
+    dump: bool = False,
+    progress: Callable[[float], None],
+    stopped: Callable[[], str],
+) -> list[BlockResult]:
     # The pool tells jobs apart by their number; trials have those from 0.
     number = -time.time_ns()
     count = min(BLOCKS, len(utterances))
@@ -57,7 +103,7 @@ def decode_some(
             found = ray.get(pool.poll.remote(number, 1, list(results), WAIT_SECONDS))
             if found is None:
                 rest = {index: part for index, part in blocks.items() if index not in results}
-                ray.get(pool.submit.remote(number, 1, dict(flags), rest))
+                ray.get(pool.submit.remote(number, 1, dict(flags), rest, nbest, dump))
             results |= found or {}
             reached = time.monotonic()
         except RayError:  # the pool is being started again
@@ -69,7 +115,4 @@ def decode_some(
                 raise TrialFailedError(result.failure)
         progress(len(results) / count)
     ray.get(pool.cancel.remote(number, 1))
-    ordered = [results[index] for index in range(count)]
-    counts = np.concatenate([part.counts for part in ordered if part.counts is not None])
-    missing = sum(part.hypotheses.count(None) for part in ordered)
-    return counts, sum(part.work_seconds for part in ordered), missing
+    return [results[index] for index in range(count)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ class BlockResult:
         hypotheses: The best hypothesis of each utterance as text; None where there is none.
         work_seconds: Processor time of the decoding.
         nbest: The n-best lists, if they were asked for.
+        lists: The hypotheses of each utterance, best first, if a dump was asked for.
         linear: Whether all their scores are the weighted sum of their parts.
         failure: Why the whole trial cannot work, or "".
     """
@@ -41,6 +42,7 @@ class BlockResult:
     hypotheses: tuple[str | None, ...] = ()
     work_seconds: float = 0.0
     nbest: NBest | None = None
+    lists: tuple[tuple[Hypothesis, ...], ...] = ()
     linear: bool = True
     failure: str = ""
 
@@ -59,20 +61,25 @@ class DecoderWorker:
         self._dataset: Dataset | None = None
         self._decoders: dict[tuple[object, ...], Decoder] = {}
 
-    def decode(self, flags: Mapping[str, str], block: Sequence[int], nbest: int) -> BlockResult:
+    def decode(
+        self, flags: Mapping[str, str], block: Sequence[int], nbest: int, dump: bool = False
+    ) -> BlockResult:
         """Decode some utterances; what the user can mend comes back as ``failure``.
 
         Args:
             flags: The trial's flags.
             block: Numbers of utterances.
             nbest: Return so many hypotheses of each utterance as arrays; 0 for none.
+            dump: Return them as they are instead.
         """
         try:
-            return self._decode(flags, block, nbest)
+            return self._decode(flags, block, nbest, dump)
         except W2LTuneError as error:
             return BlockResult(failure=str(error))
 
-    def _decode(self, flags: Mapping[str, str], block: Sequence[int], nbest: int) -> BlockResult:
+    def _decode(
+        self, flags: Mapping[str, str], block: Sequence[int], nbest: int, dump: bool
+    ) -> BlockResult:
         if self._dataset is None:
             self._scratch.mkdir(parents=True, exist_ok=True)
             self._dataset = Dataset(self._task, scratch=self._scratch)
@@ -82,6 +89,10 @@ class DecoderWorker:
         weights = decoder_flags(flags)
         lists, work_seconds = self._search(self._dataset, flags, weights, block, max(1, nbest))
         hypotheses = tuple(" ".join(entries[0].words) if entries else None for entries in lists)
+        if dump:
+            return BlockResult(
+                hypotheses=hypotheses, work_seconds=work_seconds, lists=self._rated(block, lists)
+            )
         arrays = None
         if nbest:
             references = [self._dataset.references[index] for index in block]
@@ -93,6 +104,20 @@ class DecoderWorker:
             nbest=arrays,
             linear=not nbest or all(is_linear(entry, weights) for part in lists for entry in part),
         )
+
+    def _rated(
+        self, block: Sequence[int], lists: Sequence[Sequence[Hypothesis]]
+    ) -> tuple[tuple[Hypothesis, ...], ...]:
+        """Return hypotheses with the error rate of each, as the binary's dumps have it."""
+        assert self._dataset is not None
+        rated = []
+        for index, entries in zip(block, lists, strict=True):
+            texts = [" ".join(entry.words) for entry in entries]
+            counts = self._dataset.count([index] * len(texts), texts).reshape(-1, 4)
+            wers = counts[:, :3].sum(axis=1) / np.maximum(1, counts[:, 3])
+            pairs = zip(entries, wers.tolist(), strict=True)
+            rated.append(tuple(replace(entry, wer=wer) for entry, wer in pairs))
+        return tuple(rated)
 
     def _search(
         self,

@@ -1,0 +1,112 @@
+"""NIST's word-mapping files (``.glm``), as sclite's ``csrfilt.sh`` applies them before scoring.
+
+::
+
+    ;; a comment; the first line of the file is one
+    * case_sensitive = 'F'
+    [gonna] => [going to] / [ ] __ [ ]
+    colour => color
+
+A rule replaces its left side where the text before and behind is that of its context (``[ ]`` is a
+blank). The rules are tried in the order of the file at each place from left to right, and what was
+put in is not looked at again. Source: ``rfilter1`` of SCTK 2.4, whose output a test compares.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from w2ltune.errors import InputError, existing_file
+
+_PART = r"\s*(?:\[(?P<{0}>[^\]]*)\]|\"(?P<{0}q>[^\"]*)\"|(?P<{0}w>[^\s/\[\]\"{{}}]+))?\s*"
+_RULE = re.compile(
+    _PART.format("old") + "=>" + _PART.format("new")
+    + "(?:/" + _PART.format("left") + "__" + _PART.format("right") + ")?"
+)  # fmt: skip
+_OPTION = re.compile(r"\*\s*(\w+)\s*=?\s*['\"]?([^'\"]*)['\"]?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """One rule.
+
+    Attributes:
+        old: What is replaced.
+        new: By what.
+        left: What must stand before; "" for anything.
+        right: What must stand behind.
+    """
+
+    old: str
+    new: str
+    left: str = ""
+    right: str = ""
+
+
+def load_glm(path: Path) -> Callable[[str], str]:
+    """Return what a word-mapping file does to a text.
+
+    Raises:
+        InputError: With file and line: a line is no rule, or a rule allows alternatives.
+    """
+    existing_file(path, "word-mapping file (--normalize)")
+    rules, case_sensitive = [], False
+    for number, line in _lines(path):
+        option = _OPTION.fullmatch(line) if line.startswith("*") else None
+        if option:
+            if option[1] == "case_sensitive":
+                case_sensitive = option[2].upper().startswith("T")
+            continue
+        rules.append(_parse(line, path, number))
+    if not rules:
+        return lambda text: text
+    flags = re.RegexFlag(0) if case_sensitive else re.IGNORECASE
+    patterns = [
+        (f"(?<={re.escape(rule.left)})" if rule.left else "")
+        + re.escape(rule.old)
+        + (f"(?={re.escape(rule.right)})" if rule.right else "")
+        for rule in rules
+    ]
+    pattern = re.compile("|".join(f"({one})" for one in patterns), flags)
+
+    def replaced(match: re.Match[str]) -> str:
+        return rules[(match.lastindex or 1) - 1].new
+
+    # Blanks at both ends, for the contexts; csrfilt.sh does so too.
+    return lambda text: " ".join(pattern.sub(replaced, f" {text} ").split())
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 text ({error.reason})", path=path) from None
+    mark = lines[0][:1] if lines else ""
+    if mark in ("*", ""):
+        raise InputError("its first line must be a comment, as ';; names of places'", path=path)
+    for number, line in enumerate(lines, start=1):
+        if line.strip() and not line.startswith(mark):
+            yield number, line.strip()
+
+
+def _parse(line: str, path: Path, number: int) -> Rule:
+    if "{" in line:
+        raise InputError(
+            f"the rule {line!r} allows several readings, which cannot be counted here; keep one "
+            "of them, or score the .trn files of --dump with sclite",
+            path=path,
+            line=number,
+        )
+    match = _RULE.fullmatch(line)
+    sides = {} if match is None else {
+        name: next((v for v in (match[name], match[f"{name}q"], match[f"{name}w"]) if v), "")
+        for name in ("old", "new", "left", "right")
+    }  # fmt: skip
+    if not sides.get("old"):
+        raise InputError(
+            f"{line!r} is no rule; expected [old] => [new] / [ ] __ [ ]", path=path, line=number
+        )
+    return Rule(**sides)

@@ -1,0 +1,56 @@
+"""What a decode of the answer leaves for others: beam dumps for rescoring, transcripts for sclite.
+
+::
+
+    dumps/
+      dev.lst.hyp          beam dump: id | score | am | lm | wer | words, best first
+      dev.lst.hyp.trn      the best hypothesis of each utterance, "words (id)"
+      dev.lst.ref.trn      the references, in the same form
+
+Hypotheses and references of the ``.trn`` files are as they are counted, normalised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from w2ltune import files
+from w2ltune.formats.beamdump import Hypothesis, write_beam_dump
+from w2ltune.trials.dataset import Dataset
+
+
+def write_dump(
+    folder: Path,
+    name: str,
+    dataset: Dataset,
+    utterances: Sequence[int],
+    lists: Sequence[Sequence[Hypothesis]],
+) -> Path:
+    """Write the three files of a list.
+
+    Args:
+        folder: Where to.
+        name: Of the list.
+        dataset: The utterances.
+        utterances: Their numbers.
+        lists: The hypotheses of each, best first; none for a missing one.
+
+    Returns:
+        The beam dump.
+
+    Raises:
+        InputError: An id cannot stand in a dump.
+    """
+    path = folder / f"{name}.hyp"
+    ids = [dataset.ids[index] for index in utterances]
+    rows = ((utterance, entry) for utterance, entries in zip(ids, lists, strict=True)
+            for entry in entries)  # fmt: skip
+    write_beam_dump(path, rows)
+    best = [" ".join(entries[0].words) if entries else "" for entries in lists]
+    heard = [" ".join(dataset.units(text)) for text in best]
+    said = [" ".join(dataset.references[index]) for index in utterances]
+    for kind, texts in (("hyp", heard), ("ref", said)):
+        lines = (f"{text} ({utterance})\n" for text, utterance in zip(texts, ids, strict=True))
+        files.write_text(folder / f"{name}.{kind}.trn", "".join(lines))
+    return path
