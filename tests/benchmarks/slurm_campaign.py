@@ -31,7 +31,7 @@ from killing import Ledger  # noqa: E402
 from trainings import Training, preempt, training  # noqa: E402
 
 from w2ltune.formats.logs import read_history  # noqa: E402
-from w2ltune.runs.trialdir import trial_directories  # noqa: E402
+from w2ltune.runs.trialdir import TrialResult, trial_directories  # noqa: E402
 
 DECODE = REPOSITORY / "experiments" / "voice_commands" / "decode.cfg"
 PATIENCE_SECONDS = 400.0
@@ -189,14 +189,35 @@ class Campaign:
         return attempt.stat().st_mtime - datetime.fromisoformat(begun[1]).timestamp()
 
 
-def answer(study: Path) -> dict[int, object]:
-    """Return what the seed fixes of each trial: its values and what came of it."""
-    found = {}
-    for trial in trial_directories(study / "trials"):
-        result = trial.read_result()
-        if result is not None:
-            found[trial.number] = (result.state, dict(result.params), result.value, result.counts)
-    return found
+def results_of(study: Path) -> dict[int, TrialResult]:
+    found = (trial.read_result() for trial in trial_directories(study / "trials"))
+    return {result.number: result for result in found if result is not None}
+
+
+def differences(one: Path, other: Path) -> tuple[list[int], int]:
+    """Return what the seed fixes and differs between two studies, and trials stopped elsewhere.
+
+    The block at which a hopeless decode is stopped depends on which worker was faster.
+    """
+    ours, theirs = results_of(one), results_of(other)
+    differ, stopped = [], 0
+    for number in sorted({*ours, *theirs}):
+        a, b = ours.get(number), theirs.get(number)
+        if a is None or b is None or a.params != b.params:
+            differ.append(number)
+        elif (a.state, a.value) != (b.state, b.value):
+            if a.state == b.state == "COMPLETE":
+                differ.append(number)
+            stopped += 1
+    return differ, stopped
+
+
+def best_of(study: Path) -> list[str]:
+    """Return the chosen flags."""
+    path = study / "best.cfg"
+    if not path.exists():  # of trainings: the link to the best model, its trial's number in it
+        return [str((study / "best_model.bin").readlink())]
+    return [line for line in path.read_text().splitlines() if not line.startswith("#")]
 
 
 def make_study(slurm: Cluster, task: str, name: str, hours: float) -> Training:
@@ -254,10 +275,11 @@ def main() -> int:
         )
         peace.finish()
         wrong = [*campaign.wrong, *peace.wrong]
-        one, other = answer(disturbed.study), answer(calm.study)
-        differ = [n for n in sorted({*one, *other}) if one.get(n) != other.get(n)]
+        differ, stopped = differences(disturbed.study, calm.study)
+        same = best_of(disturbed.study) == best_of(calm.study)
     lost = campaign.losses.epochs
-    print(f"\n{options.task}: {len(one)} trials, {restarts} restarts of the job, {seconds:.0f} s "
+    trials = len(results_of(disturbed.study))
+    print(f"\n{options.task}: {trials} trials, {restarts} restarts of the job, {seconds:.0f} s "
           f"(undisturbed {now() - began - seconds:.0f} s)")  # fmt: skip
     print("| event | times | at work again after, s |\n|---|---|---|")
     for event, found in campaign.back.items():
@@ -265,13 +287,14 @@ def main() -> int:
     print(f"finished trials lost, changed or repeated: {len(wrong)} {wrong}")
     if lost:
         print(f"complete epochs done again by a start: {max(lost)} at most, in {len(lost)} starts")
-    print(f"trials that differ from the undisturbed run: {len(differ)} {differ}")
+    print(f"trials with other flags or another result than undisturbed: {len(differ)} {differ}; "
+          f"stopped at another block: {stopped}; same answer: {same}")  # fmt: skip
     print(f"start of the job to the first trial: {first:.1f} s, undisturbed "
           f"{peace.first_trial_seconds():.1f} s")  # fmt: skip
     free = campaign.free  # of preemptions SLURM's own second is in it
     print(f"notice to nodes free: median {statistics.median(free):.1f} s, most {max(free):.1f} s")
     print(f"processes of Ray or of ours left between runs and at the end: {campaign.left}")
-    return 1 if wrong or differ or campaign.left or max(lost, default=0) > 1 else 0
+    return 1 if wrong or differ or not same or campaign.left or max(lost, default=0) > 1 else 0
 
 
 if __name__ == "__main__":
