@@ -12,6 +12,8 @@ COMMANDS = {
     "train": ("w2ltune.train", "train one model; nothing but its own end ends it"),
     "sweep": ("w2ltune.sweep", "search decoder weights, or a training's flags"),
     "collect": ("w2ltune.collect", "leaderboard of any sweep, live too"),
+    "emissions": ("w2ltune.embedded.emissions", "emissions from any toolkit's CTC model"),
+    "lexicon": ("w2ltune.embedded.lexicon", "a lexicon for a model's tokens"),
     "status": ("w2ltune.cluster.status", "the SLURM jobs of a study, or of all of yours"),
     "workers": ("w2ltune.cluster.workers", "add nodes to a study's SLURM job"),
     "stop": ("w2ltune.cluster.status", "end the SLURM jobs of a study for good"),

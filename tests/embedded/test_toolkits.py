@@ -1,0 +1,299 @@
+"""Outputs of other toolkits: each export of experiments/toolkits runs on tiny models' outputs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from w2ltune.__main__ import _dispatch
+from w2ltune.errors import InputError, UsageError
+from w2ltune.formats.emissions import open_emissions
+from w2ltune.formats.spelling import spell
+from w2ltune.formats.toolkits import arrange, read_vocabulary
+
+README = Path(__file__).parents[2] / "experiments" / "toolkits" / "README.md"
+SENTENCES = {"u-1": "yes no", "u-2": "no", "u-3": "yes yes no"}
+LETTERS = ["y", "e", "s", "n", "o"]
+PIECES = ["▁yes", "▁no", "▁", "y", "e", "s", "n", "o"]
+
+
+class Tensor(np.ndarray):
+    """What the exports use of a tensor."""
+
+    def numpy(self) -> np.ndarray:
+        return np.asarray(self)
+
+
+def tensor(value: Any) -> Tensor:
+    return np.asarray(value).view(Tensor)
+
+
+def scores(text: str, vocabulary: Sequence[str], blank: int, space: str, *, log: bool) -> Tensor:
+    """Return [1, frames, tokens] of a model that says a text: a peak for each token, blanks."""
+    if "▁yes" in vocabulary:
+        said = [f"▁{word}" for word in text.split()]
+    else:
+        said = list(text.replace(" ", space)) if len(space) == 1 else [
+            space if letter == " " else letter for letter in text
+        ]  # fmt: skip
+    path = [index for token in said for index in [vocabulary.index(token), blank, blank]]
+    raw = np.random.default_rng(1).normal(0, 0.1, (len(path), len(vocabulary)))
+    raw[np.arange(len(path)), path] += 5
+    if log:
+        raw -= np.log(np.exp(raw).sum(axis=1, keepdims=True))
+    return tensor(raw[None].astype(np.float32))
+
+
+def transformers() -> dict[str, Any]:
+    tokens = ["<pad>", "<s>", "</s>", "<unk>", "|", *LETTERS]
+
+    class Model:
+        @classmethod
+        def from_pretrained(cls, name: str) -> Model:
+            return cls()
+
+        def eval(self) -> Model:
+            return self
+
+        def __call__(self, values: Any) -> Any:
+            return SimpleNamespace(logits=scores(str(values), tokens, 0, "|", log=False))
+
+    class Processor:
+        tokenizer = SimpleNamespace(get_vocab=lambda: {t: i for i, t in enumerate(tokens)})
+
+        @classmethod
+        def from_pretrained(cls, name: str) -> Processor:
+            return cls()
+
+        def __call__(self, wave: Any, **_: Any) -> Any:
+            return SimpleNamespace(input_values=wave)
+
+    return {"transformers": {"AutoModelForCTC": Model, "AutoProcessor": Processor}}
+
+
+def nemo() -> dict[str, Any]:
+    class Model:
+        decoder = SimpleNamespace(vocabulary=PIECES)
+
+        @classmethod
+        def from_pretrained(cls, name: str) -> Model:
+            return cls()
+
+        def eval(self) -> Model:
+            return self
+
+        def __call__(self, input_signal: Any, input_signal_length: Any) -> Any:
+            text = str(np.asarray(input_signal)[0])
+            out = scores(text, [*PIECES, "<blank>"], len(PIECES), "▁", log=True)
+            padded = np.concatenate([out, np.zeros((1, 7, out.shape[2]), np.float32)], axis=1)
+            return tensor(padded), tensor([out.shape[1]]), None
+
+    return {"nemo.collections.asr.models": {"ASRModel": Model}}
+
+
+def espnet() -> dict[str, Any]:
+    tokens = ["<blank>", "<unk>", *PIECES, "<sos/eos>"]
+
+    class Speech2Text:
+        asr_model = SimpleNamespace(
+            encode=lambda signal, length: (signal, length),
+            ctc=SimpleNamespace(
+                log_softmax=lambda x: scores(str(np.asarray(x)[0]), tokens, 0, "▁", log=True)
+            ),
+            token_list=tokens,
+        )
+
+        @classmethod
+        def from_pretrained(cls, name: str) -> Speech2Text:
+            return cls()
+
+    return {"espnet2.bin.asr_inference": {"Speech2Text": Speech2Text}}
+
+
+def speechbrain() -> dict[str, Any]:
+    tokens = ["⁇", *PIECES]  # column 0 is the blank, whatever the tokenizer calls it
+
+    class EncoderASR:
+        tokenizer = SimpleNamespace(id_to_piece=lambda i: tokens[i])
+
+        @classmethod
+        def from_hparams(cls, name: str) -> EncoderASR:
+            return cls()
+
+        def encode_batch(self, signal: Any, lengths: Any) -> Tensor:
+            return scores(str(np.asarray(signal)[0]), tokens, 0, "▁", log=True)
+
+    return {"speechbrain.inference.ASR": {"EncoderASR": EncoderASR}}
+
+
+TOOLKITS: dict[str, tuple[Callable[[], dict[str, Any]], list[str]]] = {
+    "wav2vec2": (transformers, []),
+    "NeMo": (nemo, []),
+    "ESPnet": (espnet, []),
+    "SpeechBrain": (speechbrain, ["--blank=0"]),
+}
+
+
+@pytest.fixture
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{name} {name}.wav 1000 {text}" for name, text in SENTENCES.items()]
+    (tmp_path / "dev.lst").write_text("\n".join(rows) + "\n")
+    (tmp_path / "words.txt").write_text("yes\nno\nmaybe\n")
+    return tmp_path
+
+
+def export(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the export of a toolkit, as it stands in the page, with its modules stood in for."""
+    text = README.read_text(encoding="utf-8")
+    block = next(
+        part.split("```python\n")[1].split("```")[0]
+        for part in text.split("\n## ")[1:]
+        if part.startswith(name)
+    )
+    assert len(block.split("\n")) <= 18
+    torch = {"no_grad": contextlib.nullcontext, "tensor": tensor, "ones": np.ones}
+    for module, content in {"torch": torch, **TOOLKITS[name][0]()}.items():
+        parts = module.split(".")
+        for depth in range(1, len(parts)):
+            parent = ".".join(parts[:depth])
+            monkeypatch.setitem(sys.modules, parent, ModuleType(parent))
+        made = ModuleType(module)
+        made.__dict__.update(content)
+        monkeypatch.setitem(sys.modules, module, made)
+    exec(compile(block, name, "exec"), {"NAME": "x", "utterances": SENTENCES.items()})
+
+
+@pytest.mark.parametrize("name", TOOLKITS)
+def test_exports(
+    name: str, in_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export(name, monkeypatch)
+    given = ["--outputs=dev_outputs.npz", "--vocabulary=vocabulary.json", "--list=dev.lst"]
+    assert _dispatch(["emissions", *given, "--out=emissions", *TOOLKITS[name][1]]) == 0
+    said = capsys.readouterr().out
+    assert "greedy: WER 0.0 %, CER 0.0 % on 3 utterances" in said
+    tokens = (in_folder / "emissions" / "tokens.txt").read_text().splitlines()
+    found = open_emissions(in_folder / "emissions" / "dev.npz")
+    assert found.ids == tuple(SENTENCES)
+    assert found.token_count == len(tokens) + 1
+    assert {"y", "e", "s", "n", "o"} <= set(tokens)
+    assert not {"<s>", "<unk>", "<sos/eos>", "<pad>", "<blank>"} & set(tokens)
+    assert _dispatch(["lexicon", "--tokens=emissions/tokens.txt", "--words=words.txt",
+                      "--out=lexicon.txt"]) == 0  # fmt: skip
+    lines = (in_folder / "lexicon.txt").read_text().splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["yes", "no"]
+    assert "left out, as the tokens cannot spell them: 1, as 'maybe'" in capsys.readouterr().out
+
+    # What is written decodes to the words.
+    from w2ltune.embedded.beamsearch import Decoder
+    from w2ltune.embedded.decoderflags import decoder_flags
+
+    flags = {"tokens": "emissions/tokens.txt", "lexicon": "lexicon.txt", "beamsize": "10"}
+    if "|" not in tokens:
+        flags |= {"wordseparator": "▁", "usewordpiece": "true"}
+    weights = decoder_flags(flags)
+    decoder = Decoder(weights)
+    for utterance, text in SENTENCES.items():
+        best = decoder.decode(found.emission(utterance), weights)[0]
+        assert " ".join(best.words) == text
+
+
+def test_a_padded_array(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tokens = ["<blank>", "|", *LETTERS]
+    parts = [scores(text, tokens, 0, "|", log=False)[0] for text in SENTENCES.values()]
+    longest = max(map(len, parts))
+    padded = np.full((3, longest, len(tokens)), 9.0, np.float32)
+    for row, part in zip(padded, parts, strict=True):
+        row[: len(part)] = part
+    exp = np.exp(padded)
+    np.save("dev.npy", np.swapaxes(exp / exp.sum(axis=2, keepdims=True), 1, 2))
+    np.save("lengths.npy", [len(part) for part in parts])
+    (in_folder / "vocabulary.txt").write_text("".join(f"{token}\n" for token in tokens))
+    given = ["emissions", "--outputs=dev.npy", "--vocabulary=vocabulary.txt", "--list=dev.lst",
+             "--out=out", "--layout=vt"]  # fmt: skip
+    assert _dispatch([*given, "--lengths=lengths.npy"]) == 0
+    assert "greedy: WER 0.0 %" in capsys.readouterr().out
+    found = open_emissions(in_folder / "out" / "dev.npz")
+    assert [found.frames(name) for name in found.ids] == [len(part) for part in parts]
+    assert found.emission("u-1").max() <= 0  # logarithms of what were probabilities
+    (in_folder / "lengths.txt").write_text("1 2\n")
+    with pytest.raises(InputError, match="3 utterances, but 2 lengths"):
+        _dispatch([*given, "--lengths=lengths.txt"])
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--blank=y"], "'<pad>' is best in 67 % of the frames, 'y' in 6 %: is that the blank"),
+        (["--layout=vt"], "is it this model's, and are the axes in the right order"),
+        (["--blank=z"], "--blank=z: no such token"),
+        (["--drop=z"], "--drop=z: no such token"),
+        (["--outputs=none.npz"], "no such file 'none.npz'"),
+        (["--vocabulary=short.json"], "columns, the vocabulary 3 tokens"),
+        (["--blnak=0"], "unknown option --blnak; did you mean 'blank'?"),
+    ],
+)
+def test_what_is_wrong_is_seen_before_a_sweep(
+    in_folder: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], message: str
+) -> None:
+    export("wav2vec2", monkeypatch)
+    (in_folder / "short.json").write_text(json.dumps(["a", "b", "c"]))
+    given = ["--outputs=dev_outputs.npz", "--vocabulary=vocabulary.json", "--list=dev.lst"]
+    names = [word.partition("=")[0] for word in more]
+    kept = [word for word in given if word.partition("=")[0] not in names]
+    with pytest.raises(UsageError, match=re.escape(message)):
+        _dispatch(["emissions", *kept, "--out=emissions", *more])
+    assert not (in_folder / "emissions").exists()
+
+
+def test_columns() -> None:
+    found = arrange(["<blank>", "<unk>", "a", "<space>", "b"], 5)
+    assert found.names == ("a", "|", "b")
+    assert found.order == (2, 3, 4, 0)
+    assert found.dropped == ("<unk>",)
+    assert arrange(["a", "b"], 3).order == (0, 1, 2)
+    assert arrange(["a", "b", "c"], 3, blank="-1").names == ("a", "b")
+    with pytest.raises(UsageError, match="no token looks like the blank"):
+        arrange(["a", "b"], 2)
+
+
+def test_vocabularies(tmp_path: Path) -> None:
+    path = tmp_path / "v.json"
+    path.write_text('{"b": 1, "a": 0}')
+    assert read_vocabulary(path) == ["a", "b"]
+    path.write_text('{"b": 2, "a": 0}')
+    with pytest.raises(InputError, match="its columns are not 0 to 1"):
+        read_vocabulary(path)
+    path = tmp_path / "spm.vocab"
+    path.write_text("<unk>\t0\n▁the\t-3.2\n \t-1\n")
+    assert read_vocabulary(path) == ["<unk>", "▁the", " "]
+
+
+def test_spellings() -> None:
+    assert spell("aab", ["a", "aa", "b", "|"]) == ["aa", "b", "|"]
+    assert spell("ab", ["▁", "▁a", "a", "b", "ab"]) == ["▁a", "b"]
+    assert spell("x", ["a"]) is None
+
+
+def test_a_lexicon_of_the_words_of_an_lm(in_folder: Path) -> None:
+    (in_folder / "lm.arpa").write_text(
+        "\n\\data\\\nngram 1=4\nngram 2=1\n\n\\1-grams:\n-1\t<s>\t0\n-1\t</s>\n-2\tyes\t0\n"
+        "-2\tno\n\n\\2-grams:\n-1\tyes no\n\n\\end\\\n"
+    )
+    (in_folder / "tokens.txt").write_text("|\ny\ne\ns\nn\no\n")
+    done = _dispatch(["lexicon", "--tokens=tokens.txt", "--words=lm.arpa", "--out=lexicon.txt"])
+    assert done == 0
+    assert (in_folder / "lexicon.txt").read_text() == "yes\ty e s |\nno\tn o |\n"
+    with pytest.raises(InputError, match="none of the 1 words can be spelled, as 'YES'"):
+        (in_folder / "words.txt").write_text("YES\n")
+        _dispatch(["lexicon", "--tokens=tokens.txt", "--words=words.txt", "--out=x"])

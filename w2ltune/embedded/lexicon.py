@@ -1,0 +1,97 @@
+"""``w2ltune lexicon``: a lexicon for a model's tokens, letters or word pieces."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from w2ltune import files
+from w2ltune.commandline import option, parse
+from w2ltune.embedded.decoderfiles import read_tokens
+from w2ltune.errors import InputError, UsageError, did_you_mean, existing_file, run_command
+from w2ltune.formats.listfile import read_list
+from w2ltune.formats.spelling import spell
+
+USAGE = """
+usage: w2ltune lexicon --tokens=tokens.txt --words=FILE --out=lexicon.txt [--list=dev.lst]
+
+Spells words by the tokens of a model: letters with the word separator behind, or word pieces as few
+as possible. The words are those of a file: an ARPA language model, a lexicon or a word a line; with
+--list also those of the references. Words that the tokens cannot spell are counted and left out.
+"""
+
+SKIPPED = {"<s>", "</s>", "<unk>", "<UNK>"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LexiconOptions:
+    """The options of lexicon."""
+
+    tokens: Path = option("tokens of the model, a token a line", value="FILE")
+    words: Path | None = option("ARPA file, lexicon, or a word a line", None, value="FILE")
+    list: Path | None = option("data list whose references' words are wanted too", None)
+    out: Path = option("the lexicon", value="FILE")
+    wordseparator: str = option("end of a word that is spelled by letters", "|")
+
+
+def main(arguments: list[str]) -> int:
+    """Write a lexicon."""
+    options, flags = parse(arguments, LexiconOptions, usage=USAGE)
+    for flag in flags.values():
+        hint = did_you_mean(flag.name, LexiconOptions.__dataclass_fields__)
+        raise UsageError(f"{flag.where}: unknown option --{flag.name}{hint} (see --help)")
+    if options.words is None and options.list is None:
+        raise UsageError("no words: give --words=FILE, --list=LIST, or both")
+    tokens = read_tokens(options.tokens)
+    rows, unspelled = [], []
+    for word in dict.fromkeys(_words(options)):
+        spelling = spell(word, tokens, separator=options.wordseparator)
+        if spelling is None:
+            unspelled.append(word)
+        else:
+            rows.append(f"{word}\t{' '.join(spelling)}\n")
+    if not rows:
+        raise InputError(
+            f"none of the {len(unspelled)} words can be spelled, as {unspelled[0]!r}: are the "
+            "words in the case of the tokens?",
+            path=options.tokens,
+        )
+    files.write_text(options.out, "".join(rows))
+    print(f"wrote {options.out}: {len(rows)} words")
+    if unspelled:
+        shown = ", ".join(map(repr, unspelled[:5]))
+        print(f"left out, as the tokens cannot spell them: {len(unspelled)}, as {shown}")
+    return 0
+
+
+def _words(options: LexiconOptions) -> Iterator[str]:
+    if options.words is not None:
+        existing_file(options.words, "words (--words)")
+        with options.words.open(encoding="utf-8") as lines:
+            yield from (word for word in _read(lines) if word not in SKIPPED)
+    if options.list is not None:
+        for utterance in read_list(options.list):
+            yield from utterance.reference
+
+
+def _read(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the words of an ARPA file, or the first column of any other."""
+    section = None  # of an ARPA file
+    for line in lines:
+        text = line.strip()
+        if text.startswith("\\"):
+            section = text
+            if section == "\\2-grams:":
+                return
+        elif section == "\\1-grams:":
+            columns = text.split("\t") if "\t" in text else text.split()
+            if len(columns) > 1:
+                yield columns[1]
+        elif section is None and text:
+            yield text.split()[0]
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, sys.argv[1:]))
