@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,9 @@ def test_a_training_on_two_nodes_submits_itself_and_survives_a_preemption(slurm:
     assert slurm.job(job)["JobName"] == "project:name"
     again = slurm.run(command, environment=variables)
     assert (again.returncode, str(job) in again.stderr) == (2, True)
+    watch = [sys.executable, "-m", "w2ltune.collect", f"--logdir={rundir.parent}",
+             f"--prefix={rundir.name}", "--watch"]  # fmt: skip
+    watching = ThreadPoolExecutor().submit(slurm.run, watch, timeout=400)
 
     status = [sys.executable, "-m", "w2ltune", "status", str(rundir)]
     wait_for(lambda: epochs_in(rundir) >= 3)
@@ -62,7 +66,12 @@ def test_a_training_on_two_nodes_submits_itself_and_survives_a_preemption(slurm:
          "--output=/dev/null", "--wrap=sleep 3"]
     )  # fmt: skip
     assert other.returncode == 0, other.stderr
+    slurm.wait(job, {"RUNNING"}, timeout_seconds=60, restarts=1)
+    assert not watching.done()  # it goes on across a requeue
     slurm.wait(job, {"COMPLETED"}, timeout_seconds=240, restarts=1)
+    watched = watching.result(60)
+    assert (watched.returncode, watched.stderr) == (0, "")
+    assert "1 trials finished" in watched.stdout
     result = json.loads((rundir / "trials/0000/result.json").read_text())
     assert (result["state"], result["updates"]) == ("COMPLETE", 300)
     assert (rundir / "002_log").exists()
