@@ -110,10 +110,10 @@ has_node() { # this job, or SLURM does not say
 ask_fate() { # sets $fate: what SLURM and its users mean to do with the job
   if ! read_job; then
     fate=unknown
+  elif (($(field Restarts) > restart)); then
+    fate=requeued # by an operator, or by SLURM after a preemption; the next run may be at work
   elif [ "$(field JobState)" = RUNNING ]; then
     fate=ours # a notice told us to stop, or nobody did
-  elif (($(field Restarts) > restart)); then
-    fate=requeued # by an operator, or by SLURM after a preemption
   elif [ "$(field PreemptTime)" = "$(field EndTime)" ]; then
     fate=ours # preempted where that means cancelled
   elif [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%L)" = 0:00 ]; then
