@@ -130,6 +130,7 @@ class Cluster:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            umask=0o022,  # of a login, whatever a test has set
         ) as process:
             try:
                 out, err = process.communicate(timeout=timeout)
