@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import REPOSITORY, VOICE_COMMANDS
 from killing import Sweep
+from nodes import Nodes
 from trainingtask import BINARY, DOUBLES, make_training
 
+from w2ltune.formats.emissionbin import read_emission_bin
 from w2ltune.formats.emissions import open_emissions, write_emission_bin
 
 pytestmark = pytest.mark.ray
@@ -261,3 +265,97 @@ def test_the_ancestors_line(decoding: Flags, tmp_path: Path, program: str) -> No
     assert (state, missing) == ("COMPLETE", 0)
     assert isinstance(params, dict)
     assert 1 <= params["lmweight"] <= 3 and 0 <= params["wordscore"] <= 4
+
+
+def test_asg_is_decoded_by_the_binary_unless_the_transitions_are_given(
+    decoding: Flags, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = len((VOICE_COMMANDS / "tokens.txt").read_text().splitlines())
+    transitions = np.where(np.eye(tokens), 0.5, -0.5).astype(np.float32)
+    np.save(tmp_path / "transitions.npy", transitions)
+    (tmp_path / "transitions.txt").write_text(" ".join(map(str, transitions.ravel())))
+    monkeypatch.setenv("DOUBLE_TRANSITIONS", str(tmp_path / "transitions.txt"))
+    emissions = tmp_path / "data" / "emissions" / "dev.lst"
+    for file in sorted(emissions.iterdir()):
+        write_emission_bin(emissions, file.stem, read_emission_bin(file)[:, :tokens])
+    # Without a blank "of" and "off" have the same score: which one wins is chance.
+    lines = (VOICE_COMMANDS / "lexicon.txt").read_text().splitlines()
+    single = [line for line in lines if not re.search(r" (\S) \1( |$)", line)]
+    (tmp_path / "lexicon.txt").write_text("\n".join(single) + "\n")
+    decoding |= {"lexicon": tmp_path / "lexicon.txt", "criterion": "asg"}
+    done = run(decoding)
+    assert done.returncode == 0, done.stderr
+    assert "decoded by fl_asr_decode: --criterion=asg needs --transitions" in done.stdout
+    other = run(decoding, prefix="process", transitions=tmp_path / "transitions.npy")
+    assert other.returncode == 0, other.stderr
+    assert "in process, as fl_asr_decode decodes" in other.stdout
+    results = counts(tmp_path / "sweeps" / "small")
+    assert results == counts(tmp_path / "sweeps" / "process")
+    assert len(results) == 2
+    refused = run(decoding, prefix="none", binary=None)
+    assert refused.returncode == 2
+    assert "needs --transitions=FILE.npy" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"criterion": "s2srnn", "eosscore": "uniform(-8,-2)"}, "--criterion=s2srnn"),
+        ({"lmtype": "convlm", "lm_vocab": "vocab.txt"}, "--lmtype=convlm"),
+    ],
+)
+def test_what_only_the_binary_decodes_reaches_it_flag_by_flag(
+    decoding: Flags, tmp_path: Path, changes: Flags, reason: str
+) -> None:
+    """The double cannot decode these: behind what stands for the program it decodes CTC."""
+    program = tmp_path / "bin" / "fl_asr_decode"
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/sh\nprintf "%s\\n" "$@" --end >> {tmp_path}/asked\n'
+        f'exec {DECODER} "$@" --criterion=ctc --lmtype=kenlm\n'
+    )
+    program.chmod(0o755)
+    done = run(decoding, binary=program, sampler="auto", n=3, **changes)
+    assert done.returncode == 0, done.stderr
+    assert f"decoded by fl_asr_decode: {reason}" in done.stdout
+    asked = [block.split("\n") for block in (tmp_path / "asked").read_text().split("--end\n")]
+    for arguments_ in filter(any, asked):
+        given = dict(argument.partition("=")[::2] for argument in arguments_)
+        for name, value in changes.items():
+            if name == "eosscore":
+                assert -8 <= float(given["--eosscore"]) <= -2
+            else:
+                assert given[f"--{name}"] == value
+    results = counts(tmp_path / "sweeps" / "small")
+    assert [state for state, *_ in results] == ["COMPLETE"] * len(results)
+    assert len(results) >= 3 if "eosscore" in changes else results
+
+
+def test_programs_take_a_gpu_each_where_it_is_asked_for(model: Flags, tmp_path: Path) -> None:
+    for name in ("fl_asr_test", "fl_asr_decode"):
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(
+            f'#!/bin/sh\necho {name} "$CUDA_VISIBLE_DEVICES" >> {tmp_path}/gpus\n'
+            f'sleep 0.5\nexec {DOUBLES / name} "$@"\n'
+        )
+        program.chmod(0o755)
+    nodes = Nodes(tmp_path, head_cores=4, head_gpus=2, **ENVIRONMENT)
+    try:
+        sweep = Sweep(
+            arguments(
+                model, binary=tmp_path / "bin" / "fl_asr_decode", gpu=2, decoder="binary",
+                heldout="dev.lst",
+            ),
+            REPOSITORY, tmp_path / "log", mark="fakecluster", environment=nodes.environment,
+        )  # fmt: skip
+        sweep.start()
+        assert sweep.wait(200) == 0, sweep.log.read_text()
+    finally:
+        nodes.close()
+    seen = {tuple(line.split()) for line in (tmp_path / "gpus").read_text().splitlines()}
+    programs = ("fl_asr_test", "fl_asr_decode")
+    assert seen == {(program, gpu) for program in programs for gpu in "01"}
+    # Where there is none the same command does without.
+    done = run(model, prefix="none", gpu=2, test="other.lst")
+    assert done.returncode == 0, done.stderr

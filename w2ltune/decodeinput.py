@@ -172,7 +172,7 @@ def prepare(options: SweepOptions, space: SearchSpace, *, command: Sequence[str]
         heldout=options.heldout,
         program=program if by_binary else None,
     )
-    task = replace(task, stage_lm=options.stage_lm)
+    task = replace(task, stage_lm=options.stage_lm, gpu=options.gpu > 0)
     stems = [path.stem for path in (*task.lists, *task.heldout)]
     for stem in stems:
         if stems.count(stem) > 1:

@@ -8,7 +8,6 @@ decodes; the binary is for what it cannot do.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from w2ltune.sweepoptions import SweepOptions
 from w2ltune.traincheck import check_binary, generation_of
 from w2ltune.trials.dataset import DecodeProgram
 from w2ltune.trials.emissionsource import EmissionSource
+from w2ltune.trials.testprogram import find_test_program
 
 _OF_THE_MODEL = DECODER_FLAGS & {
     *("tokens", "tokensdir", "lexicon", "criterion", "wordseparator", "usewordpiece", "replabel"),
@@ -120,7 +120,7 @@ def emission_source(options: SweepOptions, fixed: Mapping[str, str]) -> Emission
             "fl_asr_test --emission_dir wrote), or --am=MODEL.bin with --binary, and they are made"
         )
     model = existing_file(am, "acoustic model (--am)")
-    program, generation = _test_program(options)
+    program = _test_program(options)
     names = [name for name in (fixed.get("test", "") + "," + options.heldout).split(",") if name]
     if not fixed.get("test"):
         raise UsageError("no --test: name the data list to tune on, as in --test=dev.lst")
@@ -137,7 +137,6 @@ def emission_source(options: SweepOptions, fixed: Mapping[str, str]) -> Emission
     inputs = [model, Path(program), *(Path(datadir, name) for name in names)]
     return EmissionSource(
         program=program,
-        generation=generation,
         am=_absolute(am),
         lists=tuple(dict.fromkeys(names)),
         datadir=_absolute(datadir),
@@ -149,20 +148,16 @@ def emission_source(options: SweepOptions, fixed: Mapping[str, str]) -> Emission
     )
 
 
-def _test_program(options: SweepOptions) -> tuple[str, Generation]:
-    given = options.test_binary
-    if given is None and options.binary is None:
+def _test_program(options: SweepOptions) -> str:
+    if options.test_binary is None and options.binary is None:
         raise UsageError(
             "--am without --emission_dir: name the program that writes the emissions, as "
             "--test_binary=…/fl_asr_test, or the decoder beside it, as --binary=…/fl_asr_decode"
         )
-    if given is None:
-        assert options.binary is not None
-        decoder = check_binary(options.binary)
-        name = "Test" if _generation(options, decoder) == "wav2letter" else "fl_asr_test"
-        given = decoder.with_name(name)
-    found = shutil.which(str(Path.cwd() / given)) or shutil.which(str(given))
-    if found is None:
-        problem = "may not be executed" if given.is_file() else "no such program"
-        raise UsageError(f"{given}: {problem}; --test_binary=PATH names what writes the emissions")
-    return found, _generation(options, Path(found))
+    decoder = Path() if options.binary is None else check_binary(options.binary)
+    return find_test_program(
+        options.test_binary,
+        decoder=decoder,
+        generation="flashlight" if options.binary is None else _generation(options, decoder),
+        needed_for="--am without --emission_dir",
+    )

@@ -1,6 +1,7 @@
 """120 decodes of random weights, a process each, against one command of w2ltune: same decoder.
 
     python tests/benchmarks/ancestor_decodes.py [--n=120] [--beamsize=100] [--copies=1] [--seed=1]
+        [further flags of the decoder, for both]
 
 Both use the double of the binary, whose search is the real one, on the emissions of the demo. The
 processes of the first load lexicon, language model and emissions each time, as the ancestor's did
@@ -124,12 +125,12 @@ def main() -> int:
     parser.add_argument("--beamsize", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--copies", type=int, default=1, help="a longer list: so often the same")
-    options = parser.parse_args()
+    options, more = parser.parse_known_args()
     os.environ.pop("RAY_ADDRESS", None)
     with tempfile.TemporaryDirectory(prefix="ancestor-") as name:
         folder = Path(name)
         write_task(folder, options.copies)
-        flags = common_flags(folder, options.beamsize)
+        flags = [*common_flags(folder, options.beamsize), *more]
         print(f"{options.n} random decodes, beam {options.beamsize}", flush=True)
         dev, test, seconds = ancestor(flags, options.n, options.seed)
         print("w2ltune", flush=True)

@@ -46,7 +46,10 @@ class SlurmOptions:
 class DecodeSlurmOptions(SlurmOptions):
     """The same for decodes, whose programs are one process on a node."""
 
-    gpu: int = option("GPUs of each node of the SLURM job", 0)
+    gpu: int = option(
+        "GPUs of each node of the SLURM job; programs that decode or write emissions take one each",
+        0,
+    )
 
 
 def submits(

@@ -59,6 +59,7 @@ class DecodeTask:
         ignore_case: Whether upper and lower case are the same.
         program: The binary that decodes; None for the decoder in process.
         stage_lm: Whether a language model is copied to each node, as for `staging.stage`.
+        gpu: Whether each process of the binary has a GPU of its own, on nodes that have some.
     """
 
     lists: tuple[Path, ...]
@@ -69,6 +70,7 @@ class DecodeTask:
     ignore_case: bool = False
     program: DecodeProgram | None = None
     stage_lm: str = "auto"
+    gpu: bool = False
 
 
 def find_task(

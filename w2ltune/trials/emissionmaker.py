@@ -24,6 +24,7 @@ from w2ltune.runs.rundir import make_shared
 from w2ltune.runs.signals import by_hand
 from w2ltune.trials.emissionsource import EmissionSource, plain_list
 from w2ltune.trials.ranks import with_devices
+from w2ltune.trials.resources import cluster_gpus
 
 LOOK_SECONDS = 0.5
 LOST_NODES = 5
@@ -35,7 +36,7 @@ def make_emissions(
     progress: Callable[[float], None],
     stopped: Callable[[], str] = lambda: "",
 ) -> None:
-    """Make what is missing, each list on a core or a GPU of the cluster.
+    """Make what is missing, each list on a core, or on a GPU where one is asked for and there.
 
     Args:
         source: How.
@@ -47,8 +48,9 @@ def make_emissions(
         StoppedError: The command was asked to stop.
     """
     make_shared(source.emission_dir)
+    gpus = int(source.gpu and cluster_gpus() > 0)
     task = ray.remote(_make_list).options(
-        num_cpus=1, num_gpus=int(source.gpu), max_retries=LOST_NODES, name="emissions"
+        num_cpus=1, num_gpus=gpus, max_retries=LOST_NODES, name="emissions"
     )
     live: dict[Any, str] = {task.remote(source, name): name for name in source.missing()}
     total = sum(len(read_list(_path(source, name))) for name in live.values())

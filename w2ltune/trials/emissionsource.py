@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from w2ltune.formats.known_flags import Generation
+from w2ltune.trials.testprogram import program_arguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,6 @@ class EmissionSource:
 
     Attributes:
         program: The Test program.
-        generation: Of it.
         am: The acoustic model.
         lists: As ``--test`` names them.
         datadir: The folder that the program puts before them; "" for none.
@@ -40,7 +39,6 @@ class EmissionSource:
     """
 
     program: str
-    generation: Generation
     am: str
     lists: tuple[str, ...]
     datadir: str
@@ -67,7 +65,9 @@ class EmissionSource:
     def arguments(self, name: str, folder: Path) -> tuple[str, ...]:
         """Return the command line that writes a list's emissions to a folder.
 
-        What the model may have stored, and would act here, is set back.
+        Args:
+            name: The list.
+            folder: Where they are written.
         """
         given = {
             "am": self.am,
@@ -76,14 +76,9 @@ class EmissionSource:
             **self.flags,
             "emission_dir": str(folder),
             "sclite": "",
-            "maxload": "-1",
-            "show": "false",
-            "enable_distributed": "false",
-            "logtostderr": "true",
             "log_dir": str(folder / "glog"),
         }
-        texts = [f"--{flag}={value}" for flag, value in given.items()]
-        return (self.program, "--flagsfile=", *texts)
+        return program_arguments((self.program,), given)
 
 
 def plain_list(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The pool of decoder workers: one actor per core of every node, shared by all live trials.
+"""The pool of decoder workers: one actor per core (or GPU) of each node, shared by all live trials.
 
 A trial hands its blocks to the pool and takes results as they come. Workers pull blocks in one
 fixed order, at most two in flight each. A lost worker costs the block that it was decoding; nodes
@@ -52,7 +52,7 @@ class _Worker:
 
 
 class DecoderPool:
-    """Keeps a worker on every core of the cluster and hands blocks to them; one actor on the head.
+    """Keeps workers on all nodes of the cluster and hands blocks to them; one actor on the head.
 
     Args:
         task: What all workers decode.
@@ -187,16 +187,24 @@ class DecoderPool:
             if worker.node not in alive and not worker.blocks:
                 del self._workers[name]
         for node, entry in alive.items():
-            cores = int(entry["Resources"].get("CPU", 0))
-            for core in range(cores):
-                name = f"decoder-{entry['NodeManagerHostname']}-{node[:6]}-{core}"
+            workers, gpus = self._workers_of(entry["Resources"])
+            for number in range(workers):
+                name = f"decoder-{entry['NodeManagerHostname']}-{node[:6]}-{number}"
                 if name not in self._workers:
                     handle = _WORKER.options(
+                        num_gpus=gpus,
                         name=f"{name}-{time.time_ns() % 10**9}",
                         scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
                     ).remote(self._task, self._scratch)
                     self._workers[name] = _Worker(handle=handle, node=node)
         self._assign()
+
+    def _workers_of(self, resources: Mapping[str, float]) -> tuple[int, int]:
+        """Return how many workers a node has, and the GPUs of each."""
+        cores, gpus = (int(resources.get(name, 0)) for name in ("CPU", "GPU"))
+        if self._task.program is not None and self._task.gpu and gpus:
+            return min(cores, gpus), 1
+        return cores, 0
 
 
 def _nodes() -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from w2ltune.formats.listfile import read_list
 from w2ltune.runs.trialdir import TrialResult
 from w2ltune.scoring.significance import bootstrap_interval, clusters_from_ids
 from w2ltune.scoring.wer import count_list
+from w2ltune.trials.testprogram import find_test_program, program_arguments
 from w2ltune.trials.trainjob import TrainJob
 
 EMBEDDED = "w2ltune.embedded.test"
@@ -57,8 +57,6 @@ class Rescoring:
     def arguments(self, flags: Mapping[str, str], snapshot: Path) -> tuple[str, ...]:
         """Return the command line for a trial's snapshot, but for the folder of the output.
 
-        What a training may have stored in its model, and would act here, is set back.
-
         Args:
             flags: The trial's flags.
             snapshot: Its best one.
@@ -69,13 +67,8 @@ class Rescoring:
             "test": self.list_name,
             **{name: flags[name] for name in _OF_THE_MODEL if name in flags},
             "emission_dir": "",
-            "maxload": "-1",
-            "show": "false",
-            "enable_distributed": "false",
-            "logtostderr": "true",
         }
-        texts = [f"--{name}={value}" for name, value in given.items()]
-        return (*self.program, "--flagsfile=", *texts)
+        return program_arguments(self.program, given)
 
 
 def prepare_rescoring(
@@ -128,16 +121,12 @@ def _find_program(job: TrainJob, top: int, given: Path | None) -> tuple[str, ...
         if given is not None:
             raise UsageError(f"--test_binary={given}: goes with the --binary that made its models")
         return (*interpreter, EMBEDDED)
-    name = "Test" if job.generation == "wav2letter" else "fl_asr_test"
-    path = given or Path(trainer).with_name(name)
-    found = shutil.which(str(Path.cwd() / path)) or shutil.which(str(path))
-    if found is None:
-        problem = "may not be executed" if path.is_file() else "no such program"
-        if given is not None:
-            raise UsageError(f"--test_binary={given}: {problem}")
-        raise UsageError(
-            f"--rescore_top={top} needs {path}: {problem}; name another by --test_binary=PATH"
-        )
+    found = find_test_program(
+        given,
+        decoder=Path(trainer),
+        generation=job.generation,
+        needed_for=f"--rescore_top={top}",
+    )
     return (found,)
 
 

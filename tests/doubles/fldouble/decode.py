@@ -142,7 +142,13 @@ class Search:
                 raise CppError("lm::FormatLoadException", str(error)) from None
         log.info(276, "[Decoder] LM constructed.")
         self.silence = index.get(flags["wordseparator"], -1)
-        self.blank = len(self.tokens) - 1 if flags["criterion"] == "ctc" else -1
+        asg = flags["criterion"] == "asg"
+        kinds = decoder.CriterionType
+        self.criterion = kinds.ASG if asg else kinds.CTC
+        self.blank = -1 if asg else len(self.tokens) - 1
+        # In the model file there; the models of the double have none.
+        text = Path(os.environ["DOUBLE_TRANSITIONS"]).read_text() if asg else ""
+        self.transitions = [float(number) for number in text.split()]
         self.trie = self._trie(spellings, index) if flags["uselexicon"] else None
         log.info(295, "[Decoder] Trie smeared.")
 
@@ -175,18 +181,23 @@ class Search:
             "lm_weight": flags["lmweight"],
             "sil_score": flags["silscore"],
             "log_add": flags["logadd"],
-            "criterion_type": library.CriterionType.CTC,
+            "criterion_type": self.criterion,
         }
         rest = (self.lm, self.silence, self.blank)
         if self.trie is None:
             options = library.LexiconFreeDecoderOptions(**common)
-            decoder = library.LexiconFreeDecoder(options, *rest, [])
+            decoder = library.LexiconFreeDecoder(options, *rest, self.transitions)
         else:
             options = library.LexiconDecoderOptions(
                 word_score=flags["wordscore"], unk_score=flags["unkscore"], **common
             )
             decoder = library.LexiconDecoder(
-                options, self.trie, *rest, self.unknown, [], flags["decodertype"] != "wrd"
+                options,
+                self.trie,
+                *rest,
+                self.unknown,
+                self.transitions,
+                flags["decodertype"] != "wrd",
             )
         address, _ = emission.buffer_info()
         found = decoder.decode(address, len(emission) // tokens, tokens)
