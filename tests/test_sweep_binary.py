@@ -239,6 +239,26 @@ def test_emissions_that_cannot_be_made(model: Flags, tmp_path: Path, damage: str
     assert not (tmp_path / "sweeps/am/sweep.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lexicon": "none.txt"}, "none.txt: no such lexicon"),
+        ({"lm": "none.arpa"}, "none.arpa: no such language model"),
+        ({"sampler": "tp"}, "did you mean 'tpe'?"),
+        ({"test": "none.lst"}, "none.lst"),
+        ({"am": "none.bin"}, "none.bin"),
+    ],
+)
+def test_mistakes_are_told_before_emissions_are_made(
+    model: Flags, tmp_path: Path, changes: Flags, message: str
+) -> None:
+    done = run(model, **changes)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "sweeps").exists()
+
+
 @pytest.mark.parametrize("program", ["fl_asr_decode", "Decoder"])
 def test_the_ancestors_line(decoding: Flags, tmp_path: Path, program: str) -> None:
     perturb = tmp_path / "perturb.py"

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from w2ltune.decodeprogram import decode_program, must_be_binary, with_model_flags
+from w2ltune.decodeprogram import settle_flags
 from w2ltune.embedded.beamsearch import Decoder
-from w2ltune.embedded.decoderfiles import read_tokens
+from w2ltune.embedded.decoderfiles import check_lm_head, read_tokens
 from w2ltune.embedded.decoderflags import DecoderFlags, decoder_flags, refuse_in_process
-from w2ltune.errors import InputError, UsageError
-from w2ltune.formats.nbest import BYTES_PER_HYPOTHESIS, NBest, read_nbest
+from w2ltune.errors import UsageError, existing_file
+from w2ltune.formats.nbest import BYTES_PER_HYPOTHESIS, NBest
 from w2ltune.runs.provenance import (
     SweepRequest,
     fingerprints,
@@ -24,8 +24,6 @@ from w2ltune.runs.provenance import (
     require_same,
     versions,
 )
-from w2ltune.runs.trialdir import trial_directories
-from w2ltune.scoring.nbest import merge
 from w2ltune.scoring.significance import Clusters, bootstrap_interval, clusters_from_ids
 from w2ltune.search.decodespace import (
     complete_space,
@@ -33,12 +31,11 @@ from w2ltune.search.decodespace import (
     input_paths,
     make_box,
     read_baseline,
-    split_auto,
 )
 from w2ltune.search.linear import LINEAR_WEIGHTS, Box
 from w2ltune.search.nbestsampler import linear_weights
 from w2ltune.search.plan import Score
-from w2ltune.search.poolkey import pool_key
+from w2ltune.search.poolkey import pool_key, warm_pool
 from w2ltune.search.samplers import check_sampler, grid_points
 from w2ltune.search.space import SearchSpace
 from w2ltune.sweepoptions import SweepOptions
@@ -145,20 +142,11 @@ def prepare(options: SweepOptions, space: SearchSpace, *, command: Sequence[str]
         W2LTuneError: Something is missing, damaged or does not fit, or the folder holds another
             sweep.
     """
-    space, auto = split_auto(with_model_flags(space))
-    flags = decoder_flags(example_flags(space))
-    program = decode_program(options, space.fixed)
-    by_binary = must_be_binary(options, flags)
-    if by_binary and program is None:
-        refuse_in_process(flags)
+    space, auto, flags, program, by_binary = settle_flags(options, space)
     tokens = read_tokens(flags.tokens_path)
     space = complete_space(space, flags, tokens)
     example = example_flags(space)
-    options = _with_sampler(options, space, flags)
-    if auto and options.sampler != "nbest":
-        raise UsageError(
-            f"--{next(iter(auto))}=auto needs --sampler=nbest; give a number or a distribution"
-        )
+    options = _with_sampler(options, space, flags, auto)
     baseline = None
     if options.baseline is not None:
         baseline = read_baseline(options.baseline, example)
@@ -243,38 +231,38 @@ def prepare(options: SweepOptions, space: SearchSpace, *, command: Sequence[str]
         program=program,
         by_binary=by_binary,
         key=key,
-        warm=_warm_pool(options.warm_start, key(example)),
+        warm=warm_pool(options.warm_start, key(example)),
     )
 
 
-def _warm_pool(sweep: Path | None, key: str) -> dict[str, NBest]:
-    """Return the n-best lists of an earlier sweep, by key.
+def check_before_emissions(options: SweepOptions, space: SearchSpace) -> None:
+    """Check what can be checked before there are emissions, for they may take hours.
 
     Raises:
-        InputError: It has none, or they are of another model, LM or list.
+        W2LTuneError: Something is missing, damaged or does not fit.
     """
-    if sweep is None:
-        return {}
-    found, refused = [], None
-    for directory in trial_directories(sweep / "trials"):
-        if directory.nbest.exists() and directory.read_result() is not None:
-            try:
-                found.append(read_nbest(directory.nbest, key=key))
-            except InputError as error:  # of another setting, as of another LM
-                refused = error
-    if not found and refused is not None:
-        raise refused
-    if not found:
-        raise InputError(
-            "--warm_start: no trial there has n-best lists; it must be the folder of a sweep with "
-            "--sampler=nbest",
-            path=sweep,
-        )
-    return {key: merge(found)}
+    space, auto, flags, *_ = settle_flags(options, space)
+    space = complete_space(space, flags, read_tokens(flags.tokens_path))
+    _with_sampler(options, space, flags, auto)
+    if flags.uselexicon:
+        existing_file(flags.lexicon, "lexicon (--lexicon)")
+    if flags.lm:
+        check_lm_head(existing_file(flags.lm, "language model (--lm)"))
 
 
-def _with_sampler(options: SweepOptions, space: SearchSpace, flags: DecoderFlags) -> SweepOptions:
+def _with_sampler(
+    options: SweepOptions, space: SearchSpace, flags: DecoderFlags, auto: Mapping[str, str]
+) -> SweepOptions:
     """Settle which sampler is meant, and whether it can do what is asked."""
+    chosen = _chosen_sampler(options, space, flags)
+    if auto and chosen.sampler != "nbest":
+        raise UsageError(
+            f"--{next(iter(auto))}=auto needs --sampler=nbest; give a number or a distribution"
+        )
+    return chosen
+
+
+def _chosen_sampler(options: SweepOptions, space: SearchSpace, flags: DecoderFlags) -> SweepOptions:
     why_not = ""
     if space.script is not None:
         why_not = "a --space script decides the flags"

@@ -12,12 +12,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from w2ltune.embedded.decoderflags import DECODER_FLAGS, DecoderFlags, why_not_in_process
+from w2ltune.embedded.decoderflags import (
+    DECODER_FLAGS,
+    DecoderFlags,
+    decoder_flags,
+    refuse_in_process,
+    why_not_in_process,
+)
 from w2ltune.errors import InputError, UsageError, existing_file
 from w2ltune.formats.checkpoint import read_header
 from w2ltune.formats.known_flags import Generation
 from w2ltune.formats.listfile import read_list
 from w2ltune.runs.provenance import fingerprint
+from w2ltune.search.decodespace import example_flags, split_auto
 from w2ltune.search.space import SearchSpace
 from w2ltune.sweepoptions import SweepOptions
 from w2ltune.traincheck import check_binary, generation_of
@@ -63,6 +70,31 @@ def _generation(options: SweepOptions, path: Path) -> Generation:
 
 def _absolute(path: str) -> str:
     return os.path.abspath(path) if path else ""  # noqa: PTH100 (links are the user's own)
+
+
+def settle_flags(
+    options: SweepOptions, space: SearchSpace
+) -> tuple[SearchSpace, Mapping[str, str], DecoderFlags, DecodeProgram | None, str]:
+    """Return what a command's flags come to.
+
+    Args:
+        options: Of the command.
+        space: Its flags.
+
+    Returns:
+        The space with the flags of the acoustic model, the beam flags that are ``auto`` with their
+        first values, the flags of a trial, the binary, and why it has to decode, or "".
+
+    Raises:
+        W2LTuneError: A flag is wrong, or there is no decoder that could do it.
+    """
+    space, auto = split_auto(with_model_flags(space))
+    flags = decoder_flags(example_flags(space))
+    program = decode_program(options, space.fixed)
+    by_binary = must_be_binary(options, flags)
+    if by_binary and program is None:
+        refuse_in_process(flags)
+    return space, auto, flags, program, by_binary
 
 
 def must_be_binary(options: SweepOptions, flags: DecoderFlags) -> str:

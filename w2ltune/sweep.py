@@ -39,7 +39,7 @@ def _sweep_decodes(arguments: list[str]) -> int:
     from w2ltune.cluster.session import connect
     from w2ltune.cluster.slurmoptions import submits
     from w2ltune.cluster.submit import submit_command
-    from w2ltune.decodeinput import prepare
+    from w2ltune.decodeinput import check_before_emissions, prepare
     from w2ltune.decodeprogram import emission_source
     from w2ltune.decoderchoice import ensure_emissions, settle_decoder
     from w2ltune.decodesweep import run
@@ -56,6 +56,8 @@ def _sweep_decodes(arguments: list[str]) -> int:
     missing = source is not None and bool(source.missing())
     if source is not None:
         space = replace(space, fixed={**space.fixed, "emission_dir": str(source.emission_dir)})
+    if missing:
+        check_before_emissions(options, space)
     if submits(options, local=options.local):
         if not missing:
             prepare(options, space, command=arguments)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from bed import Cluster
 from bedfiles import Settings
-from trainingtask import BINARY, make_training, write_config
+from trainingtask import BINARY, DOUBLES, make_training, write_config
 
 pytestmark = [
     pytest.mark.ray,
@@ -115,3 +115,44 @@ def test_a_sweep_that_is_stopped_is_not_requeued_and_goes_on_when_submitted_agai
     assert sorted(result["number"] for result in results) == [0, 1, 2, 3]
     assert {result["state"] for result in results} == {"COMPLETE"}
     assert {result["updates"] for result in results} == {300}
+
+
+def test_emissions_are_made_in_the_job_and_survive_a_preemption(slurm: Cluster) -> None:
+    folder = slurm.folder / "decode"
+    flags = make_training(folder / "data")
+    environment = {"DOUBLE_UPDATE_SECONDS": "0.0005", "DOUBLE_RETRY_SECONDS": "0.01"}
+    given = [f"--{name}={value}" for name, value in flags.items()]
+    rundir = folder / "data/run"
+    trained = slurm.run([BINARY, "train", f"--rundir={rundir}", *given], environment=environment)
+    assert trained.returncode == 0, trained.stderr
+    (folder / "bin").mkdir()
+    slow = folder / "bin/fl_asr_test"
+    slow.write_text(f'#!/bin/sh\nsleep 8\nexec {DOUBLES}/fl_asr_test "$@"\n')
+    slow.chmod(0o755)
+    study = folder / "sweeps/am"
+    command = [
+        sys.executable, "-m", "w2ltune.sweep", f"--binary={DOUBLES}/fl_asr_decode",
+        f"--test_binary={slow}", f"--am={rundir}/001_model_last.bin", f"--datadir={folder}/data",
+        "--test=train.lst", "--heldout=dev.lst", "--lmweight=0", "--wordscore=uniform(-1,1)",
+        "--beamsize=20", f"--logdir={study.parent}", "--prefix=am", "--n=3", "--seed=1",
+        "--sampler=random", "--pruner=none", "--probe=false", "--gpu=2", "--partition=low",
+        "--hours=1",
+    ]  # fmt: skip
+    environment["DOUBLE_PYTHON"] = sys.executable
+    wrong = slurm.run([*command, "--lexicon=none"], environment=environment)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    done = slurm.run(command, environment=environment)
+    assert done.returncode == 0, done.stderr
+    job = int(re.search(r"job (\d+)", done.stdout)[1])
+    making = study / "emissions"
+    wait_for(lambda: len(list(making.glob("*/.making-*"))) == 2)  # a GPU for each list
+    other = slurm.run(
+        ["sbatch", "--parsable", "--partition=high", "--exclusive", "--nodes=4",
+         "--output=/dev/null", "--wrap=sleep 3"]
+    )  # fmt: skip
+    assert other.returncode == 0, other.stderr
+    slurm.wait(job, {"COMPLETED"}, timeout_seconds=240, restarts=1)
+    assert len(list(making.glob("*/*.lst.json"))) == 2
+    results = [json.loads(path.read_text()) for path in study.glob("trials/*/result.json")]
+    assert [result["state"] for result in results] == ["COMPLETE"] * 3
+    assert (study / "best.cfg").exists()

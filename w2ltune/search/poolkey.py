@@ -8,7 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from w2ltune.embedded.decoderflags import decoder_flags
+from w2ltune.errors import InputError
+from w2ltune.formats.nbest import NBest, read_nbest
 from w2ltune.runs.provenance import Fingerprint, fingerprint
+from w2ltune.runs.trialdir import trial_directories
+from w2ltune.scoring.nbest import merge
 from w2ltune.search.linear import LINEAR_WEIGHTS
 
 
@@ -53,3 +57,33 @@ def same_but_searched(a: Mapping[str, str], b: Mapping[str, str]) -> bool:
     names = ("beamsize", "beamsizetoken", "beamthreshold", "logadd", *LINEAR_WEIGHTS)
     first, second = decoder_flags(a), decoder_flags(b)
     return all(getattr(first, name) == getattr(second, name) for name in names)
+
+
+def warm_pool(sweep: Path | None, key: str) -> dict[str, NBest]:
+    """Return the n-best lists of an earlier sweep, by key.
+
+    Args:
+        sweep: Its folder; None for none.
+        key: Of the pool that they must belong to.
+
+    Raises:
+        InputError: It has none, or they are of another model, LM or list.
+    """
+    if sweep is None:
+        return {}
+    found, refused = [], None
+    for directory in trial_directories(sweep / "trials"):
+        if directory.nbest.exists() and directory.read_result() is not None:
+            try:
+                found.append(read_nbest(directory.nbest, key=key))
+            except InputError as error:  # of another setting, as of another LM
+                refused = error
+    if not found and refused is not None:
+        raise refused
+    if not found:
+        raise InputError(
+            "--warm_start: no trial there has n-best lists; it must be the folder of a sweep with "
+            "--sampler=nbest",
+            path=sweep,
+        )
+    return {key: merge(found)}
