@@ -242,8 +242,8 @@ def test_emissions_that_cannot_be_made(model: Flags, tmp_path: Path, damage: str
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"lexicon": "none.txt"}, "none.txt: no such lexicon"),
-        ({"lm": "none.arpa"}, "none.arpa: no such language model"),
+        ({"lexicon": "none.txt"}, "lexicon (--lexicon): no such file 'none.txt'"),
+        ({"lm": "none.arpa"}, "language model (--lm): no such file 'none.arpa'"),
         ({"sampler": "tp"}, "did you mean 'tpe'?"),
         ({"test": "none.lst"}, "none.lst"),
         ({"am": "none.bin"}, "none.bin"),
