@@ -49,10 +49,15 @@ def strip(data: NDArray[np.uint8], ranges: Ranges, *, returns: bool = False) -> 
 
 
 def blank_gaps(data: NDArray[np.uint8]) -> tuple[Positions, Positions]:
-    """Return the positions of all blanks, and of those that end a run of blanks."""
-    blanks = np.flatnonzero(data == _BLANK)
-    last = np.diff(blanks, append=len(data) + 1) != 1
-    return blanks, blanks if last.all() else blanks[last]
+    """Return the positions of all blanks, and of those that end a run of blanks.
+
+    They are the same array where no blank follows another.
+    """
+    blank = data == _BLANK
+    blanks = np.flatnonzero(blank)
+    if not (blank[1:] & blank[:-1]).any():
+        return blanks, blanks
+    return blanks, blanks[np.diff(blanks, append=len(data) + 1) != 1]
 
 
 def count_within(positions: Positions, ranges: Ranges) -> Positions:
@@ -63,16 +68,16 @@ def count_within(positions: Positions, ranges: Ranges) -> Positions:
 
 
 def same_as_before(data: NDArray[np.uint8], ranges: Ranges) -> NDArray[np.bool_]:
-    """Tell of each range, bool [rows], whether the one before holds the same bytes."""
+    """Tell of each range, bool [rows], whether the one before holds the same bytes.
+
+    Of ranges longer than 64 bytes it says no.
+    """
     begin, end = ranges
     length = end - begin
-    same = np.append(False, length[1:] == length[:-1])[: len(begin)]
-    rows = np.flatnonzero(same)
-    for offset in range(int(length[rows].max(initial=0))):
-        rows = rows[length[rows] > offset]
-        differs = data[begin[rows] + offset] != data[begin[rows - 1] + offset]
-        same[rows[differs]] = False
-        rows = rows[~differs]
+    same = np.append(False, length[1:] == length[:-1])[: len(begin)] & (length <= 64)
+    for offset in range(int(length[same].max(initial=0))):
+        byte = data.take(begin + offset, mode="clip")
+        same[1:] &= (byte[1:] == byte[:-1]) | (length[1:] <= offset)
     return same
 
 
