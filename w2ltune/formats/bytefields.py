@@ -16,6 +16,11 @@ Ranges: TypeAlias = tuple[Positions, Positions]
 
 _BLANK, _NEWLINE, _RETURN, _MINUS, _POINT, _ZERO = b" \n\r-.0"
 _EXACT_DIGITS = 15  # so many always fit a float64
+_OTHER_BLANKS = tuple(
+    character.encode()
+    for character in map(chr, range(0x3001))  # the ideographic space is the last one
+    if character.isspace() and character not in " \n\r"
+)
 
 
 def find_lines(data: NDArray[np.uint8]) -> tuple[Positions, Ranges]:
@@ -60,6 +65,13 @@ def blank_gaps(data: NDArray[np.uint8]) -> tuple[Positions, Positions]:
     return blanks, blanks[np.diff(blanks, append=len(data) + 1) != 1]
 
 
+def has_other_blanks(content: bytes) -> bool:
+    """Tell whether ``str.split`` would split the lines at anything else than blanks."""
+    ascii_only = content.isascii()
+    other = any(b in content for b in _OTHER_BLANKS if len(b) == 1 or not ascii_only)
+    return other or content.count(b"\r") != content.count(b"\r\n") + content.endswith(b"\r")
+
+
 def count_within(positions: Positions, ranges: Ranges) -> Positions:
     """Count how many of the rising positions lie in each range."""
     begin, end = ranges
@@ -92,7 +104,7 @@ def parse_numbers(content: bytes, data: NDArray[np.uint8], ranges: Ranges) -> ND
         ranges: The fields.
 
     Raises:
-        ValueError: A field is no number, or not UTF-8.
+        ValueError: A field is no number, or one in digits beyond ASCII.
     """
     begin, end = ranges
     if not len(begin):
@@ -114,8 +126,9 @@ def parse_numbers(content: bytes, data: NDArray[np.uint8], ranges: Ranges) -> ND
     # Both are exact, and so the quotient is the nearest number, which is what float() gives.
     numbers = value / 10.0**decimals
     np.negative(numbers, out=numbers, where=minus)
-    for row in np.flatnonzero(~plain).tolist():
-        numbers[row] = float(content[begin[row] : end[row]].decode())
+    others = np.flatnonzero(~plain)
+    bounds = map(slice, begin[others].tolist(), end[others].tolist())
+    numbers[others] = list(map(float, map(content.__getitem__, bounds)))
     return numbers
 
 

@@ -8,7 +8,6 @@ wrong with a file.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from w2ltune.formats.bytefields import (
     blank_gaps,
     count_within,
     find_lines,
+    has_other_blanks,
     parse_numbers,
     same_as_before,
     strip,
@@ -31,10 +31,6 @@ from w2ltune.formats.bytefields import (
 from w2ltune.formats.compressed import DAMAGE, open_unpacked
 
 _BAR = ord("|")
-_OTHER_BLANKS = tuple(
-    character.encode() for character in map(chr, range(sys.maxunicode + 1))
-    if character.isspace() and character not in " \n\r"
-)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -145,7 +141,7 @@ def _split(path: Path, content: bytes, form: Separator | None) -> DumpColumns | 
     blanks, gaps = blank_gaps(data)
     if form == "bar":
         separators = np.flatnonzero(data == _BAR)
-    elif form == "blank" and not _has_other_blanks(content):
+    elif form == "blank" and not has_other_blanks(content):
         separators = gaps
     else:
         return None
@@ -227,15 +223,6 @@ def _number_ids(names: Iterable[_Id]) -> tuple[list[_Id], NDArray[np.int32]]:
     number: dict[_Id, int] = {}
     indices = [number.setdefault(name, len(number)) for name in names]
     return list(number), np.array(indices, dtype=np.int32)
-
-
-def _has_other_blanks(content: bytes) -> bool:
-    """Tell whether a line of the form with blanks may be split at something else too."""
-    inner_return = content.count(b"\r") != content.count(b"\r\n") + content.endswith(b"\r")
-    ascii_only = content.isascii()
-    return inner_return or any(
-        blank in content for blank in _OTHER_BLANKS if len(blank) == 1 or not ascii_only
-    )
 
 
 def _single_blanks(text: bytes) -> bytes:

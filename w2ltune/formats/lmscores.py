@@ -11,21 +11,28 @@ scores belong to the words of a dump, which the ids alone do not.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable, Sequence
-from itertools import repeat
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from w2ltune.errors import InputError, existing_file
 from w2ltune.files import replacing
-from w2ltune.formats.bytefields import blank_gaps, find_lines, parse_numbers, strip
+from w2ltune.formats.bytefields import (
+    blank_gaps,
+    count_within,
+    find_lines,
+    has_other_blanks,
+    parse_numbers,
+)
 from w2ltune.formats.compressed import DAMAGE, open_unpacked, packing
 from w2ltune.formats.distributions import parse_float
 
-LMScores = tuple[list[str], NDArray[np.float64]]
+LMScores: TypeAlias = tuple[list[str], NDArray[np.float64]]
+
+_UNDERSCORE = ord("_")
 
 
 def read_lm_scores(path: Path) -> LMScores:
@@ -108,7 +115,7 @@ def write_hashes(path: Path, hashes: NDArray[np.uint64]) -> None:
 
     Args:
         path: The ``.hash`` to replace, see :func:`hash_path`.
-        hashes: uint64 [hypotheses], see :func:`w2ltune.formats.texthash.text_hashes`.
+        hashes: uint64 [hypotheses], see :func:`w2ltune.formats.texthash.hash_texts`.
     """
     with replacing(path, binary=True) as file:
         file.write(hashes.astype("<u8").tobytes())
@@ -120,16 +127,15 @@ def _split(content: bytes) -> LMScores | None:
     line, (begin, end) = find_lines(data)
     _, gaps = blank_gaps(data)
     first = np.searchsorted(gaps, begin)
-    if not len(line) or line[-1] != len(line) or (np.searchsorted(gaps, end) != first + 1).any():
+    one_gap = np.searchsorted(gaps, end) == first + 1
+    if not len(line) or line[-1] != len(line) or not one_gap.all() or has_other_blanks(content):
         return None
-    middle = gaps[first]
-    scores = parse_numbers(content, data, (middle + 1, end))
-    _, end = strip(data, (begin, middle))
-    if not np.isfinite(scores).all() or b"_" in content:
+    field = gaps[first] + 1, end
+    scores = parse_numbers(content, data, field)
+    # Python's float() takes "1_000" too.
+    if not np.isfinite(scores).all() or count_within(np.flatnonzero(data == _UNDERSCORE), field).any():
         return None
-    bounds = map(slice, begin.tolist(), end.tolist())
-    # The ids of an utterance come again and again: interned, each is in memory once.
-    return list(map(sys.intern, map(str, map(content.__getitem__, bounds), repeat("utf-8")))), scores
+    return content.decode().split()[::2], scores
 
 
 def _read_carefully(path: Path, content: bytes) -> LMScores:
@@ -144,7 +150,7 @@ def _read_carefully(path: Path, content: bytes) -> LMScores:
         score = parse_float(fields[1]) if len(fields) == 2 else None
         if score is None or not math.isfinite(score):
             raise InputError(f"{text[:100]!r}: {_wrong(fields)}", path=path, line=line)
-        ids.append(sys.intern(fields[0]))
+        ids.append(fields[0])
         scores.append(score)
     return ids, np.array(scores, dtype=np.float64)
 

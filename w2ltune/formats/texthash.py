@@ -9,14 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def text_hash(text: str) -> int:
-    """Return 64 bits of BLAKE2b of the words, separated by one blank; never 0."""
-    return int(text_hashes([text.encode()])[0])
+def hash_text(text: str) -> int:
+    """Return 64 bits of BLAKE2b of words that are separated by one blank; never 0."""
+    return int.from_bytes(_digest(text.encode()), "little") or 1
 
 
-def text_hashes(texts: Iterable[bytes]) -> NDArray[np.uint64]:
-    """Return the hash of each text in UTF-8, as :func:`text_hash` does, uint64 [texts]."""
-    digests = b"".join(hashlib.blake2b(text, digest_size=8).digest() for text in texts)
-    hashes = np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+def hash_texts(texts: Iterable[bytes]) -> NDArray[np.uint64]:
+    """Return what :func:`hash_text` gives for each text in UTF-8, uint64 [texts]."""
+    hashes = np.frombuffer(b"".join(map(_digest, texts)), dtype="<u8").astype(np.uint64)
     hashes[hashes == 0] = 1
     return hashes
+
+
+def _digest(text: bytes) -> bytes:
+    return hashlib.blake2b(text, digest_size=8).digest()
