@@ -1,8 +1,8 @@
-"""Beam dumps as columns: what :mod:`w2ltune.formats.beamdump` reads line by line, many times faster.
+"""Beam dumps as columns, read many times faster than line by line.
 
-The positions of the separators are found in the bytes of the whole file at once. Where that is
-not sure to give what the careful reader gives, the careful reader does the work, and says what is
-wrong with a file.
+The separators are found in the bytes of the whole file at once. Where that is not sure to give
+what the careful reader of :mod:`w2ltune.formats.beamdump` gives, that one does the work, and it
+says what is wrong with a file.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from w2ltune.errors import existing_file
 from w2ltune.formats.beamdump import Separator, detect_separator, iterate_numbered
 from w2ltune.formats.bytefields import (
     Positions,
+    Ranges,
     blank_gaps,
     count_within,
     find_lines,
@@ -51,9 +52,10 @@ class Texts:
         return len(self.begin)
 
     def __iter__(self) -> Iterator[bytes]:
-        """Give each text in UTF-8, its words separated by one blank."""
-        for begin, end in zip(self.begin.tolist(), self.end.tolist(), strict=True):
-            yield _single_blanks(self.content[begin:end])
+        """Yield each text in UTF-8, its words separated by one blank."""
+        bounds = map(slice, self.begin.tolist(), self.end.tolist())
+        texts = map(self.content.__getitem__, bounds)
+        return map(_single_blanks, texts) if b"  " in self.content else texts
 
     def text(self, row: int) -> str:
         """Return the words of a hypothesis, separated by one blank."""
@@ -145,25 +147,17 @@ def _split(path: Path, content: bytes, form: Separator | None) -> DumpColumns | 
         separators = gaps
     else:
         return None
-    first = np.searchsorted(separators, begin)
-    count = np.searchsorted(separators, end) - first
-    if (count < (5 if form == "bar" else 4)).any():
+    fields = _find_fields(data, (begin, end), separators, least=5 if form == "bar" else 4)
+    if fields is None:
         return None
-    bounds = [separators[first + number] for number in range(4)]
-    # The empty hypothesis of the form with blanks has nothing after the fourth.
-    fifth = separators.take(first + 4, mode="clip")
-    bounds.append(np.where(count > 4, fifth, end))
-    starts = [begin, *(np.minimum(bound + 1, end) for bound in bounds)]
-    name, *numbers, words = (
-        strip(data, ranges) for ranges in zip(starts, [*bounds, end], strict=True)
-    )
+    name, *numbers, words = fields
     score, am_score, lm_score, wer = (parse_numbers(content, data, field) for field in numbers)
     if (name[0] == name[1]).any() or not np.isfinite(score + am_score + lm_score).all():
         return None
     # Of lines with the same id one after the other, only the first is looked at in Python.
     heads = np.flatnonzero(~same_as_before(data, name))
-    bounds_of_heads = (positions[heads].tolist() for positions in name)
-    ids, number = _number_ids(content[slice(*bound)] for bound in zip(*bounds_of_heads, strict=True))
+    bounds = map(slice, *(positions[heads].tolist() for positions in name))
+    ids, number = _number_ids(map(content.__getitem__, bounds))
     utterance = np.repeat(number, np.diff(heads, append=len(line)))
     length = words[1] - words[0]
     inner_blanks = count_within(blanks, words)
@@ -185,6 +179,22 @@ def _split(path: Path, content: bytes, form: Separator | None) -> DumpColumns | 
         letters=letters.astype(np.int32),
         texts=Texts(content=content, begin=words[0], end=words[1]),
     )
+
+
+def _find_fields(
+    data: NDArray[np.uint8], lines: Ranges, separators: Positions, *, least: int
+) -> list[Ranges] | None:
+    """Return the six fields of each line; None when one has fewer separators than the least."""
+    begin, end = lines
+    first = np.searchsorted(separators, begin)
+    count = np.searchsorted(separators, end) - first
+    if (count < least).any():
+        return None
+    bounds = [separators[first + number] for number in range(4)]
+    # The empty hypothesis of the form with blanks has nothing after its WER.
+    bounds.append(np.where(count > 4, separators.take(first + 4, mode="clip"), end))
+    starts = [begin, *(np.minimum(bound + 1, end) for bound in bounds)]
+    return [strip(data, ranges) for ranges in zip(starts, [*bounds, end], strict=True)]
 
 
 def _read_carefully(path: Path, form: Separator | None) -> DumpColumns:

@@ -132,8 +132,8 @@ def _split(content: bytes) -> LMScores | None:
         return None
     field = gaps[first] + 1, end
     scores = parse_numbers(content, data, field)
-    # Python's float() takes "1_000" too.
-    if not np.isfinite(scores).all() or count_within(np.flatnonzero(data == _UNDERSCORE), field).any():
+    underscores = np.flatnonzero(data == _UNDERSCORE)  # Python's float() takes "1_000" too
+    if not np.isfinite(scores).all() or count_within(underscores, field).any():
         return None
     return content.decode().split()[::2], scores
 
@@ -158,5 +158,5 @@ def _read_carefully(path: Path, content: bytes) -> LMScores:
 def _wrong(fields: Sequence[str]) -> str:
     if len(fields) == 2:
         return f"the score {fields[1]!r} is no finite number"
-    hint = "; was the id left out (forward_lm.py writes it with --skip)?" if len(fields) == 1 else ""
+    hint = " (forward_lm.py writes the id with --skip)" if len(fields) == 1 else ""
     return f"{len(fields)} fields, expected 'id score'{hint}"

@@ -26,7 +26,7 @@ these, ``silence`` the frames that took the silence score.
 """
 
 BYTES_PER_HYPOTHESIS = 8 * len(FEATURES) + 4 + 8
-"""Size of a hypothesis in the file with these; an utterance takes 12 bytes more, and the file 2 kB."""
+"""Size of a hypothesis with these in the file; an utterance has 12 more, and the file 2 kB."""
 
 _FORMAT = 1
 _LAYOUT: dict[str, tuple[type[np.generic], int]] = {

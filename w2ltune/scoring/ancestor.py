@@ -1,13 +1,12 @@
 """The arithmetic of wav2letter's own ``rescore.py``, to come to the numbers that it came to.
 
-It takes the WERs of the dump and does not count errors; utterances that the dump lacks count no
-errors, although their words are in the denominator; and the length of a hypothesis has its own
-oddities.
+It counted no errors but took the WERs of the dump; of an utterance that the dump lacks, the words
+were in the denominator and no errors above it; and lengths of hypotheses had their oddities.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,55 +16,71 @@ from w2ltune.formats.dumpcolumns import DumpColumns
 from w2ltune.scoring.rescorelists import RescoringLists
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class AncestorColumns:
-    """What ``rescore.py`` made of each hypothesis; the rows are those of the lists.
+def ancestor_errors(lists: RescoringLists, dump: DumpColumns) -> NDArray[np.float64]:
+    """Return the errors of each hypothesis, float64 [hypotheses] in the order of the lists.
 
-    Args:
-        errors: float64 [hypotheses], not rounded; 0 for that of a missing utterance.
-        length: float64 [hypotheses], its length feature, words and letters together.
-        reference_words: The denominator, the words of all references.
-    """
-
-    errors: NDArray[np.float64]
-    length: NDArray[np.float64]
-    reference_words: int
-
-
-def ancestor_errors(lists: RescoringLists, dump: DumpColumns) -> AncestorColumns:
-    """Return errors and lengths as ``rescore.py`` has them.
+    They are the WER in the dump times the length of the reference in the data list: whole numbers
+    but for rounding, when both have the same words. A missing utterance has none.
 
     Args:
         lists: The joined lists.
-        dump: The dump that they were made from.
+        dump: What they were made from.
 
     Raises:
-        InputError: The dump does not know the WER of a hypothesis.
+        InputError: The WER of a hypothesis is not known.
     """
     found = lists.dump_rows >= 0
     rows = lists.dump_rows[found]
-    unknown = np.flatnonzero(np.isnan(dump.wer[rows]))
+    unknown = rows[~np.isfinite(dump.wer[rows])]
     if len(unknown):
-        line = int(dump.line[rows[unknown]].min())
         raise InputError(
-            "the WER is not known, and rescore.py counts no errors of its own; leave out "
-            "--ancestor_wer",
+            "this hypothesis has no WER, and --ancestor_wer counts no errors; leave it out",
             path=dump.path,
-            line=line,
+            line=int(dump.line[unknown.min()]),
         )
-    words = np.array([len(reference) for reference in lists.references])
-    errors, length = np.zeros(len(found)), np.zeros(len(found))
-    of_row = np.repeat(words, np.diff(lists.nbest.offsets))
-    errors[found] = 100 * dump.wer[rows] * of_row[found] / 100
-    length[found] = [_length(dump, row) for row in rows.tolist()]
-    return AncestorColumns(errors=errors, length=length, reference_words=int(words.sum()))
+    of_row = np.repeat(_reference_words(lists), np.diff(lists.nbest.offsets))
+    errors = np.zeros(len(found))
+    # Rounded, the per cents are to the last bit what stands in the dump, with its six decimals.
+    errors[found] = np.round(100 * dump.wer[rows], 6) * of_row[found] / 100
+    return errors
 
 
-def _length(dump: DumpColumns, row: int) -> int:
-    """Return words plus letters, as the two forms of the dump were split."""
+def ancestor_lists(lists: RescoringLists, dump: DumpColumns) -> RescoringLists:
+    """Return the lists with errors, rounded, and lengths of hypotheses as ``rescore.py`` had them.
+
+    The columns ``words`` and ``letters`` together are its length. In the form with bars, which it
+    read with ``--new``, it cut the words at another bar, and an empty hypothesis had one word. In
+    both forms a second blank counted as a word more.
+
+    Args:
+        lists: The joined lists.
+        dump: What they were made from.
+
+    Raises:
+        InputError: As for :func:`ancestor_errors`.
+    """
+    features = lists.nbest.features.copy()
+    found = np.flatnonzero(lists.dump_rows >= 0)
+    columns = lists.names.index("words"), lists.names.index("letters")
+    for row, dump_row in zip(found.tolist(), lists.dump_rows[found].tolist(), strict=True):
+        features[row, columns] = _length(dump, dump_row)
+    nbest = dataclasses.replace(
+        lists.nbest,
+        features=features,
+        errors=np.rint(ancestor_errors(lists, dump)).astype(np.int32),
+        reference_words=_reference_words(lists),
+    )
+    return dataclasses.replace(lists, nbest=nbest)
+
+
+def _length(dump: DumpColumns, row: int) -> tuple[int, int]:
     text = dump.texts.raw(row)
-    if dump.form == "bar":  # --new
-        words = text.partition("|")[0].strip().split(" ")  # [""] when there are none
+    if dump.form == "bar":
+        words = text.partition("|")[0].strip().split(" ")  # of nothing: [""]
     else:
         words = text.split(" ") if text else []
-    return len(words) + len("".join(words))
+    return len(words), len("".join(words))
+
+
+def _reference_words(lists: RescoringLists) -> NDArray[np.int32]:
+    return np.array([len(reference) for reference in lists.references], dtype=np.int32)

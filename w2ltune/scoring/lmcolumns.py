@@ -113,9 +113,7 @@ def _first_difference(found: Sequence[Any], expected: Sequence[Any]) -> int | No
     return next((row for row, (one, other) in pairs if one != other), shorter)
 
 
-def _mismatch(
-    column: LMColumn, expected: Sequence[str], dump: DumpColumns, row: int
-) -> InputError:
+def _mismatch(column: LMColumn, expected: Sequence[str], dump: DumpColumns, row: int) -> InputError:
     hint = _shift(column.ids, expected, row)
     if row == len(column.ids):
         return InputError(

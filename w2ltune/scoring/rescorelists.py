@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from w2ltune.scoring.lmcolumns import check_lm_column, load_lm_column
 from w2ltune.scoring.text import refuse_alternatives
 
 Units: TypeAlias = Callable[[str], Sequence[str]]
+
+OWN_COLUMNS = ("am", "lm", "words", "letters")
+"""Columns of the dump itself; language models have other names."""
 
 _WER_STEP = 6e-4  # some programs round a WER to a tenth of a per cent
 
@@ -95,13 +98,11 @@ def join(
         InputError: A file is wrong, the files do not fit each other, or there is nothing to count
             errors against.
     """
-    columns = {"am": dump.am_score, "lm": dump.lm_score}
-    length: dict[str, NDArray[np.int32]] = {"words": dump.words, "letters": dump.letters}
     for name in lm_scores:
-        if name in columns or name in length:
+        if name in OWN_COLUMNS:
             raise UsageError(
-                f"a language model cannot be called {name!r}: "
-                f"{', '.join([*columns, *length])} are the dump's own columns"
+                f"a language model cannot be called {name!r}: the dump's own columns are "
+                f"{', '.join(OWN_COLUMNS)}"
             )
     utterances = read_list(data_list)
     references = _references(utterances, units, data_list)
@@ -114,6 +115,7 @@ def join(
         )
     findings: list[str | None] = []
     hashes = hash_texts(dump.texts)
+    columns: dict[str, NDArray[Any]] = {"am": dump.am_score, "lm": dump.lm_score}
     for name, scores in lm_scores.items():
         column = load_lm_column(name, scores, (lm_hashes or {}).get(name))
         findings.append(check_lm_column(column, dump, hashes))
@@ -126,15 +128,15 @@ def join(
     if check_wer:
         findings.append(_compare_wers(dump, order, errors[found], of_row[found]))
 
-    names = (*columns, *length)
-    features = np.zeros((len(found), len(names)))
-    for number, values in enumerate([*columns.values(), *length.values()]):
+    columns |= {"words": dump.words, "letters": dump.letters}
+    features = np.zeros((len(found), len(columns)))
+    for number, values in enumerate(columns.values()):
         features[found, number] = values[order]
     text_hash = np.zeros(len(found), dtype=np.uint64)
     text_hash[found] = hashes[order]
     return RescoringLists(
         ids=tuple(utterance.id for utterance in utterances),
-        names=names,
+        names=tuple(columns),
         nbest=NBest(
             offsets=layout.offsets,
             features=features,
@@ -195,7 +197,7 @@ def _lay_out(dump: DumpColumns, utterances: Sequence[Utterance]) -> _Layout:
         rows=rows,
         lengths=lengths,
         offsets=offsets,
-        missing=tuple(utterances[index].id for index in np.flatnonzero(lengths == 0)),
+        missing=tuple(utterances[number].id for number in np.flatnonzero(lengths == 0).tolist()),
         extra=tuple(name for name in dump.ids if name not in index_of),
     )
 
