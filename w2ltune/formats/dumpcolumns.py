@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,6 +32,7 @@ from w2ltune.formats.bytefields import (
 from w2ltune.formats.compressed import DAMAGE, open_unpacked
 
 _BAR = ord("|")
+_BLOCK = 1 << 20  # bytes taken at once: what is made of them fits the processor's cache
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -133,21 +134,51 @@ def read_dump_columns(path: Path, *, form: Separator | None = None) -> DumpColum
 
 def _split(path: Path, content: bytes, form: Separator | None) -> DumpColumns | None:
     """Return the columns; None or a ValueError when something is unusual."""
-    data = np.frombuffer(content, dtype=np.uint8)
-    line, (begin, end) = find_lines(data)
-    if not len(line):
-        return None
-    form = form or detect_separator(content[begin[0] : end[0]].decode())
     if not content.isascii():
         content.decode()
+    first_line = re.search(rb"[^ \r\n][^\n]*", content)
+    if not first_line:
+        return None
+    form = form or detect_separator(first_line.group().decode().strip(" \r"))
+    if form is None or (form == "blank" and has_other_blanks(content)):
+        return None
+    numbers: dict[bytes, int] = {}
+    blocks: list[dict[str, NDArray[Any]]] = []
+    lines = start = 0
+    while start < len(content):
+        stop = content.find(b"\n", start + _BLOCK) + 1 or len(content)
+        block = _split_block(content[start:stop], form, numbers)
+        if block is None:
+            return None
+        block["line"] += lines
+        block["begin"] += start
+        block["end"] += start
+        blocks.append(block)
+        lines += content.count(b"\n", start, stop)
+        start = stop
+    columns = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+    texts = Texts(content=content, begin=columns.pop("begin"), end=columns.pop("end"))
+    ids = tuple(name.decode() for name in numbers)
+    return DumpColumns(path=path, form=form, ids=ids, texts=texts, **columns)
+
+
+def _split_block(
+    content: bytes, form: Separator, numbers_of_ids: dict[bytes, int]
+) -> dict[str, NDArray[Any]] | None:
+    """Return the columns of a part of the file by name, and where the texts begin and end.
+
+    Args:
+        content: Whole lines.
+        form: What separates the fields.
+        numbers_of_ids: Those of the parts before; new ones are added.
+    """
+    data = np.frombuffer(content, dtype=np.uint8)
+    line, lines = find_lines(data)
     blanks, gaps = blank_gaps(data)
     if form == "bar":
-        separators = np.flatnonzero(data == _BAR)
-    elif form == "blank" and not has_other_blanks(content):
-        separators = gaps
+        fields = _find_fields(data, lines, np.flatnonzero(data == _BAR), least=5)
     else:
-        return None
-    fields = _find_fields(data, (begin, end), separators, least=5 if form == "bar" else 4)
+        fields = _find_fields(data, lines, gaps, least=4)
     if fields is None:
         return None
     name, *numbers, words = fields
@@ -157,28 +188,25 @@ def _split(path: Path, content: bytes, form: Separator | None) -> DumpColumns | 
     # Of lines with the same id one after the other, only the first is looked at in Python.
     heads = np.flatnonzero(~same_as_before(data, name))
     bounds = map(slice, *(positions[heads].tolist() for positions in name))
-    ids, number = _number_ids(map(content.__getitem__, bounds))
-    utterance = np.repeat(number, np.diff(heads, append=len(line)))
+    number = _number_ids(map(content.__getitem__, bounds), numbers_of_ids)
     length = words[1] - words[0]
     inner_blanks = count_within(blanks, words)
     inner_gaps = inner_blanks if gaps is blanks else count_within(gaps, words)
     letters = length - inner_blanks
-    if not content.isascii():
+    if not content.isascii():  # bytes that go on with a character
         letters -= count_within(np.flatnonzero((data & 0xC0) == 0x80), words)
-    return DumpColumns(
-        path=path,
-        form=form,
-        ids=tuple(name.decode() for name in ids),
-        utterance=utterance,
-        line=line,
-        score=score,
-        am_score=am_score,
-        lm_score=lm_score,
-        wer=wer / 100,
-        words=((inner_gaps + 1) * (length > 0)).astype(np.int32),
-        letters=letters.astype(np.int32),
-        texts=Texts(content=content, begin=words[0], end=words[1]),
-    )
+    return {
+        "line": line,
+        "utterance": np.repeat(number, np.diff(heads, append=len(line))),
+        "score": score,
+        "am_score": am_score,
+        "lm_score": lm_score,
+        "wer": wer / 100,
+        "words": ((inner_gaps + 1) * (length > 0)).astype(np.int32),
+        "letters": letters.astype(np.int32),
+        "begin": words[0],
+        "end": words[1],
+    }
 
 
 def _find_fields(
@@ -202,7 +230,8 @@ def _read_carefully(path: Path, form: Separator | None) -> DumpColumns:
     rows = list(iterate_numbered(path, form=form))
     hypotheses = [row.hypothesis for row in rows]
     texts = [" ".join(hypothesis.words) for hypothesis in hypotheses]
-    ids, utterance = _number_ids(row.id for row in rows)
+    ids: dict[str, int] = {}
+    utterance = _number_ids((row.id for row in rows), ids)
     raw = [text.encode() for text in texts]
     end = np.cumsum([len(text) for text in raw], dtype=np.int64)
     return DumpColumns(
@@ -228,11 +257,9 @@ def _floats(values: Sequence[float | None]) -> NDArray[np.float64]:
 _Id = TypeVar("_Id", str, bytes)
 
 
-def _number_ids(names: Iterable[_Id]) -> tuple[list[_Id], NDArray[np.int32]]:
-    """Return the different ids in the order of their first line, and the index of each line's."""
-    number: dict[_Id, int] = {}
-    indices = [number.setdefault(name, len(number)) for name in names]
-    return list(number), np.array(indices, dtype=np.int32)
+def _number_ids(names: Iterable[_Id], numbers: dict[_Id, int]) -> NDArray[np.int32]:
+    """Return the number of each id, int32 [names]; new ones get the next."""
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int32)
 
 
 def _single_blanks(text: bytes) -> bytes:

@@ -61,9 +61,9 @@ def ancestor_lists(lists: RescoringLists, dump: DumpColumns) -> RescoringLists:
     """
     features = lists.nbest.features.copy()
     found = np.flatnonzero(lists.dump_rows >= 0)
-    columns = lists.names.index("words"), lists.names.index("letters")
-    for row, dump_row in zip(found.tolist(), lists.dump_rows[found].tolist(), strict=True):
-        features[row, columns] = _length(dump, dump_row)
+    lengths = [_length(dump, row) for row in lists.dump_rows[found].tolist()]
+    for name, values in zip(("words", "letters"), zip(*lengths, strict=True), strict=True):
+        features[found, lists.names.index(name)] = values
     nbest = dataclasses.replace(
         lists.nbest,
         features=features,
