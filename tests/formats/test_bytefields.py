@@ -18,7 +18,7 @@ from w2ltune.formats.bytefields import (
 
 def ranges_of(fields: list[bytes]) -> tuple[bytes, np.ndarray, tuple[np.ndarray, np.ndarray]]:
     """Return a text of these fields, the same as an array, and where they are."""
-    content = b";".join(fields)
+    content = b";".join([*fields, b""])
     begin = np.cumsum([0, *(len(field) + 1 for field in fields)])[:-1]
     data = np.frombuffer(content, dtype=np.uint8)
     return content, data, (begin, begin + [len(field) for field in fields])
