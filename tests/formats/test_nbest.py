@@ -124,7 +124,7 @@ def test_what_is_no_nbest_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"features": np.zeros((5, 4))}, r"5 errors do not fit features \[5, 4\]"),
+        ({"features": np.zeros((5, 0))}, r"5 errors do not fit features \[5, 0\]"),
         ({"features": np.zeros((4, 5))}, r"5 errors do not fit features \[4, 5\]"),
         ({"features": np.zeros((5, 5), np.float32)}, "features is float32"),
         ({"features": np.full((5, 5), np.inf)}, "not finite"),
@@ -147,3 +147,11 @@ def test_arrays_that_do_not_fit_each_other(
     arrays = {name: getattr(nbest, name) for name in FIELDS} | changes
     np.savez(path, format=np.array(1), key=np.array("ab12"), **arrays)
     assert_refused(path, message)
+
+
+@pytest.mark.parametrize("columns", [1, 4, 7])
+def test_any_number_of_columns(tmp_path: Path, columns: int) -> None:
+    features = np.random.default_rng(1).normal(size=(5, columns))
+    nbest = dataclasses.replace(random_nbest([3, 2]), features=features)
+    write_nbest(tmp_path / "nbest.npz", nbest, key="ab12")
+    assert np.array_equal(read_nbest(tmp_path / "nbest.npz", key="ab12").features, features)

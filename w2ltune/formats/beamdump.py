@@ -13,17 +13,16 @@ threads the lines of different utterances interleave.
 from __future__ import annotations
 
 import contextlib
-import gzip
 import math
 import sys
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, TypeAlias, cast
+from typing import Literal, NamedTuple, TypeAlias
 
 from w2ltune.errors import InputError, existing_file
 from w2ltune.files import replacing
+from w2ltune.formats.compressed import DAMAGE, open_unpacked, packing
 
 Separator: TypeAlias = Literal["bar", "blank"]
 
@@ -56,11 +55,20 @@ class Hypothesis:
     silence_frames: int = 0
 
 
+class DumpLine(NamedTuple):
+    """A line of a dump: its number from 1, how its fields are separated, and what it says."""
+
+    line: int
+    form: Separator
+    id: str
+    hypothesis: Hypothesis
+
+
 def iterate_beam_dump(path: Path) -> Iterator[tuple[str, Hypothesis]]:
     """Read a beam dump line by line.
 
     Args:
-        path: The dump, in any of the three forms; ``.gz`` is unpacked on the way.
+        path: The dump, in any of the three forms; ``.gz`` and ``.zst`` are unpacked on the way.
 
     Yields:
         Utterance id and hypothesis, in the order of the file.
@@ -68,14 +76,32 @@ def iterate_beam_dump(path: Path) -> Iterator[tuple[str, Hypothesis]]:
     Raises:
         InputError: The file is missing or cut, or a line is no hypothesis (file and line named).
     """
+    for _, _, name, hypothesis in iterate_numbered(path):
+        yield name, hypothesis
+
+
+def iterate_numbered(path: Path, *, form: Separator | None = None) -> Iterator[DumpLine]:
+    """Read a beam dump as :func:`iterate_beam_dump` does, with the number of each line.
+
+    Args:
+        path: The dump.
+        form: What separates the fields; None tells it from the first line.
+
+    Yields:
+        The lines that are not empty.
+
+    Raises:
+        InputError: As for :func:`iterate_beam_dump`.
+    """
     existing_file(path, "beam dump")
-    separator: Separator | None = None
     for line, text in _lines(path):
-        separator = separator or _detect_separator(text)
+        form = form or detect_separator(text)
         try:
-            yield _parse(text, separator)
+            if form is None:
+                raise ValueError(text)
+            yield DumpLine(line, form, *_parse(text, form))
         except ValueError:
-            forms = " or ".join(_FORMS.values()) if separator is None else _FORMS[separator]
+            forms = " or ".join(_FORMS.values()) if form is None else _FORMS[form]
             raise InputError(
                 f"{text[:100]!r} is no hypothesis of a beam dump (--isbeamdump=true); "
                 f"expected {forms}",
@@ -108,7 +134,7 @@ def write_beam_dump(
     """Write a beam dump as flashlight does, to the byte.
 
     Args:
-        path: The file to replace; compressed when its name ends in ``.gz``.
+        path: The file to replace; compressed when its name ends in ``.gz`` or ``.zst``.
         items: Utterance id and hypothesis of each line. An unknown WER is written as ``nan``,
             which is read back as unknown.
         separator: ``"bar"`` for the form of flashlight, ``"blank"`` for the oldest one.
@@ -117,7 +143,7 @@ def write_beam_dump(
         InputError: An id holds the separator, so that the line could not be read back.
     """
     between, forbidden = (" | ", "|") if separator == "bar" else (" ", " ")
-    with replacing(path, binary=True) as file, _compressed(file, path) as out:
+    with replacing(path, binary=True) as file, packing(file, path) as out:
         for name, hypothesis in items:
             if forbidden in name:
                 raise InputError(
@@ -134,21 +160,24 @@ def write_beam_dump(
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield line number and text of the lines that are not empty."""
     line = 0
-    # Bytes, because text files would also break lines at a lone carriage return.
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-        try:
+    try:
+        # Bytes, because text files would also break lines at a lone carriage return.
+        with open_unpacked(path) as file:
             for line, raw in enumerate(file, start=1):
                 text = raw.decode("utf-8").strip(" \r\n")
                 if text:
                     yield line, text
-        except UnicodeDecodeError as error:
-            raise InputError(f"no UTF-8 text: {error}", path=path, line=line) from error
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise InputError(f"cut or damaged after line {line}: {error}", path=path) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"no UTF-8 text: {error}", path=path, line=line) from error
+    except DAMAGE as error:
+        raise InputError(f"cut or damaged after line {line}: {error}", path=path) from error
 
 
-def _detect_separator(text: str) -> Separator | None:
-    """Tell the form from a line. Words may hold bars, so a bar alone does not tell it."""
+def detect_separator(text: str) -> Separator | None:
+    """Tell the form from a line, None when it has neither.
+
+    Words may hold bars, so a bar alone does not tell it.
+    """
     for separator in _FORMS:
         with contextlib.suppress(ValueError):
             _parse(text, separator)
@@ -156,14 +185,14 @@ def _detect_separator(text: str) -> Separator | None:
     return None
 
 
-def _parse(text: str, separator: Separator | None) -> tuple[str, Hypothesis]:
+def _parse(text: str, separator: Separator) -> tuple[str, Hypothesis]:
     """Return utterance id and hypothesis; ValueError when the line does not have the form."""
     fields = text.split("|" if separator == "bar" else None, 5)
     if separator == "blank" and len(fields) == 5:
         fields.append("")  # the empty hypothesis
     name, *numbers, words = (field.strip(" ") for field in fields)
     score, am_score, lm_score, wer_percent = map(float, numbers)
-    if separator is None or not name or not math.isfinite(score + am_score + lm_score):
+    if not name or not math.isfinite(score + am_score + lm_score):
         raise ValueError(text)
     return name, Hypothesis(
         # The words of a dump come again and again: interned, each is in memory once.
@@ -173,10 +202,3 @@ def _parse(text: str, separator: Separator | None) -> tuple[str, Hypothesis]:
         lm_score=lm_score,
         wer=None if math.isnan(wer_percent) else wer_percent / 100,
     )
-
-
-def _compressed(file: IO[bytes], path: Path) -> contextlib.AbstractContextManager[IO[bytes]]:
-    if path.suffix != ".gz":
-        return contextlib.nullcontext(file)
-    # Without name and time in its header, the same content gives the same file.
-    return cast(IO[bytes], gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 
@@ -12,6 +11,7 @@ from rapidfuzz.distance import Levenshtein
 
 from w2ltune.formats.beamdump import Hypothesis
 from w2ltune.formats.nbest import FEATURES, NBest
+from w2ltune.formats.texthash import hash_text
 
 _NOTHING_FOUND = 0  # the hash of the entry of an utterance without hypotheses
 _SCORE_STEP = 1e-6  # scores nearer to each other than this are the same but for rounding
@@ -54,7 +54,7 @@ def collect(
                 continue
             if entry.words not in known:
                 text = " ".join(entry.words)
-                known[entry.words] = Levenshtein.distance(reference, units(text)), _hash(text)
+                known[entry.words] = Levenshtein.distance(reference, units(text)), hash_text(text)
             count, text_hash = known[entry.words]
             features.append((am, lm, len(entry.words) - unknown, unknown, entry.silence_frames))
             errors.append(count)
@@ -191,8 +191,3 @@ def _utterance_of(nbest: NBest) -> NDArray[np.intp]:
 
 def _offsets(lengths: NDArray[np.integer]) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-
-
-def _hash(text: str) -> int:
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") or 1
