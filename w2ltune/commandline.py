@@ -1,7 +1,8 @@
 """Command lines: a command's own options and the binary's flags, in one style.
 
 Options are declared once, as fields of a dataclass, and can be given like flags: on the command
-line or in a flagsfile, ``--name=value`` or ``--name value``, with ``-`` and ``_`` alike.
+line or in a flagsfile, ``--name=value`` or ``--name value``, with ``-`` and ``_`` alike. One that
+is a tuple of texts may be given several times; of any other the last one counts.
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ def parse(
     flags: list[Flag] = []
     for flag in parse_arguments(arguments, boolean=boolean):
         name = flag.name.replace("-", "_")
-        if name in fields:
+        if name in fields and typing.get_origin(types[name]) is tuple:
+            values[name] = (*values.get(name, ()), flag.value)
+        elif name in fields:
             values[name] = _typed(flag, types[name], fields[name].metadata["choices"])
         else:
             flags.append(flag)

@@ -20,10 +20,10 @@ from w2ltune.search.linear import (
     Box,
     Point,
     Proposal,
-    _spread_points,
     fit_residual,
     plateau_mean,
     propose,
+    spread_points,
 )
 from w2ltune.search.residual import Vector
 from w2ltune.search.space import ANCESTOR_RANGES
@@ -146,7 +146,7 @@ def test_without_a_decode_the_pool_alone_decides(decodes: Decodes) -> None:
     assert proposal.residual == 0
     assert proposal.values.tolist() == proposal.plateau.tolist()
     predicted = pool.errors(BOX.weights(BOX.unit(proposal.values)))[0]
-    assert predicted <= min(pool.errors(BOX.weights(_spread_points(200, 2)))) + 3
+    assert predicted <= min(pool.errors(BOX.weights(spread_points(200, 2)))) + 3
     real = decode_at(decodes, BOX, proposal.values).errors.sum()
     assert real < min(int(decode.errors.sum()) for decode in lists)
 
@@ -220,7 +220,7 @@ def test_weights_of_a_box(names: tuple[str, ...], columns: list[int]) -> None:
 
 def test_the_plateau_of_a_bowl() -> None:
     # exp(-(E - Emin) / (c sqrt(Emin))) of a parabola is a Gaussian, whose spread is known.
-    unit = _spread_points(50_000, 3)
+    unit = spread_points(50_000, 3)
     least, steepness, middle = 100.0, np.array([900.0, 400.0, 0.0]), np.array([0.3, 0.6, 0.5])
     errors = least + (steepness * (unit - middle) ** 2).sum(axis=1)
     mean, spread = plateau_mean(unit, errors)
@@ -232,7 +232,7 @@ def test_the_plateau_of_a_bowl() -> None:
 
 
 def test_a_spike_of_chance_does_not_attract() -> None:
-    unit = _spread_points(1000, 2)
+    unit = spread_points(1000, 2)
     errors = 100 + 900 * ((unit - [0.3, 0.6]) ** 2).sum(axis=1)
     spike = int(np.argmin(((unit - [0.9, 0.1]) ** 2).sum(axis=1)))
     errors[spike] = 98
@@ -242,7 +242,7 @@ def test_a_spike_of_chance_does_not_attract() -> None:
 
 
 def test_a_plateau_without_errors_counts_as_one_with_one() -> None:
-    unit = _spread_points(1000, 1)
+    unit = spread_points(1000, 1)
     mean, spread = plateau_mean(unit, np.zeros(1000))
     assert mean == pytest.approx([0.5], abs=0.01)
     assert spread == pytest.approx([EVEN], abs=0.01)
@@ -256,8 +256,8 @@ def unevenness(points: Vector) -> float:
 
 
 @pytest.mark.parametrize(("count", "dimensions"), [(128, 1), (512, 2), (1024, 3), (1024, 4)])
-def test_spread_points_are_even(count: int, dimensions: int) -> None:
-    points = _spread_points(count, dimensions)
+def testspread_points_are_even(count: int, dimensions: int) -> None:
+    points = spread_points(count, dimensions)
     assert points.shape == (count, dimensions)
     assert ((points >= 0) & (points < 1)).all()
     assert points.mean(axis=0) == pytest.approx([0.5] * dimensions, abs=0.01)
@@ -267,4 +267,4 @@ def test_spread_points_are_even(count: int, dimensions: int) -> None:
     # Each axis alone has no gaps.
     gaps = np.diff(np.sort(points, axis=0), axis=0, prepend=0, append=1)
     assert gaps.max() < 6 / count
-    assert _spread_points(count // 2, dimensions).tolist() == points[: count // 2].tolist()
+    assert spread_points(count // 2, dimensions).tolist() == points[: count // 2].tolist()

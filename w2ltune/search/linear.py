@@ -178,7 +178,7 @@ def propose(pool: Pool, box: Box, points: Sequence[Point]) -> Proposal:
     new = bool(_new(unit[None], points)[0])
     if gain < least_gain or not new:
         near = best.unit + NEIGHBOURHOOD * (
-            2 * _spread_points(_affordable(ZOOM_POINTS, pool), len(box.names)) - 1
+            2 * spread_points(_affordable(ZOOM_POINTS, pool), len(box.names)) - 1
         )
         near = box.snap(np.clip(near, 0, 1))
         mean = _smooth(near, expected(near))
@@ -211,14 +211,14 @@ def _plateau(
     pool: Pool, box: Box, residual: Residual, expected: Callable[[Vector], Vector]
 ) -> tuple[Vector, npt.NDArray[np.bool_]]:
     """Return the middle of the plateau in the unit cube, and which weights decide nothing."""
-    cube = _spread_points(_affordable(POINTS, pool), len(box.names))
+    cube = spread_points(_affordable(POINTS, pool), len(box.names))
     values = expected(cube)
     mean, spread = plateau_mean(cube, values)
     undetermined: npt.NDArray[np.bool_] = spread > UNDETERMINED
     # Closer, because few points of the box lie on a small plateau.
     width = np.where(undetermined, 1.0, 3 * spread + 0.02)
     low, high = np.clip(mean - width, 0, 1), np.clip(mean + width, 0, 1)
-    zoom = low + _spread_points(_affordable(ZOOM_POINTS, pool), len(box.names)) * (high - low)
+    zoom = low + spread_points(_affordable(ZOOM_POINTS, pool), len(box.names)) * (high - low)
     zoomed = expected(zoom)
     mean, _ = plateau_mean(zoom, zoomed)
     unit = np.where(undetermined, box.unit(box.start()), mean)
@@ -282,7 +282,7 @@ def _affordable(points: int, pool: Pool) -> int:
     return max(128, min(points, MOST_SCORES // max(1, 2 * pool.hypotheses)))
 
 
-def _spread_points(count: int, dimensions: int) -> Vector:
+def spread_points(count: int, dimensions: int) -> Vector:
     """Return evenly spread points [count, dimensions]: the additive recurrence R_d.
 
     Multiples of the powers of the generalised golden ratio, modulo 1 (Roberts 2018); as even as a

@@ -49,7 +49,7 @@ def check_sampler(name: str, distributions: Mapping[str, Distribution], *, scrip
             f"--sampler={name}: unknown{did_you_mean(name, SAMPLERS)} "
             f"(known: {', '.join(SAMPLERS)})"
         )
-    missing = [package for package in SAMPLERS[name] if not importlib.util.find_spec(package)]
+    missing = missing_packages(name)
     if missing:
         raise UsageError(
             f"--sampler={name} needs {' and '.join(missing)}, not installed: "
@@ -66,6 +66,11 @@ def check_sampler(name: str, distributions: Mapping[str, Distribution], *, scrip
                     f"--sampler=cmaes cannot search --{flag}={distribution}: CMA-ES knows numbers "
                     "only; use tpe"
                 )
+
+
+def missing_packages(name: str) -> list[str]:
+    """Return the packages that a sampler needs and that are not installed."""
+    return [package for package in SAMPLERS[name] if not importlib.util.find_spec(package)]
 
 
 def make_sampler(

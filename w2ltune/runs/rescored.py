@@ -1,0 +1,163 @@
+"""What rescoring came to: ``best.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from w2ltune import files
+from w2ltune.runs.outcome import Comparison, Counts
+
+FORMAT = 1
+NAME = "best.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rating:
+    """What weights come to on a list.
+
+    Attributes:
+        counts: Their errors.
+        interval: 95 % interval of the rate.
+        unit: What was resampled for it.
+        against_none: Compared with the decoder's own best hypotheses; None for these.
+    """
+
+    counts: Counts
+    interval: tuple[float, float]
+    unit: str
+    against_none: Comparison | None = None
+
+    @property
+    def errors(self) -> int:
+        """All errors."""
+        return sum(self.counts[:3])
+
+    @property
+    def rate(self) -> float:
+        """Errors for each reference word; nan without any."""
+        return self.errors / self.counts[3] if self.counts[3] else float("nan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """Weights that might be the answer, or that the answer is compared with.
+
+    Attributes:
+        name: What they are.
+        weights: By name; that of the acoustic model is 1.
+        k: How many hypotheses of each utterance take part; 1 is no rescoring.
+        dev: On the list that was tuned on.
+        test: On the other one; None without it.
+        chosen_against: The answer compared with them on the test list, else on dev; None for the
+            answer itself.
+    """
+
+    name: str
+    weights: Mapping[str, float]
+    k: int
+    dev: Rating
+    test: Rating | None = None
+    chosen_against: Comparison | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByK:
+    """What the answer's weights come to with the k best hypotheses of the decoder.
+
+    Attributes:
+        k: How many.
+        rate: On the list that was tuned on.
+        oracle: The rate of the best of them.
+        test_rate: On the other list; None without it.
+    """
+
+    k: int
+    rate: float
+    oracle: float
+    test_rate: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """What branch and bound says of the box.
+
+    Attributes:
+        errors: The fewest found.
+        weights: Where.
+        bound: Nowhere in the box are fewer.
+        gap: The difference: 0 is a proof.
+        k: How many hypotheses took part.
+        boxes: How many parts were looked at.
+        seconds: How long it took.
+    """
+
+    errors: int
+    weights: Mapping[str, float]
+    bound: int
+    gap: int
+    k: int
+    boxes: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rescored:
+    """All of it.
+
+    Attributes:
+        weights: The answer's, by name.
+        k: How many hypotheses take part.
+        why: The rule in words.
+        candidates: The answer, and what it is compared with.
+        by_k: For each k.
+        metric: What was counted.
+        method: What searched.
+        evaluations: How many weights were evaluated, line searches and boxes apart.
+        seconds: How long the search took.
+        box: The searched range of each weight.
+        undecided: Weights that decide nothing.
+        oracle: Rate of the best hypotheses.
+        certified: The proof; None without one.
+        findings: What is worth knowing, a line each.
+    """
+
+    weights: Mapping[str, float]
+    k: int
+    why: str
+    candidates: tuple[Candidate, ...]
+    by_k: tuple[ByK, ...]
+    metric: str
+    method: str
+    evaluations: int
+    seconds: float
+    box: Mapping[str, tuple[float, float]]
+    undecided: tuple[str, ...]
+    oracle: float
+    certified: Proof | None = None
+    findings: tuple[str, ...] = field(default=())
+
+    @property
+    def answer(self) -> Candidate:
+        """The candidate that was chosen."""
+        return self.candidates[0]
+
+
+def as_json(rescored: Rescored) -> dict[str, Any]:
+    """Return what a program wants to know, the answer's numbers first."""
+    rating = rescored.answer.dev
+    return {
+        "format": FORMAT,
+        "weights": dict(rescored.weights),
+        "errors": rating.errors,
+        "wer": rating.rate,
+        "interval": list(rating.interval),
+        **asdict(rescored),
+    }
+
+
+def write_rescored(folder: Path, rescored: Rescored) -> None:
+    """Write ``best.json`` in one step."""
+    files.write_json(folder / NAME, as_json(rescored))

@@ -1,0 +1,165 @@
+"""Which weights are the answer of rescoring: the middle of the plateau, unless it is worse."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from w2ltune.runs.outcome import Comparison
+from w2ltune.runs.rescored import Candidate, Rating
+from w2ltune.scoring.significance import bootstrap_interval, paired_difference
+from w2ltune.scoring.weighing import RescoreList
+
+NONE = "no rescoring"
+MIDDLE = "middle of the plateau"
+FEWEST = "fewest errors found"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Weighted:
+    """Weights with what they choose of the list that is tuned on.
+
+    Attributes:
+        name: What they are.
+        vector: float64 [columns], that of the acoustic model first.
+        k: How many hypotheses of each utterance take part.
+        errors: int32 [utterances].
+    """
+
+    name: str
+    vector: npt.NDArray[np.float64]
+    k: int
+    errors: npt.NDArray[np.int32]
+
+    @property
+    def total(self) -> int:
+        """All errors."""
+        return int(self.errors.sum(dtype=np.int64))
+
+
+def weighted(of: RescoreList, name: str, vector: npt.NDArray[np.float64], k: int) -> Weighted:
+    """Return weights with what they choose of a list."""
+    return Weighted(name=name, vector=vector, k=k, errors=of.errors(of.chosen(vector, k)))
+
+
+def choose(
+    of: RescoreList, *, none: Weighted, fewest: Weighted, middles: Sequence[Weighted]
+) -> tuple[Weighted, str]:
+    """Return the answer, and the rule in words.
+
+    Args:
+        of: The list that is tuned on.
+        none: The decoder's own best hypotheses.
+        fewest: The weights with the fewest errors found.
+        middles: Those in the middle of the plateau, for each k, that of all hypotheses last. As k
+            is tuned on the same list, fewer hypotheses must be better by more than a standard
+            error of the paired difference.
+    """
+    chosen = middles[-1]
+    for other in middles[:-1]:
+        difference, error = _difference(of, other.errors, middles[-1].errors)
+        if difference < -error and other.total < chosen.total:
+            chosen = other
+    why = MIDDLE
+    difference, error = _difference(of, chosen.errors, fewest.errors)
+    if difference > error:
+        chosen, why = fewest, "fewest errors, as the middle of the plateau is worse"
+    if chosen.total >= none.total:
+        return none, "no weights are better on this list"
+    return chosen, why
+
+
+def _difference(
+    of: RescoreList, a: npt.NDArray[np.int32], b: npt.NDArray[np.int32]
+) -> tuple[float, float]:
+    found = paired_difference(a, b, of.nbest.reference_words, of.clusters)
+    return found.difference, 0.0 if math.isnan(found.standard_error) else found.standard_error
+
+
+def rate_candidates(
+    dev: RescoreList,
+    test: RescoreList | None,
+    answer: Weighted,
+    others: Sequence[Weighted],
+    names: Sequence[str],
+) -> tuple[Candidate, ...]:
+    """Return the answer and what it is compared with, on both lists.
+
+    Args:
+        dev: The list that was tuned on.
+        test: The other one.
+        answer: The answer.
+        others: What it is compared with; no rescoring among them.
+        names: Of the weights, without that of the acoustic model.
+    """
+    rows = [answer, *others]
+    on_dev = _ratings(dev, rows)
+    on_test = [None] * len(rows) if test is None else _ratings(test, rows)
+    found = [
+        Candidate(
+            name=row.name,
+            weights=dict(zip(names, row.vector[1:].tolist(), strict=True)),
+            k=row.k,
+            dev=of_dev,
+            test=of_test,
+        )
+        for row, of_dev, of_test in zip(rows, on_dev, on_test, strict=True)
+    ]
+    where = dev if test is None else test
+    ours = where.errors(where.chosen(answer.vector, answer.k))
+    for number, row in enumerate(others, start=1):
+        theirs = where.errors(where.chosen(row.vector, row.k))
+        found[number] = replace(found[number], chosen_against=compare(where, ours, theirs))
+    return tuple(found)
+
+
+def compare(
+    of: RescoreList, ours: npt.NDArray[np.int32], theirs: npt.NDArray[np.int32]
+) -> Comparison:
+    """Return the paired difference of two choices of the same list.
+
+    Args:
+        of: The list.
+        ours: int32 [utterances], errors.
+        theirs: int32 [utterances], the same.
+    """
+    found = paired_difference(ours, theirs, of.nbest.reference_words, of.clusters)
+    interval = found.interval
+    return Comparison(
+        difference=found.difference,
+        interval=(interval.low, interval.high),
+        unit=f"{interval.unit} ({interval.count})",
+    )
+
+
+def _ratings(of: RescoreList, rows: Sequence[Weighted]) -> list[Rating]:
+    chosen = [of.chosen(row.vector, row.k) for row in rows]
+    none = of.errors(of.chosen(rows[0].vector, 1))
+    return [
+        rate(of, picked, None if row.k == 1 else none)
+        for row, picked in zip(rows, chosen, strict=True)
+    ]
+
+
+def rate(
+    of: RescoreList, chosen: npt.NDArray[np.intp], none: npt.NDArray[np.int32] | None
+) -> Rating:
+    """Return what chosen rows come to.
+
+    Args:
+        of: The list.
+        chosen: int [utterances].
+        none: int32 [utterances], errors of the decoder's own; None where these are rated.
+    """
+    errors, total = of.errors(chosen), of.counts(chosen).sum(axis=0, dtype=np.int64).tolist()
+    found = bootstrap_interval(errors, of.nbest.reference_words, of.clusters)
+    return Rating(
+        counts=(total[0], total[1], total[2], total[3]),
+        interval=(found.low, found.high),
+        unit=f"{found.unit} ({found.count})",
+        against_none=None if none is None else compare(of, errors, none),
+    )
