@@ -19,7 +19,7 @@ from w2ltune.errors import InputError, existing_file
 from w2ltune.files import replacing
 
 FEATURES = ("am", "lm", "words", "unknown", "silence")
-"""Columns of the features; their weights are 1, lmweight, wordscore, unkscore and silscore.
+"""A decode's columns; their weights are 1, lmweight, wordscore, unkscore and silscore.
 
 ``am`` and ``lm`` are log scores, ``words`` counts the words without the unknown ones, ``unknown``
 these, ``silence`` the frames that took the silence score.
@@ -48,7 +48,8 @@ class NBest:
     Args:
         offsets: int64 [utterances + 1]; the hypotheses of utterance u are the rows
             ``offsets[u]`` to ``offsets[u + 1]`` of the arrays below.
-        features: float64 [hypotheses, 5], columns as in :data:`FEATURES`.
+        features: float64 [hypotheses, columns], of a decode as in :data:`FEATURES`; for rescoring
+            any columns, one at least.
         errors: int32 [hypotheses], substitutions, deletions and insertions together.
         text_hash: uint64 [hypotheses], the same for the same words.
         reference_words: int32 [utterances], lengths of the references, in words (in characters
@@ -74,7 +75,8 @@ class NBest:
                     f"{dimensions} dimensions"
                 )
         rows = len(self.errors)
-        if self.features.shape != (rows, len(FEATURES)) or self.text_hash.shape != (rows,):
+        columns = self.features.shape[1]
+        if not columns or len(self.features) != rows or self.text_hash.shape != (rows,):
             raise ValueError(
                 f"{rows} errors do not fit features {list(self.features.shape)} and "
                 f"{len(self.text_hash)} text hashes"
