@@ -420,9 +420,9 @@ def test_lists_of_very_different_lengths() -> None:
 
 @pytest.mark.parametrize("weights", [np.zeros(4), np.zeros((2, 6)), np.zeros((1, 1, 5)), 1.0])
 def test_weights_of_another_shape_are_refused(nbest: NBest, weights: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="am, lm, words, unknown, silence"):
+    with pytest.raises(ValueError, match="for 5 features"):
         Pool(nbest).errors(weights)
-    with pytest.raises(ValueError, match="am, lm, words, unknown, silence"):
+    with pytest.raises(ValueError, match="for 5 features"):
         Pool(nbest).line(np.zeros(5), weights, 0, 1)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from w2ltune.formats.nbest import FEATURES, NBest
+from w2ltune.formats.nbest import NBest
 from w2ltune.scoring.nbest import take
 
 _BUCKET_HYPOTHESES = 2**15  # its scores (256 kB) stay in the cache of a core
@@ -60,7 +60,7 @@ class Pool:
 
     def __init__(self, nbest: NBest) -> None:
         self._nbest = nbest
-        self._active = _active_features(nbest)
+        self._active = active_features(nbest)
         self._buckets = list(_buckets(nbest, self._active))
 
     @property
@@ -82,13 +82,13 @@ class Pool:
         """Return the errors over all utterances, int64 [vectors].
 
         Args:
-            weights: float [vectors, 5] or [5], finite, in the order of ``FEATURES``: the first
-                is the weight of the acoustic model, 1 as a rule.
+            weights: float [vectors, columns] or [columns], finite, in the order of the features:
+                the first is the weight of the acoustic model, 1 as a rule.
 
         Raises:
             ValueError: They do not have this shape.
         """
-        vectors = np.atleast_2d(_checked(weights, 1, 2))[:, self._active]
+        vectors = np.atleast_2d(self._checked(weights, 1, 2))[:, self._active]
         totals = np.zeros(len(vectors), dtype=np.int64)
         for bucket in self._buckets:  # outside, so that one stays in the cache for all vectors
             scores = np.empty(bucket.errors.size)
@@ -100,12 +100,12 @@ class Pool:
         """Return the errors of each utterance, int32 [utterances].
 
         Args:
-            weights: float [5], as for :meth:`errors`.
+            weights: float [columns], as for :meth:`errors`.
 
         Raises:
             ValueError: They do not have this shape.
         """
-        vector = _checked(weights, 1)[self._active]
+        vector = self._checked(weights, 1)[self._active]
         found = np.zeros(self.utterances, dtype=np.int32)
         for bucket in self._buckets:
             found[bucket.utterances] = _chosen_errors(bucket, vector, np.empty(bucket.errors.size))
@@ -123,8 +123,8 @@ class Pool:
         2003).
 
         Args:
-            origin: float [5], as for :meth:`errors`.
-            direction: float [5].
+            origin: float [columns], as for :meth:`errors`.
+            direction: float [columns].
             low: Begin of the line.
             high: End of the line.
 
@@ -134,7 +134,7 @@ class Pool:
         Raises:
             ValueError: The shapes are others, or high is below low.
         """
-        start, slope = (_checked(vector, 1)[self._active] for vector in (origin, direction))
+        start, slope = (self._checked(vector, 1)[self._active] for vector in (origin, direction))
         if not low <= high:
             raise ValueError(f"no line from {low} to {high}")
         total = 0
@@ -159,15 +159,15 @@ class Pool:
         """
         return Pool(take(self._nbest, utterances))
 
+    def _checked(self, weights: ArrayLike, *dimensions: int) -> NDArray[np.float64]:
+        vectors = np.asarray(weights, dtype=np.float64)
+        columns = self._nbest.features.shape[1]
+        if vectors.ndim not in dimensions or vectors.shape[-1] != columns:
+            raise ValueError(f"weights of shape {list(vectors.shape)} for {columns} features")
+        return vectors
 
-def _checked(weights: ArrayLike, *dimensions: int) -> NDArray[np.float64]:
-    vectors = np.asarray(weights, dtype=np.float64)
-    if vectors.ndim not in dimensions or vectors.shape[-1] != len(FEATURES):
-        raise ValueError(f"weights of shape {list(vectors.shape)}; they are {', '.join(FEATURES)}")
-    return vectors
 
-
-def _active_features(nbest: NBest) -> NDArray[np.intp]:
+def active_features(nbest: NBest) -> NDArray[np.intp]:
     """Return the columns that differ within some utterance: the others choose nothing."""
     if not nbest.utterances:
         return np.empty(0, dtype=np.intp)
@@ -179,7 +179,7 @@ def _active_features(nbest: NBest) -> NDArray[np.intp]:
 def _buckets(nbest: NBest, active: NDArray[np.intp]) -> Iterator[_Bucket]:
     features = nbest.features[:, active]
     utterance = np.repeat(np.arange(nbest.utterances), np.diff(nbest.offsets))
-    rows = _distinct(utterance, features, nbest.errors)
+    rows = distinct(utterance, features, nbest.errors)
     lengths = np.bincount(utterance[rows], minlength=nbest.utterances)
     starts = np.cumsum(lengths) - lengths
     by_length = np.argsort(lengths, kind="stable")
@@ -199,7 +199,7 @@ def _buckets(nbest: NBest, active: NDArray[np.intp]) -> Iterator[_Bucket]:
         )
 
 
-def _distinct(
+def distinct(
     utterance: NDArray[np.intp], features: NDArray[np.float64], errors: NDArray[np.int32]
 ) -> NDArray[np.intp]:
     """Return one row of each utterance and features, sorted by utterance and falling errors.
@@ -207,10 +207,17 @@ def _distinct(
     Of rows with the same features it is the one with most errors, since the products of a matrix
     routine may round differently from column to column and so break the tie.
     """
-    order = np.lexsort((-errors, *features.T, utterance))
-    again = np.diff(utterance[order]) == 0
-    for column in features.T:
-        again &= np.diff(column[order]) == 0
+    key = np.zeros(len(errors))  # one number to sort by: four times faster than all columns
+    for number, column in enumerate(features.T):
+        key += column * np.pi**-number
+    order = np.lexsort((-errors, key, utterance))
+    again = (np.diff(utterance[order]) == 0) & (np.diff(key[order]) == 0)
+    twins = np.flatnonzero(again)
+    if (features[order[twins]] != features[order[twins + 1]]).any():  # the key is not enough
+        order = np.lexsort((-errors, *features.T, utterance))
+        again = np.diff(utterance[order]) == 0
+        for column in features.T:
+            again &= np.diff(column[order]) == 0
     order = order[np.concatenate([[True], ~again])[: len(order)]]
     rows: NDArray[np.intp] = order[np.lexsort((-errors[order], utterance[order]))]
     return rows
