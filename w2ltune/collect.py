@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from w2ltune.commandline import option, parse
+from w2ltune.commandline import option, parse_own
 from w2ltune.errors import UsageError, did_you_mean, run_command
 
 if TYPE_CHECKING:
@@ -49,14 +49,9 @@ class CollectOptions:
 
 def main(arguments: list[str]) -> int:
     """Print a study's leaderboard."""
-    options, flags = parse(arguments, CollectOptions, usage=USAGE)
+    options = parse_own(arguments, CollectOptions, usage=USAGE)
     if not 0 < options.every_seconds < 3600:
         raise UsageError(f"--every_seconds={options.every_seconds}: must be above 0 and below 3600")
-    for flag in flags.values():
-        raise UsageError(
-            f"{flag.where}: unknown option --{flag.name}"
-            f"{did_you_mean(flag.name, CollectOptions.__dataclass_fields__)}"
-        )
     study = options.logdir / options.prefix
     request = _request(study, wait=options.watch) if study.is_dir() else None
     if request is None:

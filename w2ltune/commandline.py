@@ -100,6 +100,26 @@ def parse(
     return options_class(**values), effective(flags)
 
 
+def parse_own(arguments: Sequence[str], options_class: type[T], *, usage: str) -> T:
+    """Return the options of a command that has none but its own.
+
+    Args:
+        arguments: As for `parse`.
+        options_class: The same.
+        usage: The same.
+
+    Raises:
+        UsageError: An option is unknown or missing, or its value is wrong.
+        SystemExit: After ``--help`` or ``--version``, with 0.
+    """
+    options, flags = parse(arguments, options_class, usage=usage)
+    for flag in flags.values():
+        known = [field.name for field in dataclasses.fields(options_class)]  # type: ignore[arg-type]
+        hint = did_you_mean(flag.name, known)
+        raise UsageError(f"{flag.where}: unknown option --{flag.name}{hint} (see --help)")
+    return options
+
+
 def _typed(flag: Flag, type_: Any, choices: Sequence[str]) -> Any:
     kinds = set(typing.get_args(type_)) - {type(None)} or {type_}
     optional = type(None) in typing.get_args(type_)

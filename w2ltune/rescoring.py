@@ -1,40 +1,291 @@
-"""One rescoring from its inputs to its answer: search, proof, the middle of the plateau, report."""
+"""One rescoring from its inputs to its answer: search, proof, the middle of the plateau."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import os
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from w2ltune.errors import StoppedError
+from w2ltune.errors import UsageError
 from w2ltune.report.progress import bar
-from w2ltune.report.rescoring import print_answer
-from w2ltune.report.rescoringpage import build_rescoring_report
 from w2ltune.rescoreinput import RescoreInput
 from w2ltune.rescoreoptions import DEFAULT_N, LENGTHS, parse_weights
-from w2ltune.runs.lock import StudyLock, this_process
-from w2ltune.runs.provenance import SweepRequest, fingerprints, git_commit, settle_request, versions
-from w2ltune.runs.rescored import ByK, Proof, Rescored, write_rescored
-from w2ltune.runs.rundir import make_shared
-from w2ltune.runs.signals import by_hand, stopping_signals
+from w2ltune.runs.rescored import ByK, Proof, Rescored
+from w2ltune.scoring.depths import cut, errors_by_depth
+from w2ltune.scoring.nbestpool import Pool
 from w2ltune.scoring.weighing import RescoreList
-from w2ltune.search.certified import Certificate, certify
+from w2ltune.search.certified import certify
 from w2ltune.search.exactline import line_search
 from w2ltune.search.middle import middle
-from w2ltune.search.rescorebox import WeightBox, box_from_scales, widen
-from w2ltune.search.rescorechoice import FEWEST, MIDDLE, NONE, Weighted, choose, rate_candidates, weighted
+from w2ltune.search.rescorebox import score_box, widen
+from w2ltune.search.rescorechoice import FEWEST, NONE, Weighted, choose, rate_candidates, weighted
 from w2ltune.search.rescoresampling import ANCESTOR_GRID, ancestor_names, sample
 from w2ltune.search.rescorestudy import Incumbent, incumbents, record
-from w2ltune.search.study import open_study
+from w2ltune.search.residual import Vector
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 GRID = "grid of rescore.py"
+GIVEN = "given by --in_wts"
+CERTIFIED = "certified optimum"
 MOST_WIDENINGS = 4
+POINTS = 4096
+DIGITS = 4
+"""Of the answer's weights: on a plateau more decide nothing, and people write them down."""
+
+
+@dataclass(kw_only=True)
+class Rescoring:
+    """A rescoring whose study is ours.
+
+    Attributes:
+        given: Its inputs.
+        study: Optuna's, for what was found.
+        console: Where to show progress.
+        stops: Why the command was asked to stop, if it was.
+    """
+
+    given: RescoreInput
+    study: Any
+    console: Console
+    stops: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.dev, self.names = self.given.dev, self.given.weights
+        self.pool = Pool(self.dev.nbest)
+        self.depth = self.given.ks[-1]
+        self.low, self.high = score_box(self.dev.nbest)
+        self.evaluations = 0
+        self.seconds = 0.0
+        lists = [self.dev] if self.given.test is None else [self.dev, self.given.test]
+        self.findings = [note for of in lists for note in of.notes]
+
+    def run(self) -> Rescored:
+        """Search, prove if asked, choose, and compare."""
+        began = time.monotonic()
+        best = self._search()
+        proof = self._prove(best)
+        if proof is not None and proof.errors < best.errors:
+            best = self._found(self.given.vector(proof.weights), proof.errors, CERTIFIED)
+        self.seconds = time.monotonic() - began
+        return self._answer(best, proof)
+
+    # Searching.
+
+    def _search(self) -> Incumbent:
+        known = incumbents(self.study, self.names)
+        best = min(known, key=lambda found: found.errors, default=None)
+        if best is None:
+            none = self._weighted(NONE, self.given.vector(dict.fromkeys(self.names, 0.0)), 1)
+            best = Incumbent(vector=none.vector, k=1, errors=none.total, how=NONE, evaluations=0)
+            self._record(best)
+        method = self.given.options.chosen_method
+        steps = self._sampled(method) if method in DEFAULT_N else self._lines(best)
+        with bar(self.console, f"{method} search") as show:
+            for part, found in steps:
+                show(part)
+                if found.errors < best.errors:
+                    best = found
+                    self._record(found)
+                if self.stops:
+                    break
+        return best
+
+    def _sampled(self, method: str) -> Iterator[tuple[float, Incumbent]]:
+        options, own = self.given.options, method in ("random", "grid")
+        n = options.n or DEFAULT_N[method]
+        found = sample(
+            method,
+            self._errors_by_k if own else self._errors_of_all,
+            self.names,
+            as_ancestor=self._ancestor_names() if own else {},
+            low=self.low[1:],
+            high=self.high[1:],
+            n=n,
+            seed=options.seed,
+        )
+        for best in found:
+            self.evaluations = best.evaluations
+            k = self.given.ks[best.column] if own else self.depth
+            yield (
+                best.evaluations / n,
+                Incumbent(
+                    vector=best.vector, k=k, errors=best.errors, how=method,
+                    evaluations=best.evaluations,
+                ),
+            )  # fmt: skip
+
+    def _lines(self, start: Incumbent) -> Iterator[tuple[float, Incumbent]]:
+        for _ in range(MOST_WIDENINGS):
+            for step in line_search(
+                self.pool, self.low, self.high, start=start.vector, seed=self.given.options.seed
+            ):
+                self.evaluations = step.lines
+                start = self._found(step.weights, step.errors, "line")
+                yield step.part, start
+            wider = widen(self.low, self.high, start.vector)
+            if wider is None:
+                return
+            self.low, self.high = wider
+
+    def _prove(self, best: Incumbent) -> Proof | None:
+        options = self.given.options
+        if not (options.certify or options.chosen_method == "certified") or self.stops:
+            return None
+        self.console.print(f"proving the optimum, {options.time_limit:g} s at most")
+        found = certify(
+            self.dev.nbest,
+            self.low,
+            self.high,
+            incumbent=best.vector,
+            time_limit_seconds=options.time_limit,
+            stopped=lambda: bool(self.stops),
+        )
+        if found.errors < best.errors:
+            self._record(self._found(found.weights, found.errors, "certified"))
+        for column, end in found.faces:
+            self.findings.append(
+                f"the fewest errors are at the {end} end of the box of {self.names[column - 1]}: "
+                "beyond there may be fewer"
+            )
+        return Proof(
+            errors=found.errors,
+            weights=self.given.named(found.weights),
+            bound=found.bound,
+            gap=found.gap,
+            k=self.depth,
+            boxes=found.boxes,
+            seconds=found.seconds,
+        )
+
+    def _found(self, vector: Vector, errors: int, how: str) -> Incumbent:
+        return Incumbent(
+            vector=vector, k=self.depth, errors=errors, how=how, evaluations=self.evaluations
+        )
+
+    def _record(self, found: Incumbent) -> None:
+        record(
+            self.study, self.names, found, low=self.low[1:], high=self.high[1:],
+            reference_words=self.pool.reference_words,
+        )  # fmt: skip
+
+    def _errors_of_all(self, vectors: Vector) -> npt.NDArray[np.int64]:
+        return self.pool.errors(vectors)[:, np.newaxis]
+
+    def _errors_by_k(self, vectors: Vector) -> npt.NDArray[np.int64]:
+        return errors_by_depth(
+            self.dev.nbest, vectors, self.given.ks, first_of_equals=self.dev.as_ancestor
+        )
+
+    def _ancestor_names(self) -> dict[str, str]:
+        return ancestor_names(self.names, LENGTHS[self.given.options.length])
+
+    def _weighted(self, name: str, vector: Vector, k: int) -> Weighted:
+        return weighted(self.dev, name, vector, k)
+
+    # The answer.
+
+    def _answer(self, best: Incumbent, proof: Proof | None) -> Rescored:
+        none = self._weighted(NONE, self.given.vector(dict.fromkeys(self.names, 0.0)), 1)
+        fewest = self._weighted(FEWEST, best.vector, best.k)
+        middles, undecided = self._middles(best)
+        answer, why = choose(self.dev, none=none, fewest=fewest, middles=middles)
+        others = [none, *self._given(), *self._grid(), fewest]
+        if proof is not None:
+            optimum = self._weighted(CERTIFIED, self.given.vector(proof.weights), proof.k)
+            others = (
+                [*others[:-1], optimum] if optimum.total <= fewest.total else [*others, optimum]
+            )
+        others = [other for other in others if other is not answer]
+        candidates = rate_candidates(self.dev, self.given.test, answer, others, self.names)
+        box = zip(self.low[1:].tolist(), self.high[1:].tolist(), strict=True)
+        return Rescored(
+            weights=candidates[0].weights,
+            k=answer.k,
+            why=why,
+            candidates=candidates,
+            by_k=tuple(by_k(self.dev, self.given.test, answer.vector, self.given.ks)),
+            metric=self.given.options.metric,
+            method=self.given.options.chosen_method,
+            evaluations=self.evaluations,
+            seconds=self.seconds,
+            box=dict(zip(self.names, box, strict=True)),
+            undecided=undecided,
+            oracle=oracle_rate(self.dev),
+            certified=proof,
+            findings=tuple(self.findings),
+        )
+
+    def _middles(self, best: Incumbent) -> tuple[list[Weighted], tuple[str, ...]]:
+        """Return the middle of the plateau with each k, and the weights that decide nothing."""
+
+        def errors(points: Vector) -> Vector:
+            vectors = np.concatenate([np.ones((len(points), 1)), points], axis=1)
+            return self.pool.errors(vectors).astype(np.float64)
+
+        found, undecided = middle(
+            errors, best=best.vector[1:], low=self.low[1:], high=self.high[1:], points=POINTS
+        )
+        vector = np.array([1.0, *(float(f"{value:.{DIGITS}g}") for value in found)])
+        names = tuple(n for n, nothing in zip(self.names, undecided, strict=True) if nothing)
+        return [self._weighted("the answer", vector, k) for k in self.given.ks], names
+
+    def _given(self) -> list[Weighted]:
+        text = self.given.options.in_wts
+        if not text:
+            return []
+        vector = self.given.vector(parse_weights(text, self.names))
+        return [self._weighted(GIVEN, vector, self.depth)]
+
+    def _grid(self) -> list[Weighted]:
+        """Return what the grid of rescore.py finds on this list, where it fits."""
+        try:
+            as_ancestor = self._ancestor_names()
+        except UsageError:
+            return []
+        axes = [ANCESTOR_GRID[as_ancestor[name]] for name in self.names]
+        points = np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=1)
+        vectors = np.concatenate([np.ones((len(points), 1)), points], axis=1)
+        errors = self._errors_by_k(vectors)
+        row, column = np.unravel_index(errors.argmin(), errors.shape)
+        return [self._weighted(GRID, vectors[row], self.given.ks[int(column)])]
+
+
+def by_k(
+    dev: RescoreList, test: RescoreList | None, vector: Vector, ks: Sequence[int]
+) -> Iterator[ByK]:
+    """Yield what weights come to with the k best hypotheses of the decoder.
+
+    Args:
+        dev: The list that was tuned on.
+        test: The other one.
+        vector: float64 [columns].
+        ks: Rising.
+    """
+    for k in ks:
+        yield ByK(
+            k=k,
+            rate=_rate(dev, vector, k),
+            oracle=oracle_rate(dev, k),
+            test_rate=None if test is None else _rate(test, vector, k),
+        )
+
+
+def _rate(of: RescoreList, vector: Vector, k: int) -> float:
+    return _part(int(of.errors(of.chosen(vector, k)).sum(dtype=np.int64)), of)
+
+
+def oracle_rate(of: RescoreList, k: int | None = None) -> float:
+    """Return the rate of the best hypotheses, of all or of the decoder's k best."""
+    nbest = of.nbest if k is None else cut(of.nbest, k)
+    return _part(int(np.minimum.reduceat(nbest.errors, nbest.offsets[:-1]).sum(dtype=np.int64)), of)
+
+
+def _part(errors: int, of: RescoreList) -> float:
+    words = int(of.nbest.reference_words.sum(dtype=np.int64))
+    return errors / words if words else float("nan")

@@ -27,7 +27,7 @@ from w2ltune.cluster.slurm import (
 from w2ltune.cluster.slurmoptions import SlurmOptions
 from w2ltune.cluster.submissions import newest_job, slurm_folder, submissions
 from w2ltune.cluster.submit import sbatch, show_script, write_script
-from w2ltune.commandline import option, parse
+from w2ltune.commandline import option, parse_own
 from w2ltune.errors import UsageError, did_you_mean, run_command
 from w2ltune.runs.rundir import make_shared, user_name
 from w2ltune.runs.runname import plain_name
@@ -54,10 +54,7 @@ class WorkerOptions(SlurmOptions):
 def main(arguments: list[str]) -> int:
     """Submit the jobs of more nodes, or show with ``--dry_run`` what would be submitted."""
     words, named = _split(arguments)
-    options, flags = parse(words, WorkerOptions, usage=USAGE)
-    for flag in flags.values():
-        hint = did_you_mean(flag.name, WorkerOptions.__dataclass_fields__)
-        raise UsageError(f"{flag.where}: unknown option --{flag.name}{hint} (see --help)")
+    options = parse_own(words, WorkerOptions, usage=USAGE)
     study = _study(named)
     if not 1 <= options.add <= MOST_ADDED:
         raise UsageError(f"--add={options.add}: must be 1 to {MOST_ADDED}")

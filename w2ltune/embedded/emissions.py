@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from w2ltune import files
-from w2ltune.commandline import option, parse
-from w2ltune.errors import InputError, UsageError, did_you_mean, run_command
+from w2ltune.commandline import option, parse_own
+from w2ltune.errors import InputError, run_command
 from w2ltune.formats.emissions import write_emissions
 from w2ltune.formats.listfile import Utterance, read_list
 from w2ltune.formats.spelling import PIECE_BEGIN
@@ -63,10 +63,7 @@ class EmissionOptions:
 
 def main(arguments: list[str]) -> int:
     """Convert, check and write."""
-    options, flags = parse(arguments, EmissionOptions, usage=USAGE)
-    for flag in flags.values():
-        hint = did_you_mean(flag.name, EmissionOptions.__dataclass_fields__)
-        raise UsageError(f"{flag.where}: unknown option --{flag.name}{hint} (see --help)")
+    options = parse_own(arguments, EmissionOptions, usage=USAGE)
     utterances = read_list(options.list)
     tokens = read_vocabulary(options.vocabulary)
     columns = _columns(options, utterances, tokens)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from w2ltune import files
-from w2ltune.commandline import option, parse
+from w2ltune.commandline import option, parse_own
 from w2ltune.embedded.decoderfiles import read_tokens
-from w2ltune.errors import InputError, UsageError, did_you_mean, existing_file, run_command
+from w2ltune.errors import InputError, UsageError, existing_file, run_command
 from w2ltune.formats.listfile import read_list
 from w2ltune.formats.spelling import spell
 
@@ -38,10 +38,7 @@ class LexiconOptions:
 
 def main(arguments: list[str]) -> int:
     """Write a lexicon."""
-    options, flags = parse(arguments, LexiconOptions, usage=USAGE)
-    for flag in flags.values():
-        hint = did_you_mean(flag.name, LexiconOptions.__dataclass_fields__)
-        raise UsageError(f"{flag.where}: unknown option --{flag.name}{hint} (see --help)")
+    options = parse_own(arguments, LexiconOptions, usage=USAGE)
     if options.words is None and options.list is None:
         raise UsageError("no words: give --words=FILE, --list=LIST, or both")
     tokens = read_tokens(options.tokens)

@@ -42,7 +42,7 @@ class SweepRequest:
     """What was asked. The first group decides results and must not change on resume.
 
     Attributes:
-        task: "decode" or "train".
+        task: "decode", "train" or "rescore".
         flags: Flags with one value.
         space: Searched flags, as written.
         scoring: Metric, normalisation and the like.
@@ -176,7 +176,8 @@ def require_same(old: SweepRequest, new: SweepRequest, *, path: Path) -> None:
     differences = list(_differences(old, new))
     if differences:
         lines = "".join(f"\n  {line}" for line in differences)
-        place = "--logdir and --prefix" if old.task == "train" else "--prefix"
+        places = {"train": "--logdir and --prefix", "rescore": "--out"}
+        place = places.get(old.task, "--prefix")
         single = new.task == "train" and not new.space
         raise StudyMismatchError(
             f"holds another training; train in another --project, or give the old flags:{lines}"

@@ -45,6 +45,24 @@ class RescoreList:
         """The length of the longest n-best list."""
         return int(np.diff(self.nbest.offsets).max())
 
+    @property
+    def notes(self) -> list[str]:
+        """What is worth knowing of it, a line each."""
+        found = list(self.lists.findings)
+        missing, extra = self.lists.missing, self.lists.extra
+        if missing:
+            found.append(
+                f"{len(missing)} of {len(self.lists.ids)} utterances of {self.name} are not in "
+                f"{self.dump}, as {missing[0]!r}: "
+                + ("no errors, but words" if self.as_ancestor else "all their words are deletions")
+            )
+        if extra:
+            found.append(
+                f"{len(extra)} utterances of {self.dump} are not in {self.name}, as {extra[0]!r}: "
+                "they take no part"
+            )
+        return found
+
     def chosen(self, weights: ArrayLike, k: int | None) -> NDArray[np.intp]:
         """Return the row that weights choose of each utterance, int [utterances].
 
@@ -103,11 +121,11 @@ def choose_rows(
         first_of_equals: Of equal scores the decoder's first one is chosen, as rescore.py did;
             else the one with most errors, so that no error rate is too good.
     """
-    scores = nbest.features @ np.asarray(weights, dtype=np.float64)
+    scores = _scores(nbest, weights)
     utterance = np.repeat(np.arange(nbest.utterances), np.diff(nbest.offsets))
     rank = np.arange(len(scores)) - nbest.offsets[utterance]
     if k is not None:
-        scores = np.where(rank < k, scores, -np.inf)
+        scores[rank >= k] = -np.inf
     order = np.lexsort((rank if first_of_equals else -nbest.errors, -scores, utterance))
     rows: NDArray[np.intp] = order[nbest.offsets[:-1]]
     return rows
@@ -121,10 +139,17 @@ def ranking(nbest: NBest, weights: ArrayLike, k: int | None = None) -> NDArray[n
         weights: float [columns].
         k: So many of each are ranked, and the others left out; None for all.
     """
-    scores = nbest.features @ np.asarray(weights, dtype=np.float64)
+    scores = _scores(nbest, weights)
     utterance = np.repeat(np.arange(nbest.utterances), np.diff(nbest.offsets))
     rank = np.arange(len(scores)) - nbest.offsets[utterance]
     kept = np.flatnonzero(rank < (len(scores) if k is None else k))
     order = np.lexsort((-nbest.errors[kept], -scores[kept], utterance[kept]))
     rows: NDArray[np.intp] = kept[order]
     return rows
+
+
+def _scores(nbest: NBest, weights: ArrayLike) -> NDArray[np.float64]:
+    scores = np.zeros(nbest.hypotheses)
+    for column, weight in zip(nbest.features.T, np.asarray(weights, dtype=np.float64), strict=True):
+        scores += column * weight  # equal for equal features, unlike a product of matrices
+    return scores

@@ -1,0 +1,219 @@
+"""Rescoring as a user runs it: a study's folder that is ours, what is printed, what is left there.
+
+::
+
+    dev.lst-rescored-tr-len/
+      sweep.json          what was asked
+      study.journal       Optuna's, of the weights that were better than all before
+      best.json           the answer, what it is compared with, the proof
+      report.html
+      dev.lst.hyp         the hypotheses in the order of the answer's weights, a beam dump
+      dev.lst.hyp.trn     the best one of each utterance; dev.lst.ref.trn the references
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from w2ltune import files
+from w2ltune.errors import StoppedError
+from w2ltune.formats.beamdump import Hypothesis, write_beam_dump
+from w2ltune.report.numbers import error_line
+from w2ltune.report.progress import make_console
+from w2ltune.report.rescoring import print_answer, print_evaluation
+from w2ltune.report.rescoringpage import build_rescoring_report
+from w2ltune.rescoreinput import RescoreInput
+from w2ltune.rescoreoptions import parse_weights
+from w2ltune.rescoring import Rescoring, by_k, oracle_rate
+from w2ltune.runs.lock import StudyLock, this_process
+from w2ltune.runs.provenance import SweepRequest, fingerprints, git_commit, settle_request, versions
+from w2ltune.runs.rescored import Rating, Rescored, as_json, write_rescored
+from w2ltune.runs.rundir import make_shared
+from w2ltune.runs.signals import by_hand, stopping_signals
+from w2ltune.scoring.depths import errors_by_depth
+from w2ltune.scoring.weighing import RescoreList, ranking
+from w2ltune.search.rescorechoice import rate
+from w2ltune.search.rescorestudy import incumbents
+from w2ltune.search.residual import Vector
+from w2ltune.search.slices import Rates, make_maps, make_slices
+from w2ltune.search.study import open_study
+
+
+def search(given: RescoreInput, *, command: Sequence[str]) -> int:
+    """Search weights, print the answer and return the exit code.
+
+    Args:
+        given: The inputs.
+        command: The command line, for the record.
+
+    Raises:
+        StoppedError: A signal stopped the search; the answer is that of what was found until then.
+    """
+    as_text = given.options.format == "table"
+    console = make_console() if as_text else Console(stderr=True, highlight=False)
+    os.umask(0o002)
+    make_shared(given.folder)
+    lock = StudyLock(given.folder / "lock", this_process())
+    lock.acquire()
+    try:
+        request = settle_request(
+            given.folder / "sweep.json", _request(given, command), keep_seed=False
+        )
+        rescoring = Rescoring(given=given, study=open_study(given.folder, lock), console=console)
+        with stopping_signals(rescoring.stops.append):
+            rescored = rescoring.run()
+        write_rescored(given.folder, rescored)
+        _write_lists(given, rescored)
+        vector = given.vector(rescored.weights)
+        dev, test = _rates(given.dev, rescored.k), None
+        if given.test is not None:
+            test = _rates(given.test, rescored.k)
+        box = rescoring.low[1:], rescoring.high[1:]
+        report = build_rescoring_report(
+            given.folder,
+            request,
+            rescored,
+            slices=make_slices(given.weights, vector, *box, dev, test),
+            maps=make_maps(given.weights, vector, *box, dev),
+            found=incumbents(rescoring.study, given.weights),
+        )
+    finally:
+        lock.release()
+    if as_text:
+        print_answer(console, rescored, depth=given.dev.depth)
+        console.print(f"report: {report}", soft_wrap=True, markup=False)
+    else:
+        json.dump(as_json(rescored), sys.stdout, indent=1, ensure_ascii=False)
+        print()
+    if rescoring.stops:
+        raise StoppedError(
+            f"stopped ({rescoring.stops[0]}); the answer above is that of what was found until "
+            "then, and the same command goes on from it",
+            interrupted=by_hand(rescoring.stops[0]),
+        )
+    return 0
+
+
+def evaluate(given: RescoreInput) -> int:
+    """Print what the weights of ``--in_wts`` come to; return the exit code."""
+    weights = parse_weights(given.options.in_wts, given.weights)
+    vector, metric, depth = given.vector(weights), given.options.metric, given.dev.depth
+    ratings = _evaluated(given.dev, vector)
+    test = None if given.test is None else _evaluated(given.test, vector)
+    rows = list(by_k(given.dev, given.test, vector, given.ks))
+    if given.options.format == "json":
+        best = min(rows, key=lambda row: row.rate)
+        value = {
+            "weights": weights,
+            "errors": ratings["rescored"].errors,
+            "wer": ratings["rescored"].rate,
+            "interval": list(ratings["rescored"].interval),
+            "k": depth,
+            "original": ratings["original"].rate,
+            "oracle": oracle_rate(given.dev),
+            "best_k": best.k,
+            "by_k": [{"k": row.k, "wer": row.rate, "oracle": row.oracle} for row in rows],
+        }
+        if test is not None:
+            value["test"] = {"errors": test["rescored"].errors, "wer": test["rescored"].rate}
+        print(json.dumps(value, indent=1, ensure_ascii=False))
+        return 0
+    lines = [
+        f"{name}: {error_line(metric, found.counts, found.interval)}"
+        for name, found in ratings.items()
+    ]
+    lines.append(f"oracle: {metric.upper()} {100 * oracle_rate(given.dev):.2f}")
+    lines += [
+        f"held-out, {name}: {error_line(metric, found.counts, found.interval)}"
+        for name, found in (test or {}).items()
+    ]
+    lines += [f"note: {text}" for of in (given.dev, given.test) if of for text in of.notes]
+    print_evaluation(make_console(), lines, rows, metric=metric, depth=depth)
+    return 0
+
+
+def _evaluated(of: RescoreList, vector: Vector) -> dict[str, Rating]:
+    original = of.chosen(vector, 1)
+    chosen = of.chosen(vector, None)
+    return {
+        "original": rate(of, original, None),
+        "rescored": rate(of, chosen, of.errors(original)),
+    }
+
+
+def _request(given: RescoreInput, command: Sequence[str]) -> SweepRequest:
+    options = given.options
+    return SweepRequest(
+        task="rescore",
+        flags={"hyp": str(options.hyp), "list": str(options.list), "length": options.length},
+        space=dict.fromkeys(given.weights, "searched"),
+        scoring={
+            "metric": options.metric,
+            "normalize": str(options.normalize or ""),
+            "ignore_case": str(options.ignore_case).lower(),
+            "ancestor_wer": str(options.ancestor_wer).lower(),
+        },
+        inputs=fingerprints(given.files),
+        seed=options.seed,
+        versions=versions(),
+        commit=git_commit(),
+        command=tuple(command),
+    )
+
+
+def _rates(of: RescoreList, k: int) -> Rates:
+    words = int(of.nbest.reference_words.sum(dtype=np.int64))
+
+    def rates(vectors: Vector) -> Vector:
+        errors = errors_by_depth(of.nbest, vectors, [k], first_of_equals=of.as_ancestor)
+        found: Vector = errors[:, 0] / max(1, words)
+        return found
+
+    return rates
+
+
+def _write_lists(given: RescoreInput, rescored: Rescored) -> None:
+    """Write the hypotheses of both lists in the order of the answer's weights."""
+    vector = given.vector(rescored.weights)
+    for of in (given.dev, given.test):
+        if of is not None:
+            write_beam_dump(given.folder / f"{of.name}.hyp", _reordered(of, vector, rescored.k))
+            best = [of.lists.text(row) for row in of.chosen(vector, rescored.k)]
+            said = [" ".join(words) for words in of.lists.references]
+            for kind, texts in (("hyp", best), ("ref", said)):
+                counted = [" ".join(of.units(text)) for text in texts]
+                rows = zip(counted, of.lists.ids, strict=True)
+                lines = "".join(f"{text} ({utterance})\n" for text, utterance in rows)
+                files.write_text(Path(given.folder, f"{of.name}.{kind}.trn"), lines)
+
+
+def _reordered(of: RescoreList, vector: Vector, k: int) -> Iterator[tuple[str, Hypothesis]]:
+    """Yield the hypotheses that take part, utterance by utterance, the best of the weights first.
+
+    Their score is the weighted one; the scores of the acoustic model and of the decoder's language
+    model are the dump's.
+    """
+    nbest, names = of.lists.nbest, of.lists.names
+    am, lm = (nbest.features[:, names.index(name)] for name in ("am", "lm"))
+    scores = of.nbest.features @ vector
+    utterance = np.repeat(np.arange(nbest.utterances), np.diff(nbest.offsets))
+    for row in ranking(of.nbest, vector, k).tolist():
+        if of.lists.dump_rows[row] >= 0:
+            words = int(nbest.reference_words[utterance[row]])
+            yield (
+                of.lists.ids[utterance[row]],
+                Hypothesis(
+                    words=tuple(of.lists.text(row).split()),
+                    score=float(scores[row]),
+                    am_score=float(am[row]),
+                    lm_score=float(lm[row]),
+                    wer=int(nbest.errors[row]) / words if words else None,
+                ),
+            )
