@@ -76,6 +76,17 @@ def test_lengths_of_both_forms(tmp_path: Path) -> None:
         assert ancestor_errors(lists, dump)[0] == 33.333333 * 3 / 100  # to the last bit
 
 
+def test_errors_come_to_the_last_bit(tmp_path: Path) -> None:
+    write_list(tmp_path / "dev.lst", {"u": ("a",) * 7})
+    per_cents = [f"{100 * number / 61:f}" for number in range(80)]
+    path = tmp_path / "dev.hyp"
+    lines = [f"u|{-number}|1|1|{wer}|a" for number, wer in enumerate(per_cents)]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    dump = read_dump_columns(path)
+    errors = ancestor_errors(join(dump, tmp_path / "dev.lst", {}), dump)
+    assert errors.tolist() == [float(wer) * 7 / 100 for wer in per_cents]
+
+
 def test_a_wer_that_is_not_known_is_refused(tmp_path: Path) -> None:
     files = make_files(tmp_path)
     files.hyp.write_text("u-0 | 2 | 1 | 1 | 0.0 | a\nu-0 | 1 | 1 | 1 | nan | a\n", encoding="utf-8")

@@ -110,6 +110,14 @@ def test_rounded_and_unknown_wers_are_no_finding(tmp_path: Path) -> None:
         assert join_with_scores(files, tmp_path).findings == ()
 
 
+def test_without_a_reference_there_is_no_wer_to_compare(tmp_path: Path) -> None:
+    write_list(tmp_path / "dev.lst", {"u": (), "v": ("a",)})
+    path = tmp_path / "dev.hyp"
+    path.write_text("u|1|1|1|inf|a\nv|1|1|1|0.0|a\n", encoding="utf-8")
+    lists = join(read_dump_columns(path), tmp_path / "dev.lst", {})
+    assert lists.findings == () and lists.nbest.errors.tolist() == [1, 0]
+
+
 def test_hashes_are_compared(tmp_path: Path) -> None:
     files = make_files(tmp_path)
     hashes = hash_texts(files.dump.texts)
