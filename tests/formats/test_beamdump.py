@@ -73,6 +73,16 @@ def test_a_captured_dump_is_written_again_to_the_byte(tmp_path: Path, name: str)
     assert copy.read_bytes() == first
 
 
+def test_zst_is_read_and_written(tmp_path: Path) -> None:
+    path = tmp_path / "copy.hyp.zst"
+    write_beam_dump(path, iterate_beam_dump(DUMP))
+    assert path.stat().st_size < DUMP.stat().st_size / 2
+    assert read_beam_dump(path) == read_beam_dump(DUMP)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"copy\.hyp\.zst: cut or damaged"):
+        read_beam_dump(path)
+
+
 @pytest.mark.parametrize("separator", ["bar", "blank"])
 def test_both_forms_come_back(tmp_path: Path, separator: Separator) -> None:
     items = [

@@ -27,18 +27,21 @@ def rows_of(columns: DumpColumns) -> list[tuple[object, ...]]:
     names = [columns.ids[number] for number in columns.utterance]
     wers = [None if math.isnan(wer) else wer for wer in columns.wer.tolist()]
     arrays = (columns.line, columns.score, columns.am_score, columns.lm_score)
-    lengths = (columns.words.tolist(), columns.letters.tolist())
+    counts = (columns.words.tolist(), columns.letters.tolist())
     texts = [columns.text(row) for row in range(len(columns))]
     assert [text.decode() for text in columns.texts] == texts
     return list(
-        zip(names, *(array.tolist() for array in arrays), wers, *lengths, texts, strict=True)
+        zip(names, *(array.tolist() for array in arrays), wers, *counts, texts, strict=True)
     )
+
+
+def lengths(words: tuple[str, ...]) -> tuple[int, int]:
+    return len(words), len("".join(words))
 
 
 def careful_rows(path: Path, form: Separator | None = None) -> list[tuple[object, ...]]:
     return [
-        (name, line, h.score, h.am_score, h.lm_score, h.wer)
-        + (len(h.words), len("".join(h.words)), " ".join(h.words))
+        (name, line, h.score, h.am_score, h.lm_score, h.wer, *lengths(h.words), " ".join(h.words))
         for line, _, name, h in iterate_numbered(path, form=form)
     ]
 

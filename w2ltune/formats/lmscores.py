@@ -76,7 +76,7 @@ def write_lm_scores(path: Path, ids: Sequence[str], scores: Iterable[float]) -> 
     """
     with replacing(path, binary=True) as file, packing(file, path) as out:
         for name, score in zip(ids, map(float, scores), strict=True):
-            if len(name.split()) != 1 or name != name.strip() or not math.isfinite(score):
+            if not name or set(name) & set(" \t\r\n") or not math.isfinite(score):
                 raise InputError(f"{name!r} with score {score} cannot be written", path=path)
             out.write(f"{name} {score!r}\n".encode())
 
@@ -146,7 +146,8 @@ def _read_carefully(path: Path, content: bytes) -> LMScores:
             text = raw.decode()
         except UnicodeDecodeError:
             raise InputError("not UTF-8 text", path=path, line=line) from None
-        fields = text.split()
+        # Not split(): it also splits at a no-break space, which an id may hold.
+        fields = list(filter(None, text.rstrip("\r").replace("\t", " ").split(" ")))
         score = parse_float(fields[1]) if len(fields) == 2 else None
         if score is None or not math.isfinite(score):
             raise InputError(f"{text[:100]!r}: {_wrong(fields)}", path=path, line=line)
