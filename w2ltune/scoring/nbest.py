@@ -93,6 +93,23 @@ def take(nbest: NBest, utterances: ArrayLike) -> NBest:
     )
 
 
+def take_rows(nbest: NBest, kept: NDArray[np.bool_]) -> NBest:
+    """Return n-best lists of fewer hypotheses, in their order.
+
+    Args:
+        nbest: The lists.
+        kept: bool [hypotheses], which of them; at least one of each utterance.
+    """
+    owner = _utterance_of(nbest)
+    return NBest(
+        offsets=_offsets(np.bincount(owner[kept], minlength=nbest.utterances)),
+        features=nbest.features[kept],
+        errors=nbest.errors[kept],
+        text_hash=nbest.text_hash[kept],
+        reference_words=nbest.reference_words,
+    )
+
+
 def concatenate(parts: Sequence[NBest], utterances: Sequence[ArrayLike]) -> NBest:
     """Put the blocks of a decode together.
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from w2ltune.search.boxes import LEFT, NOTHING, RUNNERS_UP, Lists, OpenBox, Progress
+from w2ltune.scoring.winners import RUNNERS_UP
+from w2ltune.search.boxes import LEFT, NOTHING, Lists, OpenBox, Progress
 
 _SLICE = 64  # boxes cut between two looks at the clock
 _ROOM = 8  # of the stack, in lists: each part of a box is a good deal smaller than the box

@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 
 from w2ltune.formats.nbest import NBest
 from w2ltune.scoring.nbestpool import active_features, distinct
-
-RUNNERS_UP = 5
-"""Hypotheses beside the best one at the centre that are held against all others."""
+from w2ltune.scoring.winners import RUNNERS_UP, firsts, slack_of
 
 LEFT = 0.485
 """Where a box is cut, not in its middle: at round weights, as 0, scores of many hypotheses may be
@@ -35,9 +33,7 @@ class Lists:
         slopes: float64 [hypotheses, free].
         errors: int32 [hypotheses], falling in each utterance.
         counts: int32 [utterances], hypotheses of each.
-        slack: A difference of scores above this is one in exact arithmetic, too, and in any order
-            of summation in float64. It covers a sum's rounding (columns × 2^-53 of the sum of
-            absolute terms, four sums) and that of the ends of boxes that were cut 50 times.
+        slack: A difference of scores above this is beyond rounding, see :func:`.slack_of`.
     """
 
     free: NDArray[np.intp]
@@ -55,7 +51,7 @@ class Lists:
         scores = self.base.copy()
         for slope, weight in zip(self.slopes.T, point, strict=True):
             scores += slope * weight  # equal for equal features, unlike a matrix product
-        first = _firsts(scores, self.counts)
+        first = firsts(scores, self.counts)
         return int(self.errors[first].sum(dtype=np.int64))
 
 
@@ -125,9 +121,7 @@ def lists_in(
     functions = np.column_stack([base, nbest.features[:, free]])
     utterance = np.repeat(np.arange(nbest.utterances), np.diff(nbest.offsets))
     rows = distinct(utterance, functions, nbest.errors)
-    size = np.abs(nbest.features[:, active]) @ np.maximum(np.abs(low), np.abs(high))[active]
     half = (high - low)[free] / 2
-    epsilon = np.finfo(np.float64).eps
     return Lists(
         free=free,
         centre=low[free] + half,
@@ -137,7 +131,7 @@ def lists_in(
         slopes=functions[rows, 1:],
         errors=nbest.errors[rows],
         counts=np.bincount(utterance[rows], minlength=nbest.utterances).astype(np.int32),
-        slack=float((100 + 8 * nbest.features.shape[1]) * epsilon * size.max(initial=0.0)),
+        slack=slack_of(nbest, low, high),
     )
 
 
@@ -201,7 +195,7 @@ def _part(lists: Lists, box: OpenBox, progress: Progress, side: int) -> OpenBox:
     kept = np.ones(len(rows), dtype=np.bool_)
     rivals, winner = scores.copy(), np.empty(0, dtype=np.intp)
     for number in range(min(RUNNERS_UP + 1, int(counts.max(initial=0)))):
-        rival = _firsts(rivals, counts)
+        rival = firsts(rivals, counts)
         if number == 0:
             winner = rival
         reach = np.abs(slopes - slopes[rival][owner]) @ half + lists.slack
@@ -228,13 +222,3 @@ def _part(lists: Lists, box: OpenBox, progress: Progress, side: int) -> OpenBox:
         rows=rows[kept],
         counts=np.bincount(owner[kept], minlength=len(counts))[~same].astype(np.int32),
     )
-
-
-def _firsts(scores: NDArray[np.float64], counts: NDArray[np.int32]) -> NDArray[np.intp]:
-    """Return the index of the first highest score of each utterance."""
-    if not len(counts):
-        return np.empty(0, dtype=np.intp)
-    starts = np.cumsum(counts) - counts
-    highest = np.flatnonzero(scores == np.repeat(np.maximum.reduceat(scores, starts), counts))
-    first: NDArray[np.intp] = highest[np.searchsorted(highest, starts)]
-    return first

@@ -1,0 +1,108 @@
+"""The compiled part of :mod:`.kernels`: import it only where numba is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+LANES = 256
+"""Weight vectors that are evaluated side by side: their best scores stay in the first cache."""
+
+UNROLLED = 4
+"""Hypotheses for which the best scores are loaded once; lists are padded to a multiple of it."""
+
+
+@cache
+def compiled_errors(columns: int) -> Callable[..., Any]:
+    """Return the kernel for so many columns; loops over them are unrolled.
+
+    It adds the errors of the first highest score of each list to the totals of each vector.
+    """
+
+    @njit(error_model="numpy", nogil=True, cache=True, fastmath={"contract"})
+    def kernel(base, features, errors, starts, weights, totals):  # type: ignore[no-untyped-def]
+        best = np.empty(LANES)
+        chosen = np.empty(LANES)
+        block = np.empty((columns, LANES))
+        for first in range(0, totals.shape[0], LANES):
+            for j in range(columns):
+                for lane in range(LANES):
+                    block[j, lane] = weights[j, first + lane]
+            for u in range(len(starts) - 1):
+                for lane in range(LANES):
+                    best[lane] = -np.inf
+                    chosen[lane] = 0.0
+                for h in range(starts[u], starts[u + 1], UNROLLED):
+                    e0, e1, e2, e3 = errors[h], errors[h + 1], errors[h + 2], errors[h + 3]
+                    b0, b1, b2, b3 = base[h], base[h + 1], base[h + 2], base[h + 3]
+                    for lane in range(LANES):
+                        s0, s1, s2, s3 = b0, b1, b2, b3
+                        for j in range(columns):
+                            weight = block[j, lane]
+                            s0 += features[h, j] * weight
+                            s1 += features[h + 1, j] * weight
+                            s2 += features[h + 2, j] * weight
+                            s3 += features[h + 3, j] * weight
+                        top = best[lane]
+                        error = chosen[lane]
+                        error = e0 if s0 > top else error
+                        top = s0 if s0 > top else top
+                        error = e1 if s1 > top else error
+                        top = s1 if s1 > top else top
+                        error = e2 if s2 > top else error
+                        top = s2 if s2 > top else top
+                        error = e3 if s3 > top else error
+                        top = s3 if s3 > top else top
+                        best[lane] = top
+                        chosen[lane] = error
+                for lane in range(LANES):
+                    totals[first + lane] += chosen[lane]
+
+    return kernel  # type: ignore[no-any-return]
+
+
+@cache
+def compiled_errors_by_depth(columns: int) -> Callable[..., Any]:
+    """Return the kernel for so many columns that gives the errors at several depths.
+
+    Of equal scores the one with more errors is chosen, or the first.
+    """
+
+    @njit(error_model="numpy", nogil=True, cache=True)
+    def kernel(  # type: ignore[no-untyped-def]
+        features, errors, offsets, weights, depths, first_of_equals, totals
+    ):
+        best = np.empty(LANES)
+        chosen = np.empty(LANES)
+        block = np.empty((columns, LANES))
+        for first in range(0, totals.shape[1], LANES):
+            for j in range(columns):
+                for lane in range(LANES):
+                    block[j, lane] = weights[j, first + lane]
+            for u in range(len(offsets) - 1):
+                for lane in range(LANES):
+                    best[lane] = -np.inf
+                    chosen[lane] = 0.0
+                h = offsets[u]
+                for number in range(len(depths)):
+                    while h < min(offsets[u + 1], offsets[u] + depths[number]):
+                        e = errors[h]
+                        for lane in range(LANES):
+                            score = 0.0
+                            for j in range(columns):
+                                score += features[h, j] * block[j, lane]
+                            top = best[lane]
+                            error = chosen[lane]
+                            tied = error if first_of_equals else max(error, e)
+                            error = tied if score == top else error
+                            chosen[lane] = e if score > top else error
+                            best[lane] = score if score > top else top
+                        h += 1
+                    for lane in range(LANES):
+                        totals[number, first + lane] += chosen[lane]
+
+    return kernel  # type: ignore[no-any-return]
