@@ -15,14 +15,23 @@ from w2ltune.report.progress import bar
 from w2ltune.rescoreinput import RescoreInput
 from w2ltune.rescoreoptions import DEFAULT_N, LENGTHS, parse_weights
 from w2ltune.runs.rescored import ByK, Proof, Rescored
-from w2ltune.scoring.depths import cut, errors_by_depth
+from w2ltune.scoring.depths import cut
+from w2ltune.scoring.kernels import Batch
 from w2ltune.scoring.nbestpool import Pool
 from w2ltune.scoring.weighing import RescoreList
-from w2ltune.search.certified import certify
-from w2ltune.search.exactline import line_search
-from w2ltune.search.middle import middle
+from w2ltune.search.certified import Face, certify
+from w2ltune.search.exactline import search_lines
+from w2ltune.search.middle import Middle, middle
 from w2ltune.search.rescorebox import score_box, widen
-from w2ltune.search.rescorechoice import FEWEST, NONE, Weighted, choose, rate_candidates, weighted
+from w2ltune.search.rescorechoice import (
+    FEWEST,
+    MIDDLE,
+    NONE,
+    Weighted,
+    choose,
+    rate_candidates,
+    weighted,
+)
 from w2ltune.search.rescoresampling import ANCESTOR_GRID, ancestor_names, sample
 from w2ltune.search.rescorestudy import Incumbent, incumbents, record
 from w2ltune.search.residual import Vector
@@ -34,6 +43,9 @@ GRID = "grid of rescore.py"
 GIVEN = "given by --in_wts"
 CERTIFIED = "certified optimum"
 MOST_WIDENINGS = 4
+RESTARTS = 4
+EDGE = 0.01
+"""Part of a range that counts as its end."""
 POINTS = 4096
 DIGITS = 4
 """Of the answer's weights: on a plateau more decide nothing, and people write them down."""
@@ -58,6 +70,7 @@ class Rescoring:
     def __post_init__(self) -> None:
         self.dev, self.names = self.given.dev, self.given.weights
         self.pool = Pool(self.dev.nbest)
+        self.batch = Batch(self.dev.nbest)
         self.depth = self.given.ks[-1]
         self.low, self.high = score_box(self.dev.nbest)
         self.evaluations = 0
@@ -121,17 +134,31 @@ class Rescoring:
             )  # fmt: skip
 
     def _lines(self, start: Incumbent) -> Iterator[tuple[float, Incumbent]]:
-        for _ in range(MOST_WIDENINGS):
-            for step in line_search(
-                self.pool, self.low, self.high, start=start.vector, seed=self.given.options.seed
+        seed = self.given.options.seed
+        for number in range(MOST_WIDENINGS + 1):
+            lines = 0
+            for step in search_lines(
+                self.pool, self.low, self.high, start=start.vector, restarts=RESTARTS, seed=seed
             ):
-                self.evaluations = step.lines
+                self.evaluations += step.lines - lines
+                lines = step.lines
                 start = self._found(step.weights, step.errors, "line")
-                yield step.part, start
-            wider = widen(self.low, self.high, start.vector)
-            if wider is None:
+                yield number / (MOST_WIDENINGS + 1), start
+            faces = self._faces(start.vector)
+            if not faces or number == MOST_WIDENINGS:
                 return
-            self.low, self.high = wider
+            self.low, self.high = widen(self.low, self.high, faces)
+
+    def _faces(self, vector: Vector) -> list[Face]:
+        """Return the ends of the box that weights are at."""
+        margin = EDGE * (self.high - self.low)
+        found: list[Face] = []
+        for column in np.flatnonzero(self.high > self.low).tolist():
+            if vector[column] - self.low[column] <= margin[column]:
+                found.append((column, "low"))
+            if self.high[column] - vector[column] <= margin[column]:
+                found.append((column, "high"))
+        return found
 
     def _prove(self, best: Incumbent) -> Proof | None:
         options = self.given.options
@@ -144,7 +171,6 @@ class Rescoring:
             self.high,
             incumbent=best.vector,
             time_limit_seconds=options.time_limit,
-            stopped=lambda: bool(self.stops),
         )
         if found.errors < best.errors:
             self._record(self._found(found.weights, found.errors, "certified"))
@@ -178,8 +204,8 @@ class Rescoring:
         return self.pool.errors(vectors)[:, np.newaxis]
 
     def _errors_by_k(self, vectors: Vector) -> npt.NDArray[np.int64]:
-        return errors_by_depth(
-            self.dev.nbest, vectors, self.given.ks, first_of_equals=self.dev.as_ancestor
+        return self.batch.errors_by_depth(
+            vectors, self.given.ks, first_of_equals=self.dev.as_ancestor
         )
 
     def _ancestor_names(self) -> dict[str, str]:
@@ -193,8 +219,11 @@ class Rescoring:
     def _answer(self, best: Incumbent, proof: Proof | None) -> Rescored:
         none = self._weighted(NONE, self.given.vector(dict.fromkeys(self.names, 0.0)), 1)
         fewest = self._weighted(FEWEST, best.vector, best.k)
-        middles, undecided = self._middles(best)
-        answer, why = choose(self.dev, none=none, fewest=fewest, middles=middles)
+        plateau = self._plateau(best)
+        middles = [self._weighted(MIDDLE, self._rounded(plateau), k) for k in self.given.ks]
+        answer, why = choose(
+            self.dev, none=none, fewest=fewest, middles=middles, height=plateau.height
+        )
         others = [none, *self._given(), *self._grid(), fewest]
         if proof is not None:
             optimum = self._weighted(CERTIFIED, self.given.vector(proof.weights), proof.k)
@@ -215,25 +244,26 @@ class Rescoring:
             evaluations=self.evaluations,
             seconds=self.seconds,
             box=dict(zip(self.names, box, strict=True)),
-            undecided=undecided,
+            undecided=tuple(
+                n for n, nothing in zip(self.names, plateau.undecided, strict=True) if nothing
+            ),
             oracle=oracle_rate(self.dev),
             certified=proof,
             findings=tuple(self.findings),
         )
 
-    def _middles(self, best: Incumbent) -> tuple[list[Weighted], tuple[str, ...]]:
-        """Return the middle of the plateau with each k, and the weights that decide nothing."""
-
+    def _plateau(self, best: Incumbent) -> Middle:
         def errors(points: Vector) -> Vector:
             vectors = np.concatenate([np.ones((len(points), 1)), points], axis=1)
-            return self.pool.errors(vectors).astype(np.float64)
+            return self.batch.errors(vectors).astype(np.float64)
 
-        found, undecided = middle(
+        return middle(
             errors, best=best.vector[1:], low=self.low[1:], high=self.high[1:], points=POINTS
         )
-        vector = np.array([1.0, *(float(f"{value:.{DIGITS}g}") for value in found)])
-        names = tuple(n for n, nothing in zip(self.names, undecided, strict=True) if nothing)
-        return [self._weighted("the answer", vector, k) for k in self.given.ks], names
+
+    @staticmethod
+    def _rounded(plateau: Middle) -> Vector:
+        return np.array([1.0, *(float(f"{value:.{DIGITS}g}") for value in plateau.weights)])
 
     def _given(self) -> list[Weighted]:
         text = self.given.options.in_wts

@@ -37,7 +37,7 @@ from w2ltune.runs.provenance import SweepRequest, fingerprints, git_commit, sett
 from w2ltune.runs.rescored import Rating, Rescored, as_json, write_rescored
 from w2ltune.runs.rundir import make_shared
 from w2ltune.runs.signals import by_hand, stopping_signals
-from w2ltune.scoring.depths import errors_by_depth
+from w2ltune.scoring.kernels import Batch
 from w2ltune.scoring.weighing import RescoreList, ranking
 from w2ltune.search.rescorechoice import rate
 from w2ltune.search.rescorestudy import incumbents
@@ -170,9 +170,10 @@ def _request(given: RescoreInput, command: Sequence[str]) -> SweepRequest:
 
 def _rates(of: RescoreList, k: int) -> Rates:
     words = int(of.nbest.reference_words.sum(dtype=np.int64))
+    batch = Batch(of.nbest)
 
     def rates(vectors: Vector) -> Vector:
-        errors = errors_by_depth(of.nbest, vectors, [k], first_of_equals=of.as_ancestor)
+        errors = batch.errors_by_depth(vectors, [k], first_of_equals=of.as_ancestor)
         found: Vector = errors[:, 0] / max(1, words)
         return found
 

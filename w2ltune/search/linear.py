@@ -244,6 +244,18 @@ def _standard_error(best: Point, pool: Pool, box: Box, unit: Vector) -> float:
     return float(np.std(difference)) * math.sqrt(len(difference))
 
 
+def plateau_weights(errors: Vector) -> Vector:
+    """Return how much each point belongs to the plateau, in all 1.
+
+    Args:
+        errors: float64 [points], the expected errors of each.
+    """
+    least = errors.min()
+    weights: Vector = np.exp(-(errors - least) / (TEMPERATURE * math.sqrt(max(1.0, least))))
+    weights /= weights.sum()
+    return weights
+
+
 def plateau_mean(unit: Vector, errors: Vector) -> tuple[Vector, Vector]:
     """Return the middle of the plateau around the minimum, and its spread.
 
@@ -254,9 +266,7 @@ def plateau_mean(unit: Vector, errors: Vector) -> tuple[Vector, Vector]:
         unit: float64 [points, searched], evenly spread.
         errors: float64 [points], the expected errors of each.
     """
-    least = errors.min()
-    weights = np.exp(-(errors - least) / (TEMPERATURE * math.sqrt(max(1.0, least))))
-    weights /= weights.sum()
+    weights = plateau_weights(errors)
     mean: Vector = weights @ unit
     return mean, np.sqrt(weights @ (unit - mean) ** 2)
 

@@ -47,7 +47,12 @@ def weighted(of: RescoreList, name: str, vector: npt.NDArray[np.float64], k: int
 
 
 def choose(
-    of: RescoreList, *, none: Weighted, fewest: Weighted, middles: Sequence[Weighted]
+    of: RescoreList,
+    *,
+    none: Weighted,
+    fewest: Weighted,
+    middles: Sequence[Weighted],
+    height: float,
 ) -> tuple[Weighted, str]:
     """Return the answer, and the rule in words.
 
@@ -58,6 +63,8 @@ def choose(
         middles: Those in the middle of the plateau, for each k, that of all hypotheses last. As k
             is tuned on the same list, fewer hypotheses must be better by more than a standard
             error of the paired difference.
+        height: The errors on the plateau, on average. The fewest found are a spike of chance, and
+            no measure for its middle; this is.
     """
     chosen = middles[-1]
     for other in middles[:-1]:
@@ -65,9 +72,8 @@ def choose(
         if difference < -error and other.total < chosen.total:
             chosen = other
     why = MIDDLE
-    difference, error = _difference(of, chosen.errors, fewest.errors)
-    if difference > error:
-        chosen, why = fewest, "fewest errors, as the middle of the plateau is worse"
+    if middles[-1].total > height and chosen.total > fewest.total:
+        chosen, why = fewest, "fewest errors found, as between valleys there is no plateau"
     if chosen.total >= none.total:
         return none, "no weights are better on this list"
     return chosen, why
