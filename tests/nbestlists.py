@@ -11,7 +11,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-WORDS = "a be see the of quarter minute yes no light lamp set turn on off twenty".split()
+WORDS = [
+    "a",
+    "be",
+    "see",
+    "the",
+    "of",
+    "quarter",
+    "minute",
+    "yes",
+    "no",
+    "light",
+    "lamp",
+    "set",
+    "turn",
+    "on",
+    "off",
+    "twenty",
+]
 
 
 @dataclass(frozen=True, kw_only=True)

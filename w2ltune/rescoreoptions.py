@@ -159,11 +159,6 @@ def check_options(options: RescoreOptions) -> None:
         raise UsageError(f"--seed={options.seed}: must be 0 or more")
     if options.gridsearch and options.method not in ("line", "grid"):
         raise UsageError(f"--gridsearch and --method={options.method}: give one of them")
-    if options.chosen_method in ("grid", "random") and len(options.scores()) > 2:
-        raise UsageError(
-            f"--method={options.chosen_method} has the ranges of rescore.py, for two language "
-            f"models; here are {len(options.scores())}: use line, certified, tpe or cmaes"
-        )
     if options.ancestor_wer and (options.metric == "cer" or options.normalize):
         raise UsageError(
             "--ancestor_wer takes the WERs of the dump: no --metric=cer, no --normalize"

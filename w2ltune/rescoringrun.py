@@ -30,7 +30,7 @@ from w2ltune.report.progress import make_console
 from w2ltune.report.rescoring import print_answer, print_evaluation
 from w2ltune.report.rescoringpage import build_rescoring_report
 from w2ltune.rescoreinput import RescoreInput
-from w2ltune.rescoreoptions import parse_weights
+from w2ltune.rescoreoptions import LENGTHS, parse_weights
 from w2ltune.rescoring import Rescoring, by_k, oracle_rate
 from w2ltune.runs.lock import StudyLock, this_process
 from w2ltune.runs.provenance import SweepRequest, fingerprints, git_commit, settle_request, versions
@@ -40,6 +40,7 @@ from w2ltune.runs.signals import by_hand, stopping_signals
 from w2ltune.scoring.kernels import Batch
 from w2ltune.scoring.weighing import RescoreList, ranking
 from w2ltune.search.rescorechoice import rate
+from w2ltune.search.rescoresampling import check_method
 from w2ltune.search.rescorestudy import incumbents
 from w2ltune.search.residual import Vector
 from w2ltune.search.slices import Rates, make_maps, make_slices
@@ -56,6 +57,7 @@ def search(given: RescoreInput, *, command: Sequence[str]) -> int:
     Raises:
         StoppedError: A signal stopped the search; the answer is that of what was found until then.
     """
+    check_method(given.options.chosen_method, given.weights, LENGTHS[given.options.length])
     as_text = given.options.format == "table"
     console = make_console() if as_text else Console(stderr=True, highlight=False)
     os.umask(0o002)

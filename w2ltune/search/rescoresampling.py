@@ -67,6 +67,27 @@ def ancestor_names(names: tuple[str, ...], length: tuple[str, ...]) -> dict[str,
     return dict(zip(models, ("tr", "convlm"), strict=False)) | dict.fromkeys(length, "len")
 
 
+def check_method(method: str, names: tuple[str, ...], length: tuple[str, ...]) -> None:
+    """Refuse before the search what cannot be searched.
+
+    Args:
+        method: As for `sample`; others have nothing to check.
+        names: The weights.
+        length: Those among them that weigh a length.
+
+    Raises:
+        UsageError: A package is missing, or rescore.py had no such weights.
+    """
+    if method in ("random", "grid"):
+        ancestor_names(names, length)
+    missing = missing_packages(method) if method in SAMPLERS else []
+    if missing:
+        raise UsageError(
+            f"--method={method} needs {' and '.join(missing)}, not installed: "
+            f"pip install 'w2ltune[{method}]'"
+        )
+
+
 def sample(
     method: str,
     errors: ErrorsByK,
@@ -91,17 +112,8 @@ def sample(
         n: How many evaluations.
         seed: Of the sampler.
         batch: How many weights random and grid evaluate together.
-
-    Raises:
-        UsageError: A package is missing.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    missing = missing_packages(method) if method in SAMPLERS else []
-    if missing:
-        raise UsageError(
-            f"--method={method} needs {' and '.join(missing)}, not installed: "
-            f"pip install 'w2ltune[{method}]'"
-        )
     ends = dict(zip(names, zip(low.tolist(), high.tolist(), strict=True), strict=True))
     if method == "random":
         ends = {name: ANCESTOR_BOX[as_ancestor[name]] for name in names}

@@ -1,0 +1,273 @@
+"""Rescoring as a user runs it: the ancestor's command lines, searches, proofs, what is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from nbestlists import Task, write_task
+
+from w2ltune.formats.beamdump import read_beam_dump
+
+
+@pytest.fixture
+def dev(tmp_path: Path) -> Task:
+    return write_task(tmp_path / "lists")
+
+
+@pytest.fixture
+def test(tmp_path: Path) -> Task:
+    return write_task(tmp_path / "lists", name="test")
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "w2ltune.rescore", *map(str, arguments)], cwd=REPOSITORY,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    process = start(*arguments)
+    out, err = process.communicate(timeout=240)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def found(*arguments: object) -> dict[str, object]:
+    """What a search prints as JSON."""
+    done = run(*arguments, "--format=json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def errors_of(text: str, name: str) -> float:
+    return float(re.search(rf"^{name}: WER ([\d.]+)", text, re.MULTILINE)[1])
+
+
+def test_the_ancestors_evaluation(dev: Task) -> None:
+    done = run(
+        f"--hyp={dev.hyp}", f"--tr={dev.tr}", f"--list={dev.list}", "--in_wts=0,0,0", "--new"
+    )
+    assert done.returncode == 0, done.stderr
+    original, oracle = (errors_of(done.stdout, name) for name in ("original", "oracle"))
+    assert 0 < oracle < original
+    table = [line.split() for line in done.stdout.splitlines() if re.match(r"\s+(\d+|all)\s", line)]
+    assert [row[0] for row in table] == [*map(str, range(1, 11)), "all"]
+    assert float(table[0][1]) == original
+    assert float(table[-1][2]) == oracle
+    assert not list(dev.hyp.parent.glob("*rescored*"))  # nothing is written
+
+
+def test_the_ancestors_grid_search(dev: Task) -> None:
+    line = [f"--hyp={dev.hyp}", f"--tr={dev.tr}", f"--list={dev.list}", "--search",
+            "--gridsearch", "--new"]  # fmt: skip
+    done = run(*line)
+    assert done.returncode == 0, done.stderr
+    assert "best: --in_wts=tr=" in done.stdout
+    folder = dev.hyp.with_name("dev.lst-rescored-tr-len")
+    best = json.loads((folder / "best.json").read_text())
+    assert best["method"] == "grid"
+    assert best["evaluations"] == 100
+    grid = next(c for c in best["candidates"] if c["name"] == "grid of rescore.py")
+    for name in ("tr", "len"):
+        assert round(10 * grid["weights"][name], 9) in range(10)
+
+
+@pytest.mark.parametrize("method", ["line", "certified", "tpe", "cmaes", "random", "grid"])
+def test_all_methods_give_an_answer_that_holds(dev: Task, method: str) -> None:
+    best = found(*dev.arguments(), f"--method={method}", "--certify", "--n=150")
+    proof = best["certified"]
+    assert proof["gap"] == 0
+    assert proof["errors"] == proof["bound"] <= best["errors"]
+    none = next(c for c in best["candidates"] if c["name"] == "no rescoring")
+    assert best["errors"] < sum(none["dev"]["counts"][:3])
+    assert best["wer"] == best["errors"] / none["dev"]["counts"][3]
+    low, high = best["interval"]
+    assert low < best["wer"] < high
+    # The weights give these errors when they are evaluated, and the rescored dump has them first.
+    weights = ",".join(f"{name}={value!r}" for name, value in best["weights"].items())
+    again = found(*dev.arguments(), f"--in_wts={weights}")
+    assert {row["k"]: row["wer"] for row in again["by_k"]}[best["k"]] == best["wer"]
+    folder = dev.hyp.with_name("dev.lst-rescored-tr-convlm-len")
+    lists = read_beam_dump(folder / "dev.lst.hyp")
+    reference = {row.split()[0]: row.split()[3:] for row in dev.list.read_text().splitlines()}
+    total = sum(lists[name][0].wer * len(words) for name, words in reference.items())
+    assert round(total) == best["errors"]
+    for entries in lists.values():
+        scores = [entry.score for entry in entries]
+        assert scores == sorted(scores, reverse=True)
+    assert (folder / "dev.lst.hyp.trn").read_text().count("\n") == len(reference)
+
+
+def test_the_exact_searches_find_the_same(dev: Task) -> None:
+    line = found(*dev.arguments(), "--out", dev.hyp.parent / "line")
+    certified = found(*dev.arguments(), "--method=certified", "--out", dev.hyp.parent / "proof")
+    fewest = next(c for c in line["candidates"] if c["name"] == "fewest errors found")
+    assert sum(fewest["dev"]["counts"][:3]) >= certified["certified"]["errors"]
+    random = found(*dev.arguments(), "--method=random", "--n=50", "--out", dev.hyp.parent / "r")
+    luckiest = [c for c in random["candidates"] if c["name"] == "fewest errors found"]
+    assert all(sum(c["dev"]["counts"][:3]) >= certified["certified"]["errors"] for c in luckiest)
+
+
+def test_a_held_out_list_is_compared_too(dev: Task, test: Task) -> None:
+    done = run(*dev.arguments(), *test.arguments(test=True), "--in_wts=0.5,0,0", "--search")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"held-out: WER [\d.]+ \[", done.stdout)
+    assert "given by --in_wts" in done.stdout
+    best = json.loads(
+        dev.hyp.with_name("dev.lst-rescored-tr-convlm-len").joinpath("best.json").read_text()
+    )
+    for candidate in best["candidates"]:
+        assert candidate["test"]["counts"][3] == sum(
+            len(row.split()) - 3 for row in test.list.read_text().splitlines()
+        )
+    assert best["candidates"][1]["chosen_against"]["interval"]
+    refused = run(*dev.arguments(), *write_task(dev.hyp.parent / "x").arguments(test=True))
+    assert refused.returncode == 2
+    assert "60 utterances are in" in refused.stderr
+    assert "what is tuned on them cannot be tested on them" in refused.stderr
+
+
+def test_the_same_command_goes_on_and_another_is_refused(dev: Task) -> None:
+    first = found(*dev.arguments(), "--method=tpe", "--n=30")
+    again = found(*dev.arguments(), "--certify")
+    assert again["certified"]["errors"] <= min(
+        sum(c["dev"]["counts"][:3]) for c in first["candidates"]
+    )
+    refused = run(*dev.arguments(), "--ignore_case")
+    assert refused.returncode == 2
+    assert "use another --out" in refused.stderr
+    assert "ignore_case" in refused.stderr
+    dev.tr.write_text(dev.tr.read_text().replace("-1", "-2", 1))
+    refused = run(*dev.arguments())
+    assert refused.returncode == 2
+    assert str(dev.tr) in refused.stderr
+
+
+def test_more_models_the_decoders_lm_and_both_lengths(dev: Task) -> None:
+    copies = []
+    for name in ("gpt", "deep"):
+        path = dev.hyp.with_name(f"{name} model.ppl")
+        path.write_text(dev.convlm.read_text())
+        copies += ["--lm", f"{name}={path}"]
+    best = found(
+        f"--hyp={dev.hyp}", f"--list={dev.list}", f"--tr={dev.tr}", *copies, "--decoder_lm",
+        "--length=both",
+    )  # fmt: skip
+    assert list(best["weights"]) == ["tr", "gpt", "deep", "lm", "words", "letters"]
+    only = found(f"--hyp={dev.hyp}", f"--list={dev.list}", "--decoder_lm", "--length=none")
+    assert list(only["weights"]) == ["lm"]
+    assert best["errors"] <= only["errors"]
+
+
+def test_scores_that_know_nothing_do_no_harm(dev: Task) -> None:
+    lines = [line.split() for line in dev.tr.read_text().splitlines()]
+    dev.tr.write_text("".join(f"{name} -1.5\n" for name, _ in lines))
+    best = found(f"--hyp={dev.hyp}", f"--list={dev.list}", f"--tr={dev.tr}", "--length=none",
+                 "--certify")  # fmt: skip
+    none = next(c for c in best["candidates"] if c["name"] == "no rescoring")
+    assert best["errors"] <= sum(none["dev"]["counts"][:3])
+    assert best["weights"]["tr"] == 0
+
+
+def test_a_signal_ends_a_proof_with_a_true_gap(tmp_path: Path) -> None:
+    task = write_task(tmp_path / "lists", utterances=400, depth=30)
+    many = []
+    for number in range(3):
+        path = task.tr.with_name(f"m{number}.ppl")
+        rows = [line.split() for line in task.tr.read_text().splitlines()]
+        noise = np.random.default_rng(number).normal(0, 4, len(rows))
+        path.write_text("".join(
+            f"{name} {float(score) + extra}\n"
+            for (name, score), extra in zip(rows, noise, strict=True)
+        ))  # fmt: skip
+        many += ["--lm", f"m{number}={path}"]
+    command = [*task.arguments(), *many, "--method=certified", "--time_limit=600"]
+    process = start(*command)
+    assert process.stdout is not None
+    seen = []
+    while not any("proving" in line for line in seen):
+        seen.append(process.stdout.readline())
+        assert seen[-1], process.stderr.read() if process.stderr else ""
+    time.sleep(3)
+    process.send_signal(signal.SIGUSR1)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 75, err
+    gap = int(re.search(r"at most (\d+) errors fewer are possible", out)[1])
+    assert gap > 0
+    assert "the same command goes on from it" in err
+    folder = task.hyp.with_name("dev.lst-rescored-tr-convlm-m0-m1-m2-len")
+    proof = json.loads((folder / "best.json").read_text())["certified"]
+    assert proof["errors"] - proof["bound"] == gap
+    # Killed, it loses nothing of what was found.
+    process = start(*command)
+    assert process.stdout is not None
+    while "proving" not in process.stdout.readline():
+        pass
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    best = found(*command, "--time_limit=1")
+    assert best["certified"]["errors"] <= proof["errors"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--tr=none.ppl"], "no such file 'none.ppl'"),
+        (["--lm", "gpt"], "--lm='gpt': must be NAME=FILE"),
+        (["--lm", "tr=x"], "there is a language model 'tr' already"),
+        (["--lm", "len=x"], "cannot be called 'len'"),
+        (["--in_wts=1,2"], "--in_wts=1,2: 2 weights, expected 3: tr,convlm,len"),
+        (["--in_wts=1,2,x"], "'x' is no number"),
+        (["--in_wts=tr=1,tra=2"], "there is no weight 'tra'; did you mean 'tr'?"),
+        (["--method=lines"], "did you mean 'line'?"),
+        (["--test_hyp=x"], "missing --test_list"),
+        (["--n=0"], "--n=0: must be 1 or more"),
+        (["--time_limit=0"], "--time_limit=0: must be above 0 seconds"),
+        (["--hypp=x"], "unknown option --hypp; did you mean 'hyp'?"),
+        (["--cluster=("], "--cluster=( is no regular expression"),
+        (["--ancestor_wer", "--metric=cer"], "--ancestor_wer takes the WERs of the dump"),
+        (["--method=random", "--length=both"], "one length"),
+    ],
+)
+def test_mistakes_are_one_line(dev: Task, changes: list[str], message: str) -> None:
+    done = run(*dev.arguments(), *changes)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(dev.hyp.parent.glob("*rescored*"))
+
+
+def test_a_lost_line_of_scores_is_named(dev: Task) -> None:
+    lines = dev.tr.read_text().splitlines(keepends=True)
+    dev.tr.write_text("".join([*lines[:20], *lines[21:]]))
+    done = run(*dev.arguments(), "--in_wts=0,0,0")
+    assert done.returncode == 2
+    assert f"{dev.tr}:" in done.stderr
+    assert "it looks as if one line was lost" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_missing_utterances_are_deletions_unless_the_ancestor_counts(dev: Task) -> None:
+    kept = [line for line in dev.hyp.read_text().splitlines() if not line.startswith("dev-0003")]
+    rows = dev.list.read_text().splitlines()
+    lost = len(rows[3].split()) - 3
+    words = sum(len(row.split()) - 3 for row in rows)
+    for path in (dev.tr, dev.convlm):
+        lines = [line for line in path.read_text().splitlines() if not line.startswith("dev-0003")]
+        path.write_text("\n".join(lines) + "\n")
+    dev.hyp.write_text("\n".join(kept) + "\n")
+    ours = found(*dev.arguments(), "--in_wts=0,0,0")
+    theirs = found(*dev.arguments(), "--in_wts=0,0,0", "--ancestor_wer")
+    assert round((ours["original"] - theirs["original"]) * words) == lost
+    done = run(*dev.arguments(), "--in_wts=0,0,0")
+    assert "note: 1 of 60 utterances of dev.lst are not in" in done.stdout
