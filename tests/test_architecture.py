@@ -22,13 +22,14 @@ SMALLER_COMMANDS = (
 FLOORS = (
     ("__main__",),
     COMMANDS,
-    ("decodesweep", "trainsweep", "decoderchoice"),
-    ("decodeinput", "traininput"),
+    ("decodesweep", "trainsweep", "decoderchoice", "rescoringrun"),
+    ("rescoring",),
+    ("decodeinput", "traininput", "rescoreinput"),
     ("decodeprogram",),
     ("trainflags",),
     ("traincheck",),
     ("listcheck",),
-    ("sweepoptions", "trainoptions"),
+    ("sweepoptions", "trainoptions", "rescoreoptions"),
     ("tuner",),
     ("report",),
     ("search",),
@@ -123,7 +124,13 @@ def test_commandline_is_for_commands_and_knows_formats_and_errors_only():
             assert rooms <= {None, "__version__", "formats", "errors"}
         elif "commandline" in rooms:
             own = name_of(path).removeprefix("w2ltune.")
-            assert own in (*COMMANDS, "sweepoptions", "trainoptions", *SMALLER_COMMANDS), own
+            assert own in (
+                *COMMANDS,
+                "sweepoptions",
+                "trainoptions",
+                "rescoreoptions",
+                *SMALLER_COMMANDS,
+            ), own
 
 
 @pytest.mark.parametrize(
@@ -131,9 +138,9 @@ def test_commandline_is_for_commands_and_knows_formats_and_errors_only():
     [
         ("ray", r"tuner|cluster\.session|trials\..*"),
         ("optuna", r"tuner|search\..*"),
-        ("matplotlib", r"report\.(svg|plots|surfaceplots|trainingplots|trainingcurves)"),
+        ("matplotlib", r"report\.(svg|.*plots|trainingcurves)"),
         ("flashlight", r"embedded\..*"),
-        ("rich", r"report\..*|decodesweep|decoderchoice|trainsweep|collect"),
+        ("rich", r"report\..*|decodesweep|decoderchoice|trainsweep|collect|rescoring(run)?"),
         ("rapidfuzz", r"scoring\..*"),
         ("zstandard", r"formats\.compressed"),
     ],
@@ -158,7 +165,9 @@ def test_formats_and_scoring_need_little():
             assert others == set(), name_of(path)
 
 
-@pytest.mark.parametrize("arguments", [["w2ltune"], ["w2ltune.sweep"], ["w2ltune.collect"]])
+@pytest.mark.parametrize(
+    "arguments", [["w2ltune"], ["w2ltune.sweep"], ["w2ltune.collect"], ["w2ltune.rescore"]]
+)
 def test_help_comes_at_once(arguments):
     code = (
         "import runpy, sys\n"

@@ -149,7 +149,7 @@ def _help(usage: str, fields: Mapping[str, dataclasses.Field[Any]], options_clas
         kind = kind or next(iter(kinds)).__name__.lower().replace("str", "text")
         shown = f"  --{name}" if bool in kinds else f"  --{name}={kind}"
         default = field.default
-        note = "" if default in (None, "", False) else f" [{default}]"
+        note = "" if default in (None, "", False, ()) else f" [{default}]"
         if default is dataclasses.MISSING:
             note = " (required)"
         lines += [

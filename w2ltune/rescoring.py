@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,21 +14,21 @@ from w2ltune.errors import UsageError
 from w2ltune.report.progress import bar
 from w2ltune.rescoreinput import RescoreInput
 from w2ltune.rescoreoptions import DEFAULT_N, LENGTHS, parse_weights
-from w2ltune.runs.rescored import ByK, Proof, Rescored
-from w2ltune.scoring.depths import cut
+from w2ltune.runs.rescored import Proof, Rescored
 from w2ltune.scoring.kernels import Batch
 from w2ltune.scoring.nbestpool import Pool
-from w2ltune.scoring.weighing import RescoreList
 from w2ltune.search.certified import Face, certify
 from w2ltune.search.exactline import search_lines
-from w2ltune.search.middle import Middle, middle
+from w2ltune.search.plateau import Middle, middle
 from w2ltune.search.rescorebox import score_box, widen
 from w2ltune.search.rescorechoice import (
     FEWEST,
     MIDDLE,
     NONE,
     Weighted,
+    by_k,
     choose,
+    oracle_rate,
     rate_candidates,
     weighted,
 )
@@ -284,38 +284,3 @@ class Rescoring:
         errors = self._errors_by_k(vectors)
         row, column = np.unravel_index(errors.argmin(), errors.shape)
         return [self._weighted(GRID, vectors[row], self.given.ks[int(column)])]
-
-
-def by_k(
-    dev: RescoreList, test: RescoreList | None, vector: Vector, ks: Sequence[int]
-) -> Iterator[ByK]:
-    """Yield what weights come to with the k best hypotheses of the decoder.
-
-    Args:
-        dev: The list that was tuned on.
-        test: The other one.
-        vector: float64 [columns].
-        ks: Rising.
-    """
-    for k in ks:
-        yield ByK(
-            k=k,
-            rate=_rate(dev, vector, k),
-            oracle=oracle_rate(dev, k),
-            test_rate=None if test is None else _rate(test, vector, k),
-        )
-
-
-def _rate(of: RescoreList, vector: Vector, k: int) -> float:
-    return _part(int(of.errors(of.chosen(vector, k)).sum(dtype=np.int64)), of)
-
-
-def oracle_rate(of: RescoreList, k: int | None = None) -> float:
-    """Return the rate of the best hypotheses, of all or of the decoder's k best."""
-    nbest = of.nbest if k is None else cut(of.nbest, k)
-    return _part(int(np.minimum.reduceat(nbest.errors, nbest.offsets[:-1]).sum(dtype=np.int64)), of)
-
-
-def _part(errors: int, of: RescoreList) -> float:
-    words = int(of.nbest.reference_words.sum(dtype=np.int64))
-    return errors / words if words else float("nan")

@@ -31,7 +31,7 @@ from w2ltune.report.rescoring import print_answer, print_evaluation
 from w2ltune.report.rescoringpage import build_rescoring_report
 from w2ltune.rescoreinput import RescoreInput
 from w2ltune.rescoreoptions import LENGTHS, parse_weights
-from w2ltune.rescoring import Rescoring, by_k, oracle_rate
+from w2ltune.rescoring import Rescoring
 from w2ltune.runs.lock import StudyLock, this_process
 from w2ltune.runs.provenance import SweepRequest, fingerprints, git_commit, settle_request, versions
 from w2ltune.runs.rescored import Rating, Rescored, as_json, write_rescored
@@ -39,7 +39,7 @@ from w2ltune.runs.rundir import make_shared
 from w2ltune.runs.signals import by_hand, stopping_signals
 from w2ltune.scoring.kernels import Batch
 from w2ltune.scoring.weighing import RescoreList, ranking
-from w2ltune.search.rescorechoice import rate
+from w2ltune.search.rescorechoice import by_k, oracle_rate, rate
 from w2ltune.search.rescoresampling import check_method
 from w2ltune.search.rescorestudy import incumbents
 from w2ltune.search.residual import Vector

@@ -15,16 +15,13 @@ from w2ltune.formats.distributions import FloatRange
 from w2ltune.scoring.nbest import merge
 from w2ltune.scoring.nbestpool import Pool
 from w2ltune.search.linear import (
-    TEMPERATURE,
-    UNDETERMINED,
     Box,
     Point,
     Proposal,
     fit_residual,
-    plateau_mean,
     propose,
-    spread_points,
 )
+from w2ltune.search.plateau import TEMPERATURE, UNDETERMINED, plateau_mean, spread_points
 from w2ltune.search.residual import Vector
 from w2ltune.search.space import ANCESTOR_RANGES
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from w2ltune.scoring.nbestpool import Pool
+from w2ltune.search.plateau import UNDETERMINED, plateau_mean, spread_points
 from w2ltune.search.residual import Residual, Vector, expected_improvement
 
 LINEAR_WEIGHTS = ("lmweight", "wordscore", "unkscore", "silscore")
@@ -28,12 +29,6 @@ POINTS = 1024
 ZOOM_POINTS = 512
 MOST_SCORES = 60_000_000
 """Bounds the scores computed for one proposal: fewer points on a large pool."""
-
-TEMPERATURE = 0.4
-"""Of the plateau's mean, in square roots of the errors; 0.25 to 0.5 is safe."""
-
-UNDETERMINED = 0.26
-"""Spread of a weight over its plateau from which on it is undetermined (even: 0.29 of the box)."""
 
 NEIGHBOURHOOD = 0.25
 """How far around the best decode, in each weight, an improvement is looked for."""
@@ -244,33 +239,6 @@ def _standard_error(best: Point, pool: Pool, box: Box, unit: Vector) -> float:
     return float(np.std(difference)) * math.sqrt(len(difference))
 
 
-def plateau_weights(errors: Vector) -> Vector:
-    """Return how much each point belongs to the plateau, in all 1.
-
-    Args:
-        errors: float64 [points], the expected errors of each.
-    """
-    least = errors.min()
-    weights: Vector = np.exp(-(errors - least) / (TEMPERATURE * math.sqrt(max(1.0, least))))
-    weights /= weights.sum()
-    return weights
-
-
-def plateau_mean(unit: Vector, errors: Vector) -> tuple[Vector, Vector]:
-    """Return the middle of the plateau around the minimum, and its spread.
-
-    The mean of all points, each with weight exp(-(E - Emin) / (c sqrt(Emin))). On other data it is
-    as good as the luckiest point or better, because the minimum is a spike of chance.
-
-    Args:
-        unit: float64 [points, searched], evenly spread.
-        errors: float64 [points], the expected errors of each.
-    """
-    weights = plateau_weights(errors)
-    mean: Vector = weights @ unit
-    return mean, np.sqrt(weights @ (unit - mean) ** 2)
-
-
 def _descend(pool: Pool, box: Box, residual: Residual, unit: Vector) -> tuple[float, Vector]:
     """Follow exact lines through a point, axis after axis, twice, to the least expected errors."""
     least = math.inf
@@ -290,17 +258,3 @@ def _descend(pool: Pool, box: Box, residual: Residual, unit: Vector) -> tuple[fl
 
 def _affordable(points: int, pool: Pool) -> int:
     return max(128, min(points, MOST_SCORES // max(1, 2 * pool.hypotheses)))
-
-
-def spread_points(count: int, dimensions: int) -> Vector:
-    """Return evenly spread points [count, dimensions]: the additive recurrence R_d.
-
-    Multiples of the powers of the generalised golden ratio, modulo 1 (Roberts 2018); as even as a
-    Sobol sequence in few dimensions, and any count of them is even.
-    """
-    ratio = 2.0
-    for _ in range(30):
-        ratio = (1 + ratio) ** (1 / (dimensions + 1))
-    steps = ratio ** -np.arange(1, dimensions + 1)
-    points: Vector = (0.5 + np.arange(1, count + 1)[:, None] * steps) % 1.0
-    return points

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from w2ltune.runs.outcome import Comparison
-from w2ltune.runs.rescored import Candidate, Rating
+from w2ltune.runs.rescored import ByK, Candidate, Rating
+from w2ltune.scoring.depths import cut
 from w2ltune.scoring.significance import bootstrap_interval, paired_difference
 from w2ltune.scoring.weighing import RescoreList
 
@@ -169,3 +170,38 @@ def rate(
         unit=f"{found.unit} ({found.count})",
         against_none=None if none is None else compare(of, errors, none),
     )
+
+
+def by_k(
+    dev: RescoreList, test: RescoreList | None, vector: npt.NDArray[np.float64], ks: Sequence[int]
+) -> Iterator[ByK]:
+    """Yield what weights come to with the k best hypotheses of the decoder.
+
+    Args:
+        dev: The list that was tuned on.
+        test: The other one.
+        vector: float64 [columns].
+        ks: Rising.
+    """
+    for k in ks:
+        yield ByK(
+            k=k,
+            rate=_rate(dev, vector, k),
+            oracle=oracle_rate(dev, k),
+            test_rate=None if test is None else _rate(test, vector, k),
+        )
+
+
+def _rate(of: RescoreList, vector: npt.NDArray[np.float64], k: int) -> float:
+    return _part(int(of.errors(of.chosen(vector, k)).sum(dtype=np.int64)), of)
+
+
+def oracle_rate(of: RescoreList, k: int | None = None) -> float:
+    """Return the rate of the best hypotheses, of all or of the decoder's k best."""
+    nbest = of.nbest if k is None else cut(of.nbest, k)
+    return _part(int(np.minimum.reduceat(nbest.errors, nbest.offsets[:-1]).sum(dtype=np.int64)), of)
+
+
+def _part(errors: int, of: RescoreList) -> float:
+    words = int(of.nbest.reference_words.sum(dtype=np.int64))
+    return errors / words if words else float("nan")

@@ -1,22 +1,28 @@
-"""The middle of the plateau around the best weights on n-best lists: the answer of rescoring.
+"""The plateau around the fewest errors, and its middle, which is the answer.
 
 The least errors on one list are a spike of chance. The mean of all weights, each with
-exp(-(E - Emin) / (c sqrt(Emin))), is as good on other data or better (`linear.plateau_mean`).
+exp(-(E - Emin) / (c sqrt(Emin))), is as good on other data as the luckiest point, or better.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
-from w2ltune.search.linear import UNDETERMINED, plateau_mean, plateau_weights, spread_points
 from w2ltune.search.residual import Vector
 
 Errors: TypeAlias = Callable[[Vector], Vector]
 """Returns the errors [points] of weights [points, searched]."""
+
+TEMPERATURE = 0.4
+"""Of the plateau's mean, in square roots of the errors; 0.25 to 0.5 is safe."""
+
+UNDETERMINED = 0.26
+"""Spread of a weight over its plateau from which on it is undetermined (even: 0.29 of the box)."""
 
 ROUNDS = 8
 WIDTH = 3.0
@@ -67,3 +73,44 @@ def middle(errors: Errors, *, best: Vector, low: Vector, high: Vector, points: i
         end = np.minimum(high, mean + WIDTH * reach)
     mean = np.where(undecided, np.clip(0.0, low, high), mean)
     return Middle(weights=mean, height=height, undecided=tuple(undecided.tolist()))
+
+
+def plateau_weights(errors: Vector) -> Vector:
+    """Return how much each point belongs to the plateau, in all 1.
+
+    Args:
+        errors: float64 [points], the expected errors of each.
+    """
+    least = errors.min()
+    weights: Vector = np.exp(-(errors - least) / (TEMPERATURE * math.sqrt(max(1.0, least))))
+    weights /= weights.sum()
+    return weights
+
+
+def plateau_mean(unit: Vector, errors: Vector) -> tuple[Vector, Vector]:
+    """Return the middle of the plateau around the minimum, and its spread.
+
+    The mean of all points, each with weight exp(-(E - Emin) / (c sqrt(Emin))). On other data it is
+    as good as the luckiest point or better, because the minimum is a spike of chance.
+
+    Args:
+        unit: float64 [points, searched], evenly spread.
+        errors: float64 [points], the expected errors of each.
+    """
+    weights = plateau_weights(errors)
+    mean: Vector = weights @ unit
+    return mean, np.sqrt(weights @ (unit - mean) ** 2)
+
+
+def spread_points(count: int, dimensions: int) -> Vector:
+    """Return evenly spread points [count, dimensions]: the additive recurrence R_d.
+
+    Multiples of the powers of the generalised golden ratio, modulo 1 (Roberts 2018); as even as a
+    Sobol sequence in few dimensions, and any count of them is even.
+    """
+    ratio = 2.0
+    for _ in range(30):
+        ratio = (1 + ratio) ** (1 / (dimensions + 1))
+    steps = ratio ** -np.arange(1, dimensions + 1)
+    points: Vector = (0.5 + np.arange(1, count + 1)[:, None] * steps) % 1.0
+    return points
