@@ -220,7 +220,7 @@ class Rescoring:
         none = self._weighted(NONE, self.given.vector(dict.fromkeys(self.names, 0.0)), 1)
         fewest = self._weighted(FEWEST, best.vector, best.k)
         plateau = self._plateau(best)
-        middles = [self._weighted(MIDDLE, self._rounded(plateau), k) for k in self.given.ks]
+        middles = [self._weighted(MIDDLE, rounded(plateau), k) for k in self.given.ks]
         answer, why = choose(
             self.dev, none=none, fewest=fewest, middles=middles, height=plateau.height
         )
@@ -261,10 +261,6 @@ class Rescoring:
             errors, best=best.vector[1:], low=self.low[1:], high=self.high[1:], points=POINTS
         )
 
-    @staticmethod
-    def _rounded(plateau: Middle) -> Vector:
-        return np.array([1.0, *(float(f"{value:.{DIGITS}g}") for value in plateau.weights)])
-
     def _given(self) -> list[Weighted]:
         text = self.given.options.in_wts
         if not text:
@@ -284,3 +280,8 @@ class Rescoring:
         errors = self._errors_by_k(vectors)
         row, column = np.unravel_index(errors.argmin(), errors.shape)
         return [self._weighted(GRID, vectors[row], self.given.ks[int(column)])]
+
+
+def rounded(plateau: Middle) -> Vector:
+    """Return the middle of a plateau as it is returned, float64 [columns]."""
+    return np.array([1.0, *(float(f"{value:.{DIGITS}g}") for value in plateau.weights)])
