@@ -137,6 +137,21 @@ def test_a_held_out_list_is_compared_too(dev: Task, test: Task) -> None:
     assert "what is tuned on them cannot be tested on them" in refused.stderr
 
 
+def test_collect_shows_it_again(dev: Task) -> None:
+    best = found(*dev.arguments(), "--certify", "--out", dev.hyp.parent / "study")
+    where = [f"--logdir={dev.hyp.parent}", "--prefix=study"]
+    command = [sys.executable, "-m", "w2ltune.collect", *where]
+    shown = subprocess.run([*command, "--format=json"], capture_output=True, text=True)
+    assert json.loads(shown.stdout) == best
+    shown = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    again = run(*dev.arguments(), "--certify", "--out", dev.hyp.parent / "study")
+    assert shown.returncode == 0, shown.stderr
+    line = next(line for line in shown.stdout.splitlines() if line.startswith("best: "))
+    assert line in again.stdout
+    refused = subprocess.run([*command, "--watch"], capture_output=True, text=True, cwd=REPOSITORY)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+
+
 def test_the_same_command_goes_on_and_another_is_refused(dev: Task) -> None:
     first = found(*dev.arguments(), "--method=tpe", "--n=30")
     again = found(*dev.arguments(), "--certify")

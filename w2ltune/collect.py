@@ -60,7 +60,26 @@ def main(arguments: list[str]) -> int:
             f"no sweep in {str(study)!r}{did_you_mean(options.prefix, folders)}"
             + (f" (there are: {', '.join(sorted(folders))})" if folders else "")
         )
+    if request.task == "rescore":
+        return _show_rescoring(options, study)
     return _show(options, study, request.scoring.get("metric", "wer"))
+
+
+def _show_rescoring(options: CollectOptions, study: Path) -> int:
+    from w2ltune.report.progress import make_console
+    from w2ltune.report.rescoring import print_answer
+    from w2ltune.runs.rescored import NAME, read_rescored
+
+    rescored = read_rescored(study)
+    if options.format == "csv" or options.watch:
+        raise UsageError(
+            f"{study} is a rescoring: --format=table or --format=json, without --watch"
+        )
+    if options.format == "json":
+        print((study / NAME).read_text(encoding="utf-8"), end="")
+    else:
+        print_answer(make_console(), rescored)
+    return 0
 
 
 def _request(study: Path, *, wait: bool) -> SweepRequest | None:

@@ -248,6 +248,7 @@ class Rescoring:
                 n for n, nothing in zip(self.names, plateau.undecided, strict=True) if nothing
             ),
             oracle=oracle_rate(self.dev),
+            depth=self.depth,
             certified=proof,
             findings=tuple(self.findings),
         )

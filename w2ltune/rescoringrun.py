@@ -89,7 +89,7 @@ def search(given: RescoreInput, *, command: Sequence[str]) -> int:
     finally:
         lock.release()
     if as_text:
-        print_answer(console, rescored, depth=given.dev.depth)
+        print_answer(console, rescored)
         console.print(f"report: {report}", soft_wrap=True, markup=False)
     else:
         json.dump(as_json(rescored), sys.stdout, indent=1, ensure_ascii=False)

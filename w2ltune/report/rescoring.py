@@ -16,19 +16,18 @@ from w2ltune.runs.rescored import ByK, Candidate, Rescored
 
 def weights_text(candidate: Candidate) -> str:
     """Return weights as they are given on a command line."""
-    return ",".join(f"{name}={show_value(value)}" for name, value in candidate.weights.items())
+    return ",".join(f"{name}={value:.10g}" for name, value in candidate.weights.items())
 
 
-def print_answer(console: Console, rescored: Rescored, *, depth: int) -> None:
+def print_answer(console: Console, rescored: Rescored) -> None:
     """Print the answer, what it is compared with, and what is worth knowing.
 
     Args:
         console: Where.
         rescored: The outcome.
-        depth: Length of the longest n-best list.
     """
     answer = rescored.answer
-    console.print(_candidates(rescored, depth))
+    console.print(_candidates(rescored))
     _say(console, f"best: --in_wts={weights_text(answer)} ({rescored.why})")
     line = error_line(rescored.metric, answer.dev.counts, answer.dev.interval)
     parts = [line, f"oracle {per_cent(rescored.oracle)}"]
@@ -36,7 +35,7 @@ def print_answer(console: Console, rescored: Rescored, *, depth: int) -> None:
     if against is not None:
         was = answer.dev.rate - against.difference
         parts.insert(1, f"was {per_cent(was)} ({difference_text(against)})")
-    if answer.k < depth:
+    if answer.k < rescored.depth:
         parts.append(f"of the {answer.k} best hypotheses")
     _say(console, f"  {', '.join(parts)}; interval by {answer.dev.unit}")
     if answer.test is not None:
@@ -72,7 +71,7 @@ def by_k_table(rows: Sequence[ByK], *, metric: str, depth: int) -> Table:
     return shown
 
 
-def _candidates(rescored: Rescored, depth: int) -> Table:
+def _candidates(rescored: Rescored) -> Table:
     test = rescored.answer.test is not None
     shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     shown.add_column("")
@@ -82,7 +81,7 @@ def _candidates(rescored: Rescored, depth: int) -> Table:
         shown.add_column(column, justify="right", no_wrap=True)
     for candidate in rescored.candidates:
         cells = [show_value(value) for value in candidate.weights.values()]
-        cells.append("all" if candidate.k >= depth else str(candidate.k))
+        cells.append("all" if candidate.k >= rescored.depth else str(candidate.k))
         low, high = candidate.dev.interval
         cells += [per_cent(candidate.dev.rate), f"{per_cent(low)}-{per_cent(high)}"]
         cells.append(str(candidate.dev.errors))

@@ -182,7 +182,8 @@ def read_outcome(study: Path) -> Outcome:
     return Outcome(**content)
 
 
-def _comparison(content: Mapping[str, Any] | None) -> Comparison | None:
+def comparison(content: Mapping[str, Any] | None) -> Comparison | None:
+    """Return a comparison as it was read from JSON."""
     if content is None:
         return None
     low, high = content["interval"]
@@ -195,7 +196,7 @@ def _choice(row: dict[str, Any]) -> Choice:
             **row,
             "counts": tuple(row["counts"]),
             "interval": tuple(row["interval"]),
-            "against_baseline": _comparison(row["against_baseline"]),
+            "against_baseline": comparison(row["against_baseline"]),
         }
     )
 
@@ -205,7 +206,7 @@ def _probe_row(row: dict[str, Any]) -> ProbeRow:
         **{
             **row,
             "counts": tuple(row["counts"]),
-            "against_searched": _comparison(row["against_searched"]),
+            "against_searched": comparison(row["against_searched"]),
         }
     )
 
@@ -217,6 +218,6 @@ def _look(row: dict[str, Any]) -> Look:
             "counts": tuple(row["counts"]),
             "interval": tuple(row["interval"]),
             "baseline": None if row["baseline"] is None else tuple(row["baseline"]),
-            "against_baseline": _comparison(row["against_baseline"]),
+            "against_baseline": comparison(row["against_baseline"]),
         }
     )

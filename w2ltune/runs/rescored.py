@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from w2ltune import files
-from w2ltune.runs.outcome import Comparison, Counts
+from w2ltune.errors import InputError
+from w2ltune.runs.outcome import Comparison, Counts, comparison
 
 FORMAT = 1
 NAME = "best.json"
@@ -120,6 +121,7 @@ class Rescored:
         box: The searched range of each weight.
         undecided: Weights that decide nothing.
         oracle: Rate of the best hypotheses.
+        depth: Length of the longest n-best list: with this k all hypotheses take part.
         certified: The proof; None without one.
         findings: What is worth knowing, a line each.
     """
@@ -136,6 +138,7 @@ class Rescored:
     box: Mapping[str, tuple[float, float]]
     undecided: tuple[str, ...]
     oracle: float
+    depth: int
     certified: Proof | None = None
     findings: tuple[str, ...] = field(default=())
 
@@ -161,3 +164,47 @@ def as_json(rescored: Rescored) -> dict[str, Any]:
 def write_rescored(folder: Path, rescored: Rescored) -> None:
     """Write ``best.json`` in one step."""
     files.write_json(folder / NAME, as_json(rescored))
+
+
+def read_rescored(folder: Path) -> Rescored:
+    """Return what ``best.json`` tells.
+
+    Raises:
+        InputError: There is none, or it is of a newer w2ltune.
+    """
+    content: dict[str, Any] | None = files.read_json(folder / NAME)
+    if content is None:
+        raise InputError(f"no {NAME}: the rescoring has not come to its end", path=folder)
+    if content["format"] > FORMAT:
+        raise InputError(f"format {content['format']} is newer than this w2ltune", path=folder)
+    for name in ("format", "errors", "wer", "interval"):
+        del content[name]
+    content["candidates"] = tuple(
+        Candidate(
+            **{
+                **row,
+                "dev": _rating(row["dev"]),
+                "test": None if row["test"] is None else _rating(row["test"]),
+                "chosen_against": comparison(row["chosen_against"]),
+            }
+        )
+        for row in content["candidates"]
+    )
+    content["by_k"] = tuple(ByK(**row) for row in content["by_k"])
+    proof = content["certified"]
+    content["certified"] = None if proof is None else Proof(**proof)
+    for name in ("undecided", "findings"):
+        content[name] = tuple(content[name])
+    content["box"] = {name: (low, high) for name, (low, high) in content["box"].items()}
+    return Rescored(**content)
+
+
+def _rating(row: dict[str, Any]) -> Rating:
+    return Rating(
+        **{
+            **row,
+            "counts": tuple(row["counts"]),
+            "interval": tuple(row["interval"]),
+            "against_none": comparison(row["against_none"]),
+        }
+    )
