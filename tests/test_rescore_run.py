@@ -194,6 +194,36 @@ def test_scores_that_know_nothing_do_no_harm(dev: Task) -> None:
     assert best["weights"]["tr"] == 0
 
 
+def test_scales_and_signs_of_the_scores_change_nothing(dev: Task) -> None:
+    """The ancestor searched fixed boxes: on another scale it was worse than no rescoring."""
+    options = ["--certify", "--method=certified"]
+    first = found(*dev.arguments(), *options)
+    rows = [line.split(" | ") for line in dev.hyp.read_text().splitlines()]
+    dev.hyp.write_text(
+        "".join(
+            f"{name} | {score} | {100 * float(am):.6f} | {' | '.join(rest)}\n"
+            for name, score, am, *rest in rows
+        )
+    )
+    pairs = [line.split() for line in dev.tr.read_text().splitlines()]
+    dev.tr.write_text("".join(f"{name} {-0.01 * float(score)!r}\n" for name, score in pairs))
+    second = found(*dev.arguments(), *options, "--out", dev.hyp.parent / "scaled")
+    assert second["certified"]["errors"] == first["certified"]["errors"]
+    assert second["certified"]["weights"]["tr"] < 0 < first["certified"]["weights"]["tr"]
+    assert abs(second["errors"] - first["errors"]) <= 3  # the plateau's points are others
+
+
+def test_a_seed_repeats_a_random_search(dev: Task) -> None:
+    results = [
+        found(*dev.arguments(), "--method=random", "--n=40", f"--seed={seed}",
+              "--out", dev.hyp.parent / str(number))
+        for number, seed in enumerate((1, 1, 2))
+    ]  # fmt: skip
+    for result in results:
+        del result["seconds"]
+    assert results[0] == results[1] != results[2]
+
+
 def test_a_signal_ends_a_proof_with_a_true_gap(tmp_path: Path) -> None:
     task = write_task(tmp_path / "lists", utterances=400, depth=30)
     many = []
