@@ -14,6 +14,7 @@ PACKAGE = ROOT / "w2ltune"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 COMMANDS = ("train", "sweep", "collect", "forward", "rescore")
+OPTIONS = ("sweepoptions", "trainoptions", "forwardoptions")
 SMALLER_COMMANDS = (
     *("cluster.slurmoptions", "cluster.workers", "embedded.emissions", "embedded.lexicon"),
 )
@@ -23,12 +24,12 @@ FLOORS = (
     ("__main__",),
     COMMANDS,
     ("decodesweep", "trainsweep", "decoderchoice"),
-    ("decodeinput", "traininput"),
+    ("decodeinput", "traininput", "forwardinput"),
     ("decodeprogram",),
     ("trainflags",),
     ("traincheck",),
     ("listcheck",),
-    ("sweepoptions", "trainoptions"),
+    ("sweepoptions", "trainoptions", "forwardoptions"),
     ("tuner",),
     ("report",),
     ("search",),
@@ -65,6 +66,7 @@ HEAVY = {
     "scipy",
     "rapidfuzz",
     "flashlight",
+    "torch",
 }
 
 
@@ -122,7 +124,7 @@ def test_commandline_is_for_commands_and_knows_formats_and_errors_only():
             assert rooms <= {None, "__version__", "formats", "errors"}
         elif "commandline" in rooms:
             own = name_of(path).removeprefix("w2ltune.")
-            assert own in (*COMMANDS, "sweepoptions", "trainoptions", *SMALLER_COMMANDS), own
+            assert own in (*COMMANDS, *OPTIONS, *SMALLER_COMMANDS), own
 
 
 @pytest.mark.parametrize(
@@ -134,6 +136,8 @@ def test_commandline_is_for_commands_and_knows_formats_and_errors_only():
         ("flashlight", r"embedded\..*"),
         ("rich", r"report\..*|decodesweep|decoderchoice|trainsweep|collect"),
         ("rapidfuzz", r"scoring\..*"),
+        ("torch", r"embedded\.causallm"),
+        ("transformers", r"embedded\.causallm"),
     ],
 )
 def test_each_library_has_its_place(package, allowed):
@@ -154,8 +158,9 @@ def test_formats_and_scoring_need_little():
             assert others == set(), name_of(path)
 
 
-@pytest.mark.parametrize("arguments", [["w2ltune"], ["w2ltune.sweep"], ["w2ltune.collect"]])
-def test_help_comes_at_once(arguments):
+@pytest.mark.parametrize("module", ["", ".sweep", ".collect", ".forward"])
+def test_help_comes_at_once(module):
+    arguments = [f"w2ltune{module}"]
     code = (
         "import runpy, sys\n"
         f"sys.argv = {[*arguments, '--help']!r}\n"
