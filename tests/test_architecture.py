@@ -134,7 +134,7 @@ def test_commandline_is_for_commands_and_knows_formats_and_errors_only():
         ("optuna", r"tuner|search\..*"),
         ("matplotlib", r"report\.(svg|plots|surfaceplots|trainingplots|trainingcurves)"),
         ("flashlight", r"embedded\..*"),
-        ("rich", r"report\..*|decodesweep|decoderchoice|trainsweep|collect"),
+        ("rich", r"report\..*|decodesweep|decoderchoice|trainsweep|collect|forward"),
         ("rapidfuzz", r"scoring\..*"),
         ("torch", r"embedded\.causallm"),
         ("transformers", r"embedded\.causallm"),

@@ -127,7 +127,7 @@ def _score(
     kept = len(given.shards) - len(missing)
     console.print(
         f"{sum(len(output.ids) for output in given.outputs)} hypotheses, {len(given.sentences)} "
-        f"different sentences, {len(given.shards)} shards"
+        f"different sentences, {len(given.shards)} shard{'s' if len(given.shards) > 1 else ''}"
         + (f" ({kept} scored before)" if kept else ""), soft_wrap=True,
     )  # fmt: skip
     if not missing:

@@ -162,7 +162,8 @@ def run_command(
         with start(program) as child:
             code = child.wait() or 0
         if code:
-            raise TrialFailedError(f"{words[0]}: {explain_exit(code, log)}{_last_lines(log)}")
+            what = f"{words[0]}: {explain_exit(code, log)}"
+            raise TrialFailedError(what + (_last_lines(log) or _last_lines(scores, skip=0)))
         found = np.zeros((len(sentences), COLUMNS))
         found[:, 0] = _read_scores(scores, sentences, log)
         return found
@@ -202,11 +203,13 @@ def _read_scores(path: Path, sentences: Sequence[str], log: Path) -> list[float]
     return scores
 
 
-def _last_lines(log: Path) -> str:
+def _last_lines(log: Path, *, skip: int = 1) -> str:
     """Return the last words of a program; the first line of its log is ours."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[1:]
+    if not log.exists():
+        return ""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[skip:]
     said = " / ".join(line.strip() for line in lines[-LAST_LINES:] if line.strip())
-    return f"; it said last: {said[-LAST_CHARACTERS:]}" if said else "; it said nothing"
+    return f"; it said last: {said[-LAST_CHARACTERS:]}" if said else ""
 
 
 def _state(path: Path) -> list[int]:
