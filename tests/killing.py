@@ -27,7 +27,6 @@ TARGETS = {
     "child": "--logtostderr=true ",
     "rank 1": "--world_rank=1 ",
     "scorer": "ScoringWorker",
-    "scoring program": "score_it.py",
 }
 """What the command line of each kind of process holds."""
 

@@ -11,9 +11,9 @@ from w2ltune.formats.beamdump import Hypothesis, write_beam_dump
 WORDS = ["yes", "no", "grün", "日本", "it's", "a|b", "$(x)", "on"]
 
 PROGRAM = """
-import sys, time
-seconds, ledger = float(sys.argv[1]), sys.argv[2]
-with open(ledger, "a", encoding="utf-8") as file:
+import os, sys, time
+seconds = float(sys.argv[1])
+with open(os.environ["LEDGER"], "a", encoding="utf-8") as file:
     for line in sys.stdin:
         time.sleep(seconds)
         print(-len(line.rstrip("\\n")) / 8)
@@ -61,7 +61,7 @@ def write_lm(path: Path, *, words: list[str] = WORDS[:-1], seed: int = 2) -> Pat
 
 
 def write_program(folder: Path) -> Path:
-    """Write the program; its arguments are seconds for each sentence and its ledger."""
+    """Write the program; it takes seconds for each sentence, and a ledger in its environment."""
     path = folder / "score_it.py"
     path.write_text(PROGRAM, encoding="utf-8")
     return path

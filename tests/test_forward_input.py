@@ -79,7 +79,7 @@ def test_sentences_are_told_apart_by_what_the_lm_sees(tmp_path: Path) -> None:
     rows = [("a", "Yes"), ("b", "yes"), ("a", ""), ("b", "Yes"), ("c", "no  no")]
     one = write_dump(tmp_path / "one.hyp", rows)
     other = write_dump(tmp_path / "o,ther.hyp.gz", [("x", "yes"), ("y", "new")])
-    (tmp_path / "two.hyp").write_bytes(other.read_bytes())
+    two = write_dump(tmp_path / "two.hyp", [("x", "yes"), ("y", "new")])
     lm = write_lm(tmp_path / "lm.arpa")
     given = prepare(ForwardOptions(hyp=f"{one}", lm=lm))
     assert given.sentences == ["Yes", "yes", "", "no no"]
@@ -93,9 +93,7 @@ def test_sentences_are_told_apart_by_what_the_lm_sees(tmp_path: Path) -> None:
     assert lower.outputs[0].hashes.tolist() == output.hashes.tolist()
     comma = prepare(ForwardOptions(hyp=f"{other}", lm=lm))
     assert comma.sentences == ["yes", "new"]
-    both = prepare(
-        ForwardOptions(hyp=f"{one},{tmp_path}/two.hyp", lm=lm, case="upper", unit="letters")
-    )
+    both = prepare(ForwardOptions(hyp=f"{one},{two}", lm=lm, case="upper", unit="letters"))
     assert both.sentences == ["YES", "", "NO NO", "NEW"]
     assert both.outputs[1].rows.tolist() == [0, 3]
 

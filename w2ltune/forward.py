@@ -99,6 +99,7 @@ def run(given: ForwardInput, options: ForwardOptions, console: Console) -> int:
 @contextlib.contextmanager
 def _owned(folder: Path) -> Iterator[StudyLock]:
     """Own the folder of the shards; what of it serves no longer is removed at the end."""
+    from w2ltune.forwardinput import NOTE
     from w2ltune.runs.lock import StudyLock, this_process
     from w2ltune.runs.rundir import make_shared
 
@@ -110,6 +111,7 @@ def _owned(folder: Path) -> Iterator[StudyLock]:
     finally:
         lock.release()
         if not (folder / "shards").exists() and lock.is_ours():
+            (folder / NOTE).unlink(missing_ok=True)
             shutil.rmtree(folder / "lock", ignore_errors=True)
             with contextlib.suppress(OSError):  # it holds the scripts and logs of SLURM
                 folder.rmdir()
@@ -125,6 +127,8 @@ def _score(
     """Score the shards that are not there."""
     missing = [shard for shard in given.shards if folder.read(shard) is None]
     kept = len(given.shards) - len(missing)
+    if differences := given.settle_folder():
+        console.print(f"other scores than before: {differences}", soft_wrap=True, markup=False)
     console.print(
         f"{sum(len(output.ids) for output in given.outputs)} hypotheses, {len(given.sentences)} "
         f"different sentences, {len(given.shards)} shard{'s' if len(given.shards) > 1 else ''}"

@@ -21,6 +21,7 @@ from w2ltune.trials.lmsource import LMSource, command_words
 
 FORMAT = 1
 SCORES = ".ppl"
+NOTE = "forward.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +110,7 @@ class ForwardInput:
         shards: The same in pieces.
         folder: Where the pieces are kept, and the scripts and logs of SLURM.
         done: Files of scores that are there already.
+        made_from: What the pieces are made from; fit for JSON.
     """
 
     source: LMSource
@@ -117,6 +119,20 @@ class ForwardInput:
     shards: Sequence[Shard]
     folder: Path
     done: Sequence[Path]
+    made_from: Mapping[str, Any]
+
+    def settle_folder(self) -> str:
+        """Note in the folder what its pieces are made from.
+
+        Returns:
+            What differs from the pieces that are there, or "".
+        """
+        note = self.folder / NOTE
+        before = files.read_json(note)
+        if before == self.made_from:
+            return ""
+        files.write_json(note, self.made_from)
+        return "" if before is None else "; ".join(_differences(before, self.made_from))
 
 
 def prepare(options: ForwardOptions) -> ForwardInput:
@@ -142,14 +158,17 @@ def prepare(options: ForwardOptions) -> ForwardInput:
             output.refuse_other()
         sentences = known
         outputs.append(output)
-    all_sentences = list(sentences)
+    everything = list(sentences)
+    most = _shard_size(options, len(everything))
+    hypotheses = [output.made_from["hypotheses"] for output in outputs]
     return ForwardInput(
         source=source,
         outputs=outputs,
-        sentences=all_sentences,
-        shards=cut(all_sentences, most=_shard_size(options, len(all_sentences)), origin=origin),
+        sentences=everything,
+        shards=cut(everything, most=most, origin=origin),
         folder=targets[0].with_name(targets[0].name.removesuffix(SCORES)),
         done=done,
+        made_from={"hypotheses": hypotheses, "shard_sentences": most, **origin},
     )
 
 

@@ -38,7 +38,10 @@ class ForwardOptions(DecodeSlurmOptions):
         "neural causal LM of Hugging Face transformers, on a GPU where the cluster has one", "",
         value="FOLDER",
     )  # fmt: skip
-    command: str = option("a program that scores; it gets a GPU with --gpu=1", "", value="LINE")
+    command: str = option(
+        "a program that scores; it gets a GPU with --gpu=1. Files that the line names are its "
+        "inputs: scored again when one has changed", "", value="LINE",
+    )  # fmt: skip
     name: str = option("column's name, in the file's name; lm for --lm, else tr", "")
     out: str = option(
         "folder of the scores, or the file, whose name ends in .ppl; by default they lie beside "
