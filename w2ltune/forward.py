@@ -156,13 +156,16 @@ def _score(
         stopping_signals(reasons.append),
         progress(console, total) as show,
     ):
-        from w2ltune.trials.lmscoring import Scoring, worker_bundle  # Ray, after the connection
+        # Ray, after the connection.
+        from w2ltune.trials.lmscoring import Scoring, worker_bundle
+        from w2ltune.trials.resources import trials_that_fit
 
-        bundle = worker_bundle(
-            cores=options.worker_cores,
-            gpu=options.gpu > 0 or given.source.kind == "causal",
-            must=options.gpu > 0,
-        )
+        bundle = worker_bundle(given.source, gpu=options.gpu > 0)
+        if session.local and not trials_that_fit([bundle]):
+            asked = " and ".join(f"{amount:g} {name}" for name, amount in bundle.items())
+            raise UsageError(
+                f"no worker fits this machine: it needs {asked} (--worker_cores, --gpu, --cores)"
+            )
         began = time.monotonic()
         Scoring(
             given.source,

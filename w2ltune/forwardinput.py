@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from w2ltune.errors import StudyMismatchError, UsageError, existing_file
 from w2ltune.formats.beamdump import iterate_beam_dump
 from w2ltune.formats.lmscores import hash_path, text_hash, write_hashes, write_lm_scores
 from w2ltune.forwardoptions import SHARD_SENTENCES, ForwardOptions
+from w2ltune.runs.madefrom import differences
 from w2ltune.runs.shards import Shard, cut
 from w2ltune.trials.lmsource import LMSource, command_words
 
@@ -67,7 +68,7 @@ class Output:
         """
         record = files.read_json(self.record)
         if record is not None:
-            found = list(_differences(record.get("made_from", {}), self.made_from))
+            found = list(differences(record.get("made_from", {}), self.made_from))
             if found:
                 raise StudyMismatchError(
                     f"holds other scores ({'; '.join(found)}); give another --name or --out, or "
@@ -132,7 +133,7 @@ class ForwardInput:
         if before == self.made_from:
             return ""
         files.write_json(note, self.made_from)
-        return "" if before is None else "; ".join(_differences(before, self.made_from))
+        return "" if before is None else "; ".join(differences(before, self.made_from))
 
 
 def prepare(options: ForwardOptions) -> ForwardInput:
@@ -288,22 +289,3 @@ def _shard_size(options: ForwardOptions, sentences: int) -> int:
     if options.shards is not None:
         return max(1, -(-sentences // options.shards))
     return options.shard_sentences or SHARD_SENTENCES[options.kind]
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    before, after = dict(_flat(old)), dict(_flat(new))
-    for name in sorted(before.keys() | after.keys()):
-        if before.get(name) != after.get(name):
-            if name == "hypotheses":
-                yield "the dump has changed since"
-            else:
-                was, now = (content.get(name, "not given") for content in (before, after))
-                yield f"{name} was {was}, is {now}"
-
-
-def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in content.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{above}{name} ")
-        else:
-            yield f"{above}{name}", value

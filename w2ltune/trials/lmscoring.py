@@ -198,18 +198,16 @@ class Scoring:
         return any(entry["NodeID"] == node and entry["Alive"] for entry in entries)
 
 
-def worker_bundle(*, cores: int, gpu: bool, must: bool) -> dict[str, float]:
+def worker_bundle(source: LMSource, *, gpu: bool) -> dict[str, float]:
     """Return what a worker takes of a node.
 
     Args:
-        cores: Its cores.
-        gpu: It takes a GPU where there is one.
-        must: It takes one in any case.
+        source: The LM; a causal one takes a GPU where the cluster has any.
+        gpu: GPUs were asked for.
     """
-    bundle = {"CPU": float(cores)}
-    if gpu and (must or cluster_gpus()):
-        bundle["GPU"] = 1.0
-    return bundle
+    bundle = {"CPU": float(source.cores)}
+    takes = {"kenlm": False, "command": gpu, "causal": gpu or cluster_gpus() > 0}
+    return {**bundle, "GPU": 1.0} if takes[source.kind] else bundle
 
 
 def _stopped(reason: str) -> StoppedError:
