@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ from lmtask import hypotheses, write_dump, write_lm
 
 from w2ltune import forward
 from w2ltune.errors import run_command
+from w2ltune.formats.lmscores import read_hashes, read_lm_scores, text_hash, write_hashes
 from w2ltune.forwardinput import list_name, output_paths, prepare
 from w2ltune.forwardoptions import ForwardOptions
+from w2ltune.runs.shards import ShardFolder
 
 
 def error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -127,6 +130,33 @@ def test_scores_of_something_else_are_not_replaced_by_mistake(
         (tmp_path / name).unlink()
     assert "was not written by this command" in error(capsys, f"--hyp={dump}", f"--lm={lm}")
     assert (tmp_path / "dev-lm.ppl").read_bytes() == written["dev-lm.ppl"]
+
+
+def test_a_kill_while_the_files_are_written_costs_no_shard(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dumps = [write_dump(tmp_path / f"{n}.lst.hyp", hypotheses(9, seed=n)) for n in (1, 2)]
+    hyp = f"{dumps[0]},{dumps[1]}"
+    arguments = [f"--hyp={hyp}", "--command=no_such_program", "--shards=4"]
+    given = prepare(ForwardOptions(hyp=hyp, command="no_such_program", shards=4))
+    shards = ShardFolder(tmp_path / "1-tr/shards", columns=3)
+    for shard in given.shards:
+        scores = np.zeros((len(shard.sentences), 3))
+        scores[:, 0] = [-len(text) for text in shard.sentences]
+        shards.keep(shard, scores)
+    write_hashes(tmp_path / "1-tr.ppl.hash", given.outputs[0].hashes[:3])
+    (tmp_path / "1-tr.ppl").write_text("of an earlier dump")
+    assert run_command(forward.main, arguments) == 0  # Ray is not even started
+    assert "4 shards (4 scored before)" in capsys.readouterr().out
+    for n in (1, 2):
+        rows = hypotheses(9, seed=n)
+        ids, scores = read_lm_scores(tmp_path / f"{n}-tr.ppl")
+        assert ids == [name for name, _ in rows]
+        assert scores.tolist() == [-len(text) for _, text in rows]
+        hashes = read_hashes(tmp_path / f"{n}-tr.ppl.hash").tolist()
+        assert hashes == [text_hash(text) for _, text in rows]
+    assert not (tmp_path / "1-tr").exists()
+    assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
 
 
 def test_a_record_cut_by_others_is_named(
