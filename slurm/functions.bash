@@ -1,4 +1,4 @@
-# Functions that both scripts share: Ray on one node, and what SLURM means to do with a job. w2ltune
+# Functions that the scripts share: Ray on one node, and what SLURM means to do with a job. w2ltune
 # puts them into the scripts that it submits; by hand: `. functions.bash` in the place of the mark.
 set -u
 umask 0002

@@ -26,6 +26,7 @@ TARGETS = {
     "trainable": "TrainTrial",
     "child": "--logtostderr=true ",
     "rank 1": "--world_rank=1 ",
+    "scorer": "ScoringWorker",
 }
 """What the command line of each kind of process holds."""
 

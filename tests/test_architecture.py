@@ -14,6 +14,7 @@ PACKAGE = ROOT / "w2ltune"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 COMMANDS = ("train", "sweep", "collect", "forward", "rescore")
+OPTIONS = ("sweepoptions", "trainoptions", "forwardoptions", "rescoreoptions")
 SMALLER_COMMANDS = (
     *("cluster.slurmoptions", "cluster.workers", "embedded.emissions", "embedded.lexicon"),
 )
@@ -24,12 +25,12 @@ FLOORS = (
     COMMANDS,
     ("decodesweep", "trainsweep", "decoderchoice", "rescoringrun"),
     ("rescoring",),
-    ("decodeinput", "traininput", "rescoreinput"),
+    ("decodeinput", "traininput", "forwardinput", "rescoreinput"),
     ("decodeprogram",),
     ("trainflags",),
     ("traincheck",),
     ("listcheck",),
-    ("sweepoptions", "trainoptions", "rescoreoptions"),
+    ("sweepoptions", "trainoptions", "forwardoptions", "rescoreoptions"),
     ("tuner",),
     ("report",),
     ("search",),
@@ -67,6 +68,7 @@ HEAVY = {
     "rapidfuzz",
     "flashlight",
     "zstandard",
+    "torch",
 }
 
 
@@ -124,13 +126,7 @@ def test_commandline_is_for_commands_and_knows_formats_and_errors_only():
             assert rooms <= {None, "__version__", "formats", "errors"}
         elif "commandline" in rooms:
             own = name_of(path).removeprefix("w2ltune.")
-            assert own in (
-                *COMMANDS,
-                "sweepoptions",
-                "trainoptions",
-                "rescoreoptions",
-                *SMALLER_COMMANDS,
-            ), own
+            assert own in (*COMMANDS, *OPTIONS, *SMALLER_COMMANDS), own
 
 
 @pytest.mark.parametrize(
@@ -140,9 +136,14 @@ def test_commandline_is_for_commands_and_knows_formats_and_errors_only():
         ("optuna", r"tuner|search\..*"),
         ("matplotlib", r"report\.(svg|.*plots|trainingcurves)"),
         ("flashlight", r"embedded\..*"),
-        ("rich", r"report\..*|decodesweep|decoderchoice|trainsweep|collect|rescoring(run)?"),
+        (
+            "rich",
+            r"report\..*|decodesweep|decoderchoice|trainsweep|collect|forward|rescoring(run)?",
+        ),
         ("rapidfuzz", r"scoring\..*"),
         ("zstandard", r"formats\.compressed"),
+        ("torch", r"embedded\.causallm"),
+        ("transformers", r"embedded\.causallm"),
     ],
 )
 def test_each_library_has_its_place(package, allowed):
@@ -165,10 +166,9 @@ def test_formats_and_scoring_need_little():
             assert others == set(), name_of(path)
 
 
-@pytest.mark.parametrize(
-    "arguments", [["w2ltune"], ["w2ltune.sweep"], ["w2ltune.collect"], ["w2ltune.rescore"]]
-)
-def test_help_comes_at_once(arguments):
+@pytest.mark.parametrize("module", ["", ".sweep", ".collect", ".forward", ".rescore"])
+def test_help_comes_at_once(module):
+    arguments = [f"w2ltune{module}"]
     code = (
         "import runpy, sys\n"
         f"sys.argv = {[*arguments, '--help']!r}\n"

@@ -12,6 +12,7 @@ COMMANDS = {
     "train": ("w2ltune.train", "train one model; nothing but its own end ends it"),
     "sweep": ("w2ltune.sweep", "search decoder weights, or a training's flags"),
     "collect": ("w2ltune.collect", "leaderboard of any sweep, live too"),
+    "forward": ("w2ltune.forward", "LM scores for every hypothesis of a beam dump"),
     "rescore": ("w2ltune.rescore", "weights of language models on a beam dump"),
     "emissions": ("w2ltune.embedded.emissions", "emissions from any toolkit's CTC model"),
     "lexicon": ("w2ltune.embedded.lexicon", "a lexicon for a model's tokens"),

@@ -11,6 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -239,6 +240,22 @@ def test_a_program_has_only_its_three_files(
     links = [line.split()[-3:] for line in output(tmp_path / "log") if " -> " in line]
     log = str(tmp_path.resolve() / "log")
     assert links == [["0", "->", "/dev/null"], ["1", "->", log], ["2", "->", log]]
+
+
+def test_what_it_reads_and_writes_may_be_files(
+    program: Callable[..., Program], tmp_path: Path
+) -> None:
+    texts, answer = tmp_path / "te'xt s", tmp_path / "ans;wer"
+    texts.write_bytes(b"one\ntwo")
+    answer.write_bytes(b"of an earlier run, which was longer")
+    script = "import sys\nprint(sys.stdin.read().upper())\nprint('told', file=sys.stderr)"
+    given = replace(program(sys.executable, "-c", script), stdin=texts, stdout=answer)
+    with start(given) as child:
+        assert child.wait(30) == 0
+    assert answer.read_bytes() == b"ONE\nTWO\n"
+    assert given.log.read_text().splitlines()[1:] == ["told"]
+    with pytest.raises(FileNotFoundError):
+        start(replace(given, stdin=tmp_path / "none"))
 
 
 def test_the_log_is_appended_to(program: Callable[..., Program], tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,12 +82,16 @@ def read_template(name: str) -> str:
     Raises:
         W2LTuneError: It is not there.
     """
-    functions = _read_script(FUNCTIONS_FILE)
-    return _read_script(name).replace(f"{FUNCTIONS}\n", f"{FUNCTIONS}\n{functions}", 1)
+    functions = read_script(FUNCTIONS_FILE)
+    return read_script(name).replace(f"{FUNCTIONS}\n", f"{FUNCTIONS}\n{functions}", 1)
 
 
-def _read_script(name: str) -> str:
-    """Return a file of the installed package, or of the checkout."""
+def read_script(name: str) -> str:
+    """Return a file of the installed package, or of the checkout.
+
+    Raises:
+        W2LTuneError: It is not there.
+    """
     package = Path(__file__).parents[1]
     for folder in (package / "slurm_scripts", package.parent / "slurm"):
         if (folder / name).is_file():
@@ -271,3 +276,7 @@ def _with_variables(text: str) -> str:
 def _array(name: str, words: Sequence[str]) -> list[str]:
     """Return a bash array, a word a line."""
     return [f"{name}=(", *(f"  {word}" for word in words), ")"] if words else [f"{name}=()"]
+
+
+if __name__ == "__main__":  # for scripts that are submitted by hand: SLURM runs a copy of them
+    print(read_script(sys.argv[1]))

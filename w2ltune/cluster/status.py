@@ -64,7 +64,9 @@ def describe(study: Path) -> list[str]:
     job = newest_job(study)
     lines = [str(study), *_about_job(study, job)]
     lines += [f"  added: {worker}" for worker in worker_jobs(study)]
-    lines.append(f"  trials: {_trials(study, job)}")
+    shards = list((study / "shards").glob("[!.]*.npy"))
+    done = f"shards: {len(shards)} scored" if shards else f"trials: {_trials(study, job)}"
+    lines.append(f"  {done}")
     cluster = files.read_json(slurm_folder(study) / "cluster.json")
     if cluster is not None and job is not None and job.state == "RUNNING":
         port = cluster["dashboard_port"]

@@ -84,19 +84,26 @@ def submit_command(
     print("\n".join(directives(job)))
     print(f"submitted job {done.job} ({job_name(study)}): {job.resources}")
     print(f"script: {done.script}")
-    for command in watching(done, study):
+    for command in watching(done, study, board=module != "w2ltune.forward"):
         print(f"watch:  {shlex.join(command)}")
     return 0
 
 
-def watching(submission: Submission, study: Path) -> list[list[str]]:
-    """Return the commands that show how a job is doing."""
+def watching(submission: Submission, study: Path, *, board: bool = True) -> list[list[str]]:
+    """Return the commands that show how a job is doing.
+
+    Args:
+        submission: The job.
+        study: The study's folder.
+        board: Whether it has trials, and a leaderboard of them.
+    """
     log = f"{submission.script.stem.rpartition('-')[0]}-{submission.job}.out"
     folder = [f"--logdir={study.parent}", f"--prefix={study.name}"]
+    collect = ["python", "-m", "w2ltune.collect", *folder, "--watch"]
     return [
         ["squeue", f"--jobs={submission.job}"],
         ["tail", "-F", str(submission.script.with_name(log))],
-        ["python", "-m", "w2ltune.collect", *folder, "--watch"],
+        collect if board else ["python", "-m", "w2ltune", "status", str(study)],
     ]
 
 

@@ -7,18 +7,17 @@ each process loads its own `Decoder`.
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from w2ltune.embedded.decoderfiles import check_lm_head, read_lexicon, read_tokens
+from w2ltune.embedded.decoderfiles import read_lexicon, read_tokens
 from w2ltune.embedded.decoderflags import DecoderFlags, refuse_in_process
-from w2ltune.errors import InputError, UsageError, did_you_mean, existing_file
+from w2ltune.embedded.kenlm import import_flashlight, load_kenlm
+from w2ltune.errors import InputError, did_you_mean, existing_file
 from w2ltune.formats.beamdump import Hypothesis
 
 BLANK_TOKEN = "#"
@@ -38,7 +37,7 @@ class Decoder:
 
     def __init__(self, flags: DecoderFlags) -> None:
         refuse_in_process(flags)
-        self._text, self._dictionary, self._kenlm = _flashlight()
+        self._text, self._dictionary = import_flashlight()[:2]
         self.flags = flags
         self.token_names = read_tokens(flags.tokens_path)
         self._token_dict = self._dictionary.Dictionary(str(flags.tokens_path))
@@ -124,17 +123,8 @@ class Decoder:
         if not self.flags.lm:
             return self._text.ZeroLM()
         path = existing_file(self.flags.lm, "language model (--lm)")
-        check_lm_head(path)
         entries = self._word_dict if self.flags.word_lm else self._token_dict
-        try:
-            with _quiet_stderr():
-                return self._kenlm.KenLM(str(path), entries)
-        except (RuntimeError, ValueError, OSError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(
-                f"KenLM cannot load this language model; is it cut short? ({reason[-200:]})",
-                path=path,
-            ) from None
+        return load_kenlm(path, entries)
 
     def _build_trie(self) -> Any:
         trie = self._text.Trie(self.token_count, self._sil)
@@ -281,28 +271,3 @@ def _guard(emission: npt.NDArray[np.float32], token_count: int) -> None:
             f"an emission must be C-contiguous float32 [frames, {token_count}], "
             f"not {emission.dtype} {emission.shape}"
         )
-
-
-@contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Keep KenLM's own progress bar off the terminal; it writes past Python."""
-    kept = os.dup(2)
-    try:
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def _flashlight() -> tuple[Any, Any, Any]:
-    try:
-        from flashlight.lib.text import decoder, dictionary
-        from flashlight.lib.text.decoder import kenlm
-    except ImportError as error:
-        raise UsageError(
-            f"the embedded decoder needs flashlight-text ({error}); it has wheels for Python "
-            "3.10 to 3.12: use one of these (pip install flashlight-text==0.0.7), or give --binary"
-        ) from None
-    return decoder, dictionary, kenlm

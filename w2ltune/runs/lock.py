@@ -148,7 +148,7 @@ class StudyLock:
                 continue
             if not self._is_likely_dead(current):
                 raise StudyOwnedError(
-                    f"{self._folder.parent}: this sweep is running already ({current}); wait for "
+                    f"{self._folder.parent}: running already ({current}); wait for "
                     "it, or stop it. If you know that it is dead, "
                     f"set {TAKE_OVER_VARIABLE}={current.generation} for this command"
                 )

@@ -48,12 +48,16 @@ class Program:
         log: File to which its stdout and stderr are appended; its folder must exist.
         folder: Where it runs; None for the folder of this process.
         environment: Additions to the environment of this process.
+        stdin: File that it reads; None for nothing.
+        stdout: File that its stdout replaces, instead of going to the log.
     """
 
     arguments: tuple[str, ...]
     log: Path
     folder: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    stdin: Path | None = None
+    stdout: Path | None = None
 
 
 class Child:
@@ -140,7 +144,7 @@ def start(program: Program, *, attempts: Path | None = None, attempt: int = 0) -
     Raises:
         UsageError: The program or its folder is missing, or may not be used.
         TrialFailedError: This machine could not start it.
-        OSError: The log could not be opened.
+        OSError: The log, or a file that it reads or writes, could not be opened.
     """
     mark = uuid.uuid4().hex
     folder = Path.cwd() if program.folder is None else program.folder.absolute()
@@ -153,15 +157,19 @@ def start(program: Program, *, attempts: Path | None = None, attempt: int = 0) -
     }
     ours, theirs = socket.socketpair()
     try:
-        with theirs, program.log.open("ab") as log:
+        with theirs, program.log.open("ab") as log, contextlib.ExitStack() as stack:
+            stdin = stack.enter_context((program.stdin or Path(os.devnull)).open("rb"))
+            stdout = (
+                log if program.stdout is None else stack.enter_context(program.stdout.open("wb"))
+            )
             log.write(_title(program, attempt).encode("utf-8", errors="surrogateescape"))
             log.flush()
             starter = subprocess.Popen(
                 [sys.executable, "-I", "-S", processguard.__file__, str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdin=stdin,
+                stdout=stdout,
                 stderr=log,
             )
         starter.wait()  # it ends at once: the guard is its child, and so nobody's

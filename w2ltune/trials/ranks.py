@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -112,12 +113,7 @@ class NodeLauncher:
 
 def with_devices(program: Program) -> Program:
     """Return a program that sees the GPUs of this process's bundle only."""
-    return Program(
-        arguments=program.arguments,
-        log=program.log,
-        folder=program.folder,
-        environment={**program.environment, **visible_devices()},
-    )
+    return replace(program, environment={**program.environment, **visible_devices()})
 
 
 class SpreadRanks:

@@ -1,0 +1,134 @@
+"""N-gram language models, ARPA or binary, through the KenLM inside flashlight-text."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from w2ltune.embedded.decoderfiles import check_lm_head
+from w2ltune.errors import InputError, UsageError, existing_file
+
+NEVER_A_WORD = "<no such word>"
+"""Unknown to every LM: a blank is in no word."""
+
+
+class SentenceLM:
+    """Scores sentences.
+
+    Args:
+        path: The LM.
+        words: All that may come in a sentence; KenLM looks them up once.
+
+    Raises:
+        InputError: It is missing, damaged or no LM.
+        UsageError: flashlight-text is not installed.
+    """
+
+    def __init__(self, path: Path, words: Iterable[str]) -> None:
+        existing_file(path, "language model (--lm)")
+        _, dictionary, _ = import_flashlight()
+        entries = dictionary.Dictionary()
+        self._index: dict[str, int] = {}
+        for word in (NEVER_A_WORD, *words):
+            if word not in self._index:
+                self._index[word] = len(self._index)
+                entries.add_entry(word)
+        self._lm = load_kenlm(path, entries)
+        nothing = self._lm.start(True)
+        scores = {word: self._lm.score(nothing, n)[1] for word, n in self._index.items()}
+        # An n-gram LM gives every unknown word one and the same score.
+        self._unknown = {w for w, score in scores.items() if score == scores[NEVER_A_WORD]}
+
+    def score(self, sentences: Sequence[list[str]]) -> npt.NDArray[np.float64]:
+        """Return natural log probabilities, with the beginning and the end of the sentence.
+
+        Args:
+            sentences: The words of each. Unknown ones get what the LM has for ``<unk>``.
+
+        Returns:
+            float64 [sentences, 3]: log probability, unknown words, words.
+        """
+        found = np.empty((len(sentences), 3))
+        # Neighbours in sorted order begin alike: their common words are scored once.
+        before: list[str] = []
+        states, sums = [self._lm.start(False)], [0.0]
+        for number in sorted(range(len(sentences)), key=lambda n: sentences[n]):
+            words = sentences[number]
+            common = _common_prefix(before, words)
+            del states[common + 1 :], sums[common + 1 :]
+            for word in words[common:]:
+                state, score = self._lm.score(states[-1], self._index[word])
+                states.append(state)
+                sums.append(sums[-1] + score)
+            log10 = sums[-1] + self._lm.finish(states[-1])[1]
+            unknown = sum(word in self._unknown for word in words)
+            found[number] = log10 * math.log(10), unknown, len(words)
+            before = words
+        return found
+
+
+def _common_prefix(one: Sequence[str], other: Sequence[str]) -> int:
+    most = min(len(one), len(other))
+    return next((n for n in range(most) if one[n] != other[n]), most)
+
+
+def load_kenlm(path: Path, entries: Any) -> Any:
+    """Return flashlight's LM object for a file.
+
+    Args:
+        path: ARPA or KenLM binary.
+        entries: A dictionary of flashlight's; the LM takes its indices.
+
+    Raises:
+        InputError: The file is damaged or no LM.
+        UsageError: flashlight-text is not installed.
+    """
+    _, _, kenlm = import_flashlight()
+    check_lm_head(path)
+    try:
+        with _quiet_stderr():
+            return kenlm.KenLM(str(path), entries)
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"KenLM cannot load this language model; is it cut short? ({reason[-200:]})",
+            path=path,
+        ) from None
+
+
+def import_flashlight() -> tuple[Any, Any, Any]:
+    """Return flashlight-text's modules decoder, dictionary and kenlm.
+
+    Raises:
+        UsageError: It is not installed.
+    """
+    try:
+        from flashlight.lib.text import decoder, dictionary
+        from flashlight.lib.text.decoder import kenlm
+    except ImportError as error:
+        raise UsageError(
+            f"the embedded decoder and KenLM need flashlight-text ({error}); it has wheels for "
+            "Python 3.10 to 3.12: use one of these (pip install flashlight-text==0.0.7), or give "
+            "--binary for decodes, --command for LM scores"
+        ) from None
+    return decoder, dictionary, kenlm
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Keep KenLM's own progress bar off the terminal; it writes past Python."""
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -1,0 +1,217 @@
+"""LM scores on Ray: workers that hold the LM, each scores one shard after the other."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from w2ltune.errors import StoppedError, TrialFailedError, UsageError, W2LTuneError
+from w2ltune.runs.shards import Shard
+from w2ltune.runs.signals import by_hand
+from w2ltune.trials.lmsource import LMSource, Scorer
+from w2ltune.trials.resources import cluster_gpus, trials_that_fit
+
+LOOK_SECONDS = 0.5
+ATTEMPTS = 2
+"""Of a shard, each with another worker."""
+
+LOST_NODES = 5
+"""How often a shard may lose its node on top of that."""
+
+
+class ScoringWorker:
+    """Scores shards with an LM that is loaded once.
+
+    Args:
+        source: The LM.
+        scratch: Name of a folder in the scratch of each node.
+    """
+
+    def __init__(self, source: LMSource, scratch: str) -> None:
+        os.umask(0o002)
+        self._source = source
+        self._scratch = Path(tempfile.gettempdir(), scratch)
+        self._scorer: Scorer | None = None
+
+    def load(self, vocabulary: Sequence[str]) -> str:
+        """Load the LM; return the node that this is."""
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        self._scorer = self._source.load(vocabulary, self._scratch)
+        return str(ray.get_runtime_context().get_node_id())
+
+    def score(self, sentences: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Return the scores of a shard, float64 [sentences, COLUMNS]."""
+        assert self._scorer is not None
+        return self._scorer(sentences)
+
+
+@dataclass(eq=False)
+class _Worker:
+    handle: Any
+    node: str = ""
+    shard: Shard | None = None
+
+
+class Scoring:
+    """The shards that are to be scored, and the workers that do it.
+
+    Args:
+        source: The LM.
+        shards: What is to be done.
+        vocabulary: As `LMSource.vocabulary` returned it.
+        bundle: What a worker takes.
+        scratch: Name of the workers' folder in the scratch of each node.
+        keep: Called with each shard that is done and its scores.
+    """
+
+    def __init__(
+        self,
+        source: LMSource,
+        shards: Sequence[Shard],
+        vocabulary: Sequence[str],
+        *,
+        bundle: dict[str, float],
+        scratch: str,
+        keep: Callable[[Shard, npt.NDArray[np.float64]], None],
+    ) -> None:
+        self._source = source
+        self._bundle = bundle
+        self._keep = keep
+        self._scratch = scratch
+        self._pending = deque(shards)
+        self._vocabulary = ray.put(vocabulary)
+        self._live: dict[Any, _Worker] = {}  # by the answer that is waited for
+        self._idle: list[_Worker] = []
+        self._failed: dict[int, int] = {}
+        self._lost: dict[int, int] = {}
+
+    def run(
+        self,
+        *,
+        look: Callable[[], None],
+        stopped: Callable[[], str],
+        lives: Callable[[], bool],
+        node_wait_minutes: float,
+    ) -> None:
+        """Score all shards.
+
+        Args:
+            look: Called again and again.
+            stopped: Returns why the whole command stops, or "".
+            lives: Returns whether Ray is there.
+            node_wait_minutes: Stop when there was no room for a worker for so long.
+
+        Raises:
+            UsageError: The LM cannot be loaded, or the program cannot be run.
+            TrialFailedError: A shard failed twice.
+            StoppedError: The command was asked to stop, or there is no node.
+        """
+        fitted = time.monotonic()
+        try:
+            while self._pending or any(worker.shard for worker in self._live.values()):
+                if reason := stopped():
+                    raise _stopped(reason)
+                room = trials_that_fit([self._bundle]) if lives() else 0
+                if room:
+                    fitted = time.monotonic()
+                elif time.monotonic() - fitted > 60 * node_wait_minutes:
+                    raise _stopped(f"no node can score since {node_wait_minutes:g} minutes")
+                self._assign(room)
+                if not self._live:
+                    time.sleep(LOOK_SECONDS)
+                    continue
+                for answer in ray.wait(list(self._live), timeout=LOOK_SECONDS)[0]:
+                    self._take(answer)
+                look()
+        finally:
+            for worker in (*self._live.values(), *self._idle):
+                ray.kill(worker.handle)
+
+    def _assign(self, room: int) -> None:
+        """Give each idle worker a shard, and start workers for the others."""
+        while self._idle and self._pending:
+            worker = self._idle.pop()
+            worker.shard = self._pending.popleft()
+            self._live[worker.handle.score.remote(worker.shard.sentences)] = worker
+        loading = sum(worker.shard is None for worker in self._live.values())
+        for _ in range(min(room - len(self._live), len(self._pending) - loading)):
+            worker = _Worker(
+                ray.remote(ScoringWorker)
+                .options(
+                    num_cpus=self._bundle["CPU"], num_gpus=self._bundle.get("GPU", 0),
+                    max_restarts=0,
+                )
+                .remote(self._source, self._scratch)
+            )  # fmt: skip
+            self._live[worker.handle.load.remote(self._vocabulary)] = worker
+
+    def _take(self, answer: Any) -> None:
+        """Take what a worker has answered."""
+        worker = self._live.pop(answer)
+        try:
+            result = ray.get(answer)
+        except RayTaskError as error:
+            ray.kill(worker.handle)
+            if isinstance(error.cause, UsageError):  # of no use to try it again
+                raise error.cause from None
+            reason = str(error.cause) if isinstance(error.cause, W2LTuneError) else (
+                f"{type(error.cause).__name__}: {' '.join(str(error.cause).split())[:300]}"
+            )  # fmt: skip
+            self._again(worker, reason, self._failed, ATTEMPTS)
+        except RayError as error:
+            alive = self._node_lives(worker.node)
+            reason = f"its worker died, perhaps for want of memory ({type(error).__name__})"
+            counted, most = (self._failed, ATTEMPTS) if alive else (self._lost, LOST_NODES)
+            self._again(worker, reason, counted, most)
+        else:
+            if worker.shard is None:
+                worker.node = result
+            else:
+                self._keep(worker.shard, result)
+                worker.shard = None
+            self._idle.append(worker)
+
+    def _again(self, worker: _Worker, reason: str, counted: dict[int, int], most: int) -> None:
+        """Put a shard back that was not scored, unless that was so too often."""
+        shard, number = worker.shard, -1 if worker.shard is None else worker.shard.number
+        counted[number] = counted.get(number, 0) + 1
+        if counted[number] >= most:
+            what = "the LM cannot be loaded" if shard is None else str(shard)
+            raise TrialFailedError(f"{what}: {reason}; tried {most} times, by different workers")
+        if shard is not None:
+            self._pending.appendleft(shard)
+
+    @staticmethod
+    def _node_lives(node: str) -> bool:
+        entries = ray.nodes()  # type: ignore[no-untyped-call]
+        return any(entry["NodeID"] == node and entry["Alive"] for entry in entries)
+
+
+def worker_bundle(source: LMSource, *, gpu: bool) -> dict[str, float]:
+    """Return what a worker takes of a node.
+
+    Args:
+        source: The LM; a causal one takes a GPU where the cluster has any.
+        gpu: GPUs were asked for.
+    """
+    bundle = {"CPU": float(source.cores)}
+    takes = {"kenlm": False, "command": gpu, "causal": gpu or cluster_gpus() > 0}
+    return {**bundle, "GPU": 1.0} if takes[source.kind] else bundle
+
+
+def _stopped(reason: str) -> StoppedError:
+    return StoppedError(
+        f"stopped ({reason}); the shards that are done are kept, the same command continues",
+        interrupted=by_hand(reason),
+    )
