@@ -26,6 +26,7 @@ TOKENS = ["|", *"abcdefghijklmnopqrstuvwxyz"]
 SPREAD = 0.7  # how unequal the phrases of a rule are
 SPEECH_TASTE, TEXT_TASTE = 1, 2  # seeds of what the speakers and the LM's text like to say
 LM_SENTENCES = 4000
+RESCORING_TASTE, RESCORING_SENTENCES = 3, 10_000
 
 TRAIN_VOICES = Voices(
     accents=("en-us", "en-gb", "en-gb-x-rp"),
@@ -123,16 +124,21 @@ def write_wav(path: Path, samples: np.ndarray) -> None:
 
 
 def write_language(folder: Path, grammar: Grammar) -> None:
-    """Write tokens, lexicon, and a language model of text with a taste of its own."""
+    """Write tokens, lexicon, and two language models of text with tastes of their own."""
     words = vocabulary(grammar)
     (folder / "tokens.txt").write_text("\n".join(TOKENS) + "\n", encoding="utf-8")
     lexicon = "".join(f"{word}\t{' '.join(word)} |\n" for word in words)
     (folder / "lexicon.txt").write_text(lexicon, encoding="utf-8")
-    other = read_grammar(HERE / "grammar.txt", seed=TEXT_TASTE, spread=SPREAD)
-    random = np.random.default_rng(2)
-    # Every fourth line has commands in a row, so that the model knows what follows a command.
-    text = [sentence(other, random, 14 if line % 4 == 0 else 1) for line in range(LM_SENTENCES)]
-    ngram.write_arpa(folder / "lm.arpa", ngram.estimate(text, order=3, vocabulary=words))
+    for name, taste, seed, sentences, order in (
+        ("lm", TEXT_TASTE, 2, LM_SENTENCES, 3),
+        ("rescoring", RESCORING_TASTE, 4, RESCORING_SENTENCES, 4),
+    ):
+        other = read_grammar(HERE / "grammar.txt", seed=taste, spread=SPREAD)
+        random = np.random.default_rng(seed)
+        # Every fourth line has commands in a row, so that the model knows what follows a command.
+        text = [sentence(other, random, 14 if line % 4 == 0 else 1) for line in range(sentences)]
+        model = ngram.estimate(text, order=order, vocabulary=words)
+        ngram.write_arpa(folder / f"{name}.arpa", model)
 
 
 def main() -> None:
