@@ -15,7 +15,7 @@ from w2ltune.report.progress import bar
 from w2ltune.rescoreinput import RescoreInput
 from w2ltune.rescoreoptions import DEFAULT_N, LENGTHS, parse_weights
 from w2ltune.runs.rescored import Proof, Rescored
-from w2ltune.scoring.kernels import Batch
+from w2ltune.scoring.kernels import Batch, can_compile
 from w2ltune.scoring.nbestpool import Pool
 from w2ltune.search.certified import Face, certify
 from w2ltune.search.exactline import search_lines
@@ -47,6 +47,7 @@ RESTARTS = 4
 EDGE = 0.01
 """Part of a range that counts as its end."""
 POINTS = 4096
+"""Weights looked at around the answer; half of them where nothing is compiled."""
 DIGITS = 4
 """Of the answer's weights: on a plateau more decide nothing, and people write them down."""
 
@@ -258,8 +259,9 @@ class Rescoring:
             vectors = np.concatenate([np.ones((len(points), 1)), points], axis=1)
             return self.batch.errors(vectors).astype(np.float64)
 
+        points = POINTS if can_compile() else POINTS // 2
         return middle(
-            errors, best=best.vector[1:], low=self.low[1:], high=self.high[1:], points=POINTS
+            errors, best=best.vector[1:], low=self.low[1:], high=self.high[1:], points=points
         )
 
     def _given(self) -> list[Weighted]:

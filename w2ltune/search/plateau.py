@@ -24,7 +24,7 @@ TEMPERATURE = 0.4
 UNDETERMINED = 0.26
 """Spread of a weight over its plateau from which on it is undetermined (even: 0.29 of the box)."""
 
-ROUNDS = 8
+ROUNDS = 12
 WIDTH = 3.0
 """Half the width of the next region, in spreads of the plateau: it grows where that is even."""
 
@@ -53,7 +53,8 @@ def middle(errors: Errors, *, best: Vector, low: Vector, high: Vector, points: i
         best: float64 [searched], the weights with the fewest errors found.
         low: float64 [searched], lower ends of the box.
         high: float64 [searched], upper ends.
-        points: How many weights are looked at in the last round; in those before a quarter.
+        points: How many weights are looked at in the last round; in those before a
+            sixteenth.
 
     """
     width = high - low
@@ -63,7 +64,7 @@ def middle(errors: Errors, *, best: Vector, low: Vector, high: Vector, points: i
     mean, height = best, 0.0
     for number in range(ROUNDS):
         last = number == ROUNDS - 1
-        cube = spread_points(points if last else max(64, points // 4), len(best))
+        cube = spread_points(points if last else max(64, points // 16), len(best))
         found = errors(begin + cube * (end - begin))
         unit, spread = plateau_mean(cube, found)
         height = float(plateau_weights(found) @ found)
