@@ -49,7 +49,9 @@ class Batch:
         self._starts = np.concatenate([[0], np.cumsum(padded)])
         # Padding repeats the last hypothesis, which changes no choice.
         last = np.cumsum(lengths) - 1
-        place = np.arange(self._starts[-1]) + np.repeat(last + 1 - lengths - self._starts[:-1], padded)
+        place = np.arange(self._starts[-1]) + np.repeat(
+            last + 1 - lengths - self._starts[:-1], padded
+        )
         rows = rows[np.minimum(place, np.repeat(last, padded))]
         self._features = nbest.features[rows]
         self._errors = nbest.errors[rows].astype(np.float64)

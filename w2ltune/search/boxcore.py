@@ -8,8 +8,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from w2ltune.scoring.compiledkernels import compiled
 from w2ltune.scoring.winners import RUNNERS_UP
 from w2ltune.search.boxes import LEFT, NOTHING, Lists, OpenBox, Progress
 
@@ -82,7 +82,7 @@ def compiled_search(
 def compiled_dive(dimensions: int) -> Callable[..., Any]:
     """Return the dive over boxes of so many dimensions; loops over them are unrolled."""
 
-    @njit(error_model="numpy", nogil=True, cache=True)
+    @compiled()
     def narrow(
         base, slopes, errors, slack, centre, half,
         rows, counts, row_begin, count_begin, count_end, row_out, count_out,
@@ -114,7 +114,7 @@ def compiled_dive(dimensions: int) -> Callable[..., Any]:
             top = best
             least = errors[g]
             most = errors[g]
-            for trial in range(RUNNERS_UP + 1):
+            for _trial in range(RUNNERS_UP + 1):
                 for i in range(count):
                     reach = slack
                     for j in range(dimensions):
@@ -156,7 +156,7 @@ def compiled_dive(dimensions: int) -> Callable[..., Any]:
             row += count
         return frozen, lowest, here, row_out, count_out
 
-    @njit(error_model="numpy", nogil=True, cache=True)
+    @compiled()
     def dive(
         base, slopes, errors, slack, smallest,
         centres, halves, splits, frozens, bounds, row_ends, count_ends, depth,
