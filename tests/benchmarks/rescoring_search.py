@@ -68,7 +68,7 @@ def load(
     rows, errors, offsets, first = [], [], [0], 0
     for name, hypotheses in lists.items():
         dump[name] = []
-        for place in sorted(range(len(hypotheses)), key=lambda i: -hypotheses[i].score):  # noqa: B023
+        for place in sorted(range(len(hypotheses)), key=lambda i: -hypotheses[i].score):
             one = hypotheses[place]
             wer = one.wer or 0.0
             tr, convlm = (scores[lm][first + place] for lm in ("tr", "convlm"))
