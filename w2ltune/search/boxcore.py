@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import cache
@@ -12,6 +13,9 @@ import numpy as np
 from w2ltune.scoring.compiledkernels import compiled
 from w2ltune.scoring.winners import RUNNERS_UP
 from w2ltune.search.boxes import LEFT, NOTHING, Lists, OpenBox, Progress
+
+ROUNDING = 1e-6
+"""More than the rounding of a sum of errors, which are whole numbers."""
 
 _SLICE = 64  # boxes cut between two looks at the clock
 _ROOM = 8  # of the stack, in lists: each part of a box is a good deal smaller than the box
@@ -35,6 +39,7 @@ def compiled_search(
         np.empty((dimensions, longest)),
         np.empty(longest, dtype=np.int32),
         np.empty(longest, dtype=np.int64),
+        np.empty(dimensions),
         np.empty(dimensions),
         np.empty(dimensions),
     )
@@ -92,12 +97,14 @@ def compiled_dive(dimensions: int) -> Callable[..., Any]:
     def narrow(
         base, slopes, errors, slack, centre, half,
         rows, counts, row_begin, count_begin, count_end, row_out, count_out,
-        scores, open_scores, local, own, own_errors, slope, influence,
+        scores, open_scores, local, own, own_errors, slope, tilt, influence,
     ):  # fmt: skip
         frozen = 0
         lowest = 0
         here = 0
         influence[:] = 0.0
+        tilt[:] = 0.0
+        ramps = 0.0
         row = row_begin
         for place in range(count_begin, count_end):
             count = counts[place]
@@ -167,6 +174,36 @@ def compiled_dive(dimensions: int) -> Callable[..., Any]:
                     for j in range(dimensions):
                         influence[j] += differs * abs(local[j, i] - local[j, winner]) * half[j]
                 row_out += count
+                if winner_errors > least:
+                    # Better ones win where the best of them, a plane at most, is not below the
+                    # winner of the centre. That step is at least a ramp over the box.
+                    nearest = -1
+                    for i in range(count):
+                        if own_errors[i] < winner_errors and (
+                            nearest < 0 or scores[i] > scores[nearest]
+                        ):
+                            nearest = i
+                    for j in range(dimensions):
+                        slope[j] = local[j, nearest] - local[j, winner]
+                    above = -np.inf
+                    for i in range(count):
+                        if own_errors[i] < winner_errors:
+                            at_most = scores[i] - best + slack
+                            for j in range(dimensions):
+                                at_most += abs(local[j, i] - local[j, winner] - slope[j]) * half[j]
+                            above = max(above, at_most)
+                    if above < 0.0:
+                        drop = -above
+                        for j in range(dimensions):
+                            drop += abs(slope[j]) * half[j]
+                        steepness = (winner_errors - least) / drop
+                        ramps -= steepness * above
+                        for j in range(dimensions):
+                            tilt[j] -= steepness * slope[j]
+        for j in range(dimensions):
+            ramps -= abs(tilt[j]) * half[j]
+        if ramps > 0.0:
+            lowest += math.ceil(ramps - ROUNDING)
         return frozen, lowest, here, row_out, count_out
 
     @compiled()
@@ -180,7 +217,7 @@ def compiled_dive(dimensions: int) -> Callable[..., Any]:
         Ends when none is left, the budget is used, there is no room for children, or the bound of
         the box on top is not below the threshold (but below the incumbent).
         """
-        scores, open_scores, local, own, own_errors, slope, influence = scratch
+        scores, open_scores, local, own, own_errors, slope, tilt, influence = scratch
         expanded = 0
         slivers = 0
         sliver_bound = NOTHING
@@ -225,7 +262,7 @@ def compiled_dive(dimensions: int) -> Callable[..., Any]:
                 fixed, lowest, here, new_row, new_count = narrow(
                     base, slopes, errors, slack, centres[slot], half,
                     rows, counts, row_begin, count_begin, count_end, row_out, count_out,
-                    scores, open_scores, local, own, own_errors, slope, influence,
+                    scores, open_scores, local, own, own_errors, slope, tilt, influence,
                 )  # fmt: skip
                 if frozen + here < incumbent:
                     incumbent = frozen + here
