@@ -41,6 +41,8 @@ def compiled_search(
         np.empty(longest, dtype=np.int64),
         np.empty(dimensions),
         np.empty(dimensions),
+        np.empty((len(lists.counts), dimensions + 1)),
+        np.empty(len(lists.counts), dtype=np.bool_),
         np.empty(dimensions),
     )
 
@@ -94,17 +96,45 @@ def compiled_dive(dimensions: int) -> Callable[..., Any]:
     """Return the dive over boxes of so many dimensions; loops over them are unrolled."""
 
     @compiled()
+    def least_sum(ramps, used, number, tilt, half):
+        """Return a lower bound, in whole errors, of the sum of ramps in the box, each 0 at least.
+
+        The sum of any of them as planes is a bound, as a plane is below its ramp. Those in use are
+        changed as long as that helps, twice around.
+        """
+        tilt[:] = 0.0
+        value = 0.0
+        for t in range(number):
+            if used[t]:
+                value += ramps[t, dimensions]
+                for j in range(dimensions):
+                    tilt[j] += ramps[t, j]
+        for _ in range(2):
+            for t in range(number):
+                sign = -1.0 if used[t] else 1.0
+                gain = sign * ramps[t, dimensions]
+                for j in range(dimensions):
+                    gain += (abs(tilt[j]) - abs(tilt[j] + sign * ramps[t, j])) * half[j]
+                if gain > 0.0:
+                    used[t] = not used[t]
+                    value += sign * ramps[t, dimensions]
+                    for j in range(dimensions):
+                        tilt[j] += sign * ramps[t, j]
+        for j in range(dimensions):
+            value -= abs(tilt[j]) * half[j]
+        return max(0, math.ceil(value - ROUNDING))
+
+    @compiled()
     def narrow(
         base, slopes, errors, slack, centre, half,
         rows, counts, row_begin, count_begin, count_end, row_out, count_out,
-        scores, open_scores, local, own, own_errors, slope, tilt, influence,
+        scores, open_scores, local, own, own_errors, slope, tilt, ramps, used, influence,
     ):  # fmt: skip
         frozen = 0
         lowest = 0
         here = 0
         influence[:] = 0.0
-        tilt[:] = 0.0
-        ramps = 0.0
+        number_of_ramps = 0
         row = row_begin
         for place in range(count_begin, count_end):
             count = counts[place]
@@ -174,36 +204,40 @@ def compiled_dive(dimensions: int) -> Callable[..., Any]:
                     for j in range(dimensions):
                         influence[j] += differs * abs(local[j, i] - local[j, winner]) * half[j]
                 row_out += count
-                if winner_errors > least:
-                    # Better ones win where the best of them, a plane at most, is not below the
-                    # winner of the centre. That step is at least a ramp over the box.
-                    nearest = -1
-                    for i in range(count):
-                        if own_errors[i] < winner_errors and (
-                            nearest < 0 or scores[i] > scores[nearest]
-                        ):
-                            nearest = i
+                # Where the best of the good ones, a plane at most, is below one of the others, there
+                # are more errors than the least. That step is at least a ramp over the box.
+                bad = winner_errors > least
+                limit = winner_errors if bad else least + 1
+                other = -1
+                step = NOTHING
+                for i in range(count):
+                    if own_errors[i] >= limit:
+                        step = min(step, own_errors[i] - least)
+                    if (own_errors[i] < limit) == bad and (
+                        other < 0 or scores[i] > scores[other]
+                    ):
+                        other = i
+                good, rival = (other, winner) if bad else (winner, other)
+                drop = 0.0
+                for j in range(dimensions):
+                    slope[j] = local[j, good] - local[j, rival]
+                    drop += abs(slope[j]) * half[j]
+                above = -np.inf
+                for i in range(count):
+                    if own_errors[i] < limit:
+                        at_most = scores[i] - scores[rival] + slack
+                        for j in range(dimensions):
+                            at_most += abs(local[j, i] - local[j, rival] - slope[j]) * half[j]
+                        above = max(above, at_most)
+                drop -= above
+                if drop > 0.0:
+                    steepness = step / drop
+                    ramps[number_of_ramps, dimensions] = -steepness * above
                     for j in range(dimensions):
-                        slope[j] = local[j, nearest] - local[j, winner]
-                    above = -np.inf
-                    for i in range(count):
-                        if own_errors[i] < winner_errors:
-                            at_most = scores[i] - best + slack
-                            for j in range(dimensions):
-                                at_most += abs(local[j, i] - local[j, winner] - slope[j]) * half[j]
-                            above = max(above, at_most)
-                    if above < 0.0:
-                        drop = -above
-                        for j in range(dimensions):
-                            drop += abs(slope[j]) * half[j]
-                        steepness = (winner_errors - least) / drop
-                        ramps -= steepness * above
-                        for j in range(dimensions):
-                            tilt[j] -= steepness * slope[j]
-        for j in range(dimensions):
-            ramps -= abs(tilt[j]) * half[j]
-        if ramps > 0.0:
-            lowest += math.ceil(ramps - ROUNDING)
+                        ramps[number_of_ramps, j] = -steepness * slope[j]
+                    used[number_of_ramps] = bad
+                    number_of_ramps += 1
+        lowest += least_sum(ramps, used, number_of_ramps, tilt, half)
         return frozen, lowest, here, row_out, count_out
 
     @compiled()
@@ -217,7 +251,7 @@ def compiled_dive(dimensions: int) -> Callable[..., Any]:
         Ends when none is left, the budget is used, there is no room for children, or the bound of
         the box on top is not below the threshold (but below the incumbent).
         """
-        scores, open_scores, local, own, own_errors, slope, tilt, influence = scratch
+        scores, open_scores, local, own, own_errors, slope, tilt, ramps, used, influence = scratch
         expanded = 0
         slivers = 0
         sliver_bound = NOTHING
@@ -262,7 +296,7 @@ def compiled_dive(dimensions: int) -> Callable[..., Any]:
                 fixed, lowest, here, new_row, new_count = narrow(
                     base, slopes, errors, slack, centres[slot], half,
                     rows, counts, row_begin, count_begin, count_end, row_out, count_out,
-                    scores, open_scores, local, own, own_errors, slope, tilt, influence,
+                    scores, open_scores, local, own, own_errors, slope, tilt, ramps, used, influence,
                 )  # fmt: skip
                 if frozen + here < incumbent:
                     incumbent = frozen + here
