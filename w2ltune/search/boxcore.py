@@ -17,6 +17,9 @@ from w2ltune.search.boxes import LEFT, NOTHING, Lists, OpenBox, Progress
 ROUNDING = 1e-6
 """More than the rounding of a sum of errors, which are whole numbers."""
 
+RAMPS_HELP = 0.5
+"""Share of the errors at the centre above the bound that ramps may add at best."""
+
 _SLICE = 64  # boxes cut between two looks at the clock
 _ROOM = 8  # of the stack, in lists: each part of a box is a good deal smaller than the box
 
@@ -134,7 +137,6 @@ def compiled_dive(dimensions: int) -> Callable[..., Any]:
         lowest = 0
         here = 0
         influence[:] = 0.0
-        number_of_ramps = 0
         row = row_begin
         for place in range(count_begin, count_end):
             count = counts[place]
@@ -204,41 +206,66 @@ def compiled_dive(dimensions: int) -> Callable[..., Any]:
                     for j in range(dimensions):
                         influence[j] += differs * abs(local[j, i] - local[j, winner]) * half[j]
                 row_out += count
-                # Where the best of the good ones, a plane at most, is below one of the others, there
-                # are more errors than the least. That step is at least a ramp over the box.
-                bad = winner_errors > least
-                limit = winner_errors if bad else least + 1
-                other = -1
-                step = NOTHING
-                for i in range(count):
-                    if own_errors[i] >= limit:
-                        step = min(step, own_errors[i] - least)
-                    if (own_errors[i] < limit) == bad and (
-                        other < 0 or scores[i] > scores[other]
-                    ):
-                        other = i
-                good, rival = (other, winner) if bad else (winner, other)
-                drop = 0.0
-                for j in range(dimensions):
-                    slope[j] = local[j, good] - local[j, rival]
-                    drop += abs(slope[j]) * half[j]
-                above = -np.inf
-                for i in range(count):
-                    if own_errors[i] < limit:
-                        at_most = scores[i] - scores[rival] + slack
-                        for j in range(dimensions):
-                            at_most += abs(local[j, i] - local[j, rival] - slope[j]) * half[j]
-                        above = max(above, at_most)
-                drop -= above
-                if drop > 0.0:
-                    steepness = step / drop
-                    ramps[number_of_ramps, dimensions] = -steepness * above
-                    for j in range(dimensions):
-                        ramps[number_of_ramps, j] = -steepness * slope[j]
-                    used[number_of_ramps] = bad
-                    number_of_ramps += 1
-        lowest += least_sum(ramps, used, number_of_ramps, tilt, half)
         return frozen, lowest, here, row_out, count_out
+
+    @compiled()
+    def ramp_bound(
+        base, slopes, errors, slack, centre, half,
+        rows, counts, row_begin, count_begin, count_end,
+        scores, open_scores, local, own, own_errors, slope, tilt, ramps, used, influence,
+    ):  # fmt: skip
+        """Return how far the errors of open utterances are above their sum of least errors."""
+        number_of_ramps = 0
+        row = row_begin
+        for place in range(count_begin, count_end):
+            count = counts[place]
+            winner = 0
+            least = errors[rows[row]]
+            for i in range(count):
+                r = rows[row + i]
+                score = base[r]
+                for j in range(dimensions):
+                    score += slopes[r, j] * centre[j]
+                    local[j, i] = slopes[r, j]
+                scores[i] = score
+                own_errors[i] = errors[r]
+                least = min(least, own_errors[i])
+                if score > scores[winner]:
+                    winner = i
+            row += count
+            winner_errors = own_errors[winner]
+            # Where the best of the good ones, a plane at most, is below one of the others, there
+            # are more errors than the least. That step is at least a ramp over the box.
+            bad = winner_errors > least
+            limit = winner_errors if bad else least + 1
+            other = -1
+            step = NOTHING
+            for i in range(count):
+                if own_errors[i] >= limit:
+                    step = min(step, own_errors[i] - least)
+                if (own_errors[i] < limit) == bad and (other < 0 or scores[i] > scores[other]):
+                    other = i
+            good, rival = (other, winner) if bad else (winner, other)
+            drop = 0.0
+            for j in range(dimensions):
+                slope[j] = local[j, good] - local[j, rival]
+                drop += abs(slope[j]) * half[j]
+            above = -np.inf
+            for i in range(count):
+                if own_errors[i] < limit:
+                    at_most = scores[i] - scores[rival] + slack
+                    for j in range(dimensions):
+                        at_most += abs(local[j, i] - local[j, rival] - slope[j]) * half[j]
+                    above = max(above, at_most)
+            drop -= above
+            if drop > 0.0:
+                steepness = step / drop
+                ramps[number_of_ramps, dimensions] = -steepness * above
+                for j in range(dimensions):
+                    ramps[number_of_ramps, j] = -steepness * slope[j]
+                used[number_of_ramps] = bad
+                number_of_ramps += 1
+        return least_sum(ramps, used, number_of_ramps, tilt, half)
 
     @compiled()
     def dive(
@@ -296,12 +323,21 @@ def compiled_dive(dimensions: int) -> Callable[..., Any]:
                 fixed, lowest, here, new_row, new_count = narrow(
                     base, slopes, errors, slack, centres[slot], half,
                     rows, counts, row_begin, count_begin, count_end, row_out, count_out,
-                    scores, open_scores, local, own, own_errors, slope, tilt, ramps, used, influence,
+                    scores, open_scores, local, own, own_errors, slope, tilt, ramps, used,
+                    influence,
                 )  # fmt: skip
                 if frozen + here < incumbent:
                     incumbent = frozen + here
                     best[:] = centres[slot]
                 bound = frozen + fixed + lowest
+                open_errors = incumbent - bound
+                if 0 < open_errors < RAMPS_HELP * (frozen + here - bound):
+                    bound += ramp_bound(
+                        base, slopes, errors, slack, centres[slot], half,
+                        rows, counts, row_out, count_out, new_count,
+                        scores, open_scores, local, own, own_errors, slope, tilt, ramps, used,
+                        influence,
+                    )  # fmt: skip
                 if bound >= incumbent:
                     continue
                 frozens[slot] = frozen + fixed
