@@ -124,7 +124,7 @@ def test_what_is_no_nbest_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"features": np.zeros((5, 4))}, r"5 errors do not fit features \[5, 4\]"),
+        ({"features": np.zeros((5, 0))}, r"5 errors do not fit features \[5, 0\]"),
         ({"features": np.zeros((4, 5))}, r"5 errors do not fit features \[4, 5\]"),
         ({"features": np.zeros((5, 5), np.float32)}, "features is float32"),
         ({"features": np.full((5, 5), np.inf)}, "not finite"),

@@ -36,7 +36,7 @@ Face: TypeAlias = tuple[int, Literal["low", "high"]]
 """A column, and the end of its weight's range."""
 
 _Search: TypeAlias = Callable[[OpenBox, Progress, float, float], list[OpenBox]]
-_NEAR = 0.004  # boxes this near to the best errors are searched to their end, in no order
+_NEAR = 0.015  # boxes this near to the best errors are searched to their end, in no order
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
