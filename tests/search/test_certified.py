@@ -9,7 +9,8 @@ from randomlists import random_lists
 
 from w2ltune.formats.nbest import NBest
 from w2ltune.scoring.nbestpool import Pool
-from w2ltune.search.certified import certify
+from w2ltune.search.boxes import Progress, lists_in, root
+from w2ltune.search.certified import certify, search_of
 
 BOTH = pytest.mark.parametrize("compiled", [False, True], ids=["numpy", "compiled"])
 
@@ -90,8 +91,8 @@ def test_coarse_scores_with_ties(compiled: bool) -> None:
 @BOTH
 def test_one_weight_is_the_exact_line(compiled: bool) -> None:
     rng = np.random.default_rng(9)
-    for _ in range(40):
-        nbest = random_lists(rng, 40, 12, 2)
+    for number in range(40):
+        nbest = random_lists(rng, 300 if number % 2 else 40, 12, 2)
         line = Pool(nbest).line([1, 0], [0, 1], -2, 3)
         found = certify(nbest, [1, -2], [1, 3], compiled=compiled, smallest=1e-10)
         assert found.errors == found.bound == line.errors.min()
@@ -197,3 +198,26 @@ def test_twins_do_not_keep_boxes_open() -> None:
 def test_bad_boxes_are_refused(low: list[float], high: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         certify(random_lists(np.random.default_rng(0), 3, 3, 2), low, high)
+
+
+@BOTH
+@pytest.mark.parametrize("columns", [2, 3, 4])
+def test_the_bound_of_each_open_box_holds_inside(compiled: bool, columns: int) -> None:
+    rng = np.random.default_rng(columns)
+    nbest = random_lists(rng, 200, 6, columns)
+    low, high = np.full(columns, -1.0), np.full(columns, 1.0)
+    low[0] = high[0] = 1.0
+    lists, pool = lists_in(nbest, low, high, 1e-6), Pool(nbest)
+    search = search_of(compiled, lists)
+    progress = Progress(errors=lists.errors_at(lists.centre), point=lists.centre)
+    whole = root(lists)
+    boxes, looked_at = [whole], 0
+    for share in (0.3, 0.6, 0.8, 0.9):
+        threshold = whole.bound + share * (progress.errors - whole.bound)
+        boxes = [part for box in boxes for part in search(box, progress, threshold, np.inf)]
+        for box in rng.choice(np.array(boxes, dtype=object), min(len(boxes), 60)):
+            inside = box.centre + rng.uniform(-1, 1, (400, columns - 1)) * box.half
+            errors = pool.errors(np.column_stack([np.ones(400), inside]))
+            assert errors.min() >= box.bound
+            looked_at += 1
+    assert looked_at > 5

@@ -217,6 +217,7 @@ def compiled_dive(dimensions: int) -> Callable[..., Any]:
             expanded += 1
             split = splits[top]
             frozen = frozens[top]
+            parent_bound = bounds[top]
             width = halves[top, split]
             low = centres[top, split] - width
             half[:] = halves[top]
@@ -239,15 +240,17 @@ def compiled_dive(dimensions: int) -> Callable[..., Any]:
                 if frozen + here < incumbent:
                     incumbent = frozen + here
                     best[:] = centres[slot]
-                bound = frozen + fixed + lowest
-                open_errors = incumbent - bound
-                if 0 < open_errors < RAMPS_HELP * (frozen + here - bound):
-                    bound += ramp_bound(
+                sum_of_least = frozen + fixed + lowest
+                bound = max(parent_bound, sum_of_least)
+                to_go = incumbent - sum_of_least
+                if bound < incumbent and to_go < RAMPS_HELP * (frozen + here - sum_of_least):
+                    above = ramp_bound(
                         base, slopes, errors, slack, centres[slot], half,
                         rows, counts, row_out, count_out, new_count,
                         scores, open_scores, local, own, own_errors, slope, tilt, ramps, used,
                         influence,
                     )  # fmt: skip
+                    bound = max(bound, sum_of_least + above)
                 if bound >= incumbent:
                     continue
                 frozens[slot] = frozen + fixed
