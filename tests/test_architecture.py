@@ -69,6 +69,7 @@ HEAVY = {
     "flashlight",
     "zstandard",
     "torch",
+    "numba",
 }
 
 
@@ -144,6 +145,7 @@ def test_commandline_is_for_commands_and_knows_formats_and_errors_only():
         ("zstandard", r"formats\.compressed"),
         ("torch", r"embedded\.causallm"),
         ("transformers", r"embedded\.causallm"),
+        ("numba", r"scoring\.compiledkernels"),
     ],
 )
 def test_each_library_has_its_place(package, allowed):
@@ -163,6 +165,7 @@ def test_formats_and_scoring_need_little():
             others = needed - sys.stdlib_module_names - {"numpy", "rapidfuzz", "w2ltune"}
             if name_of(path) == "w2ltune.formats.compressed":
                 others -= {"zstandard"}  # only once a file in .zst comes
+            others -= {"numba"} if path.name == "compiledkernels.py" else set()
             assert others == set(), name_of(path)
 
 

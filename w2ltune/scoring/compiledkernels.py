@@ -16,6 +16,22 @@ UNROLLED = 4
 """Hypotheses for which the best scores are loaded once; lists are padded to a multiple of it."""
 
 
+def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Return a decorator that compiles a function and keeps the code on disk if it can.
+
+    It is kept beside the module or in the user's cache folder, by source and processor; numba
+    refuses where neither can be written.
+    """
+
+    def compile_it(function: Callable[..., Any]) -> Any:
+        try:
+            return njit(error_model="numpy", nogil=True, cache=True, **options)(function)
+        except RuntimeError:
+            return njit(error_model="numpy", nogil=True, **options)(function)
+
+    return compile_it
+
+
 @cache
 def compiled_errors(columns: int) -> Callable[..., Any]:
     """Return the kernel for so many columns; loops over them are unrolled.
@@ -23,8 +39,8 @@ def compiled_errors(columns: int) -> Callable[..., Any]:
     It adds the errors of the first highest score of each list to the totals of each vector.
     """
 
-    @njit(error_model="numpy", nogil=True, cache=True, fastmath={"contract"})
-    def kernel(base, features, errors, starts, weights, totals):  # type: ignore[no-untyped-def]
+    @compiled(fastmath={"contract"})
+    def kernel(base, features, errors, starts, weights, totals):
         best = np.empty(LANES)
         chosen = np.empty(LANES)
         block = np.empty((columns, LANES))
@@ -62,7 +78,7 @@ def compiled_errors(columns: int) -> Callable[..., Any]:
                 for lane in range(LANES):
                     totals[first + lane] += chosen[lane]
 
-    return kernel  # type: ignore[no-any-return]
+    return kernel
 
 
 @cache
@@ -72,10 +88,8 @@ def compiled_errors_by_depth(columns: int) -> Callable[..., Any]:
     Of equal scores the one with more errors is chosen, or the first.
     """
 
-    @njit(error_model="numpy", nogil=True, cache=True)
-    def kernel(  # type: ignore[no-untyped-def]
-        features, errors, offsets, weights, depths, first_of_equals, totals
-    ):
+    @compiled()
+    def kernel(features, errors, offsets, weights, depths, first_of_equals, totals):
         best = np.empty(LANES)
         chosen = np.empty(LANES)
         block = np.empty((columns, LANES))
@@ -105,4 +119,4 @@ def compiled_errors_by_depth(columns: int) -> Callable[..., Any]:
                     for lane in range(LANES):
                         totals[number, first + lane] += chosen[lane]
 
-    return kernel  # type: ignore[no-any-return]
+    return kernel

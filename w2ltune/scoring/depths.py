@@ -106,10 +106,11 @@ def _bands(
     nbest: NBest, active: NDArray[np.intp], depths: NDArray[np.integer], first_of_equals: bool
 ) -> Iterator[_Band]:
     lengths = np.diff(nbest.offsets)
+    longest = int(lengths.max(initial=0))
     order = np.argsort(-lengths, kind="stable")  # those with a rank are the first so many
     for number, (low, high) in enumerate(itertools.pairwise([0, *depths.tolist()])):
-        ranks = np.arange(low, max(low + 1, min(high, lengths.max(initial=0))))[:, np.newaxis]
-        long = np.count_nonzero(lengths > low)
+        ranks = np.arange(low, max(low + 1, min(high, longest)))[:, np.newaxis]
+        long = int(np.count_nonzero(lengths > low))
         step = max(1, _SCORES_AT_ONCE // len(ranks))
         for first in range(0, max(long, 1), step):
             place = slice(first, min(first + step, long))

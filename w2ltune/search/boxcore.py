@@ -8,10 +8,14 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from w2ltune.scoring.compiledkernels import compiled
 from w2ltune.scoring.winners import RUNNERS_UP
 from w2ltune.search.boxes import LEFT, NOTHING, Lists, OpenBox, Progress
+from w2ltune.search.boxramps import compiled_ramp_bound
+
+RAMPS_HELP = 0.5
+"""Share of the errors at the centre above the bound that ramps may add at best."""
 
 _SLICE = 64  # boxes cut between two looks at the clock
 _ROOM = 8  # of the stack, in lists: each part of a box is a good deal smaller than the box
@@ -30,8 +34,17 @@ def compiled_search(
     counts = np.empty(_ROOM * len(lists.counts), dtype=np.int32)
     longest = int(lists.counts.max(initial=1))
     scratch = (
-        np.empty(longest), np.empty(longest), np.empty((dimensions, longest)), np.empty(dimensions),
-    )  # fmt: skip
+        np.empty(longest),
+        np.empty(longest),
+        np.empty((dimensions, longest)),
+        np.empty(longest, dtype=np.int32),
+        np.empty(longest, dtype=np.int64),
+        np.empty(dimensions),
+        np.empty(dimensions),
+        np.empty((len(lists.counts), dimensions + 1)),
+        np.empty(len(lists.counts), dtype=np.bool_),
+        np.empty(dimensions),
+    )
 
     def put(box: OpenBox) -> None:
         centres[0], halves[0] = box.centre, box.half
@@ -81,12 +94,13 @@ def compiled_search(
 @cache
 def compiled_dive(dimensions: int) -> Callable[..., Any]:
     """Return the dive over boxes of so many dimensions; loops over them are unrolled."""
+    ramp_bound = compiled_ramp_bound(dimensions)
 
-    @njit(error_model="numpy", nogil=True, cache=True)
+    @compiled()
     def narrow(
         base, slopes, errors, slack, centre, half,
         rows, counts, row_begin, count_begin, count_end, row_out, count_out,
-        scores, open_scores, local, influence,
+        scores, open_scores, local, own, own_errors, slope, tilt, ramps, used, influence,
     ):  # fmt: skip
         frozen = 0
         lowest = 0
@@ -96,7 +110,7 @@ def compiled_dive(dimensions: int) -> Callable[..., Any]:
         for place in range(count_begin, count_end):
             count = counts[place]
             best = -np.inf
-            winner = 0
+            rival = 0
             for i in range(count):
                 r = rows[row + i]
                 score = base[r]
@@ -105,58 +119,65 @@ def compiled_dive(dimensions: int) -> Callable[..., Any]:
                     local[j, i] = slopes[r, j]
                 scores[i] = score
                 open_scores[i] = score
+                own[i] = r
+                own_errors[i] = errors[r]
                 if score > best:
                     best = score
-                    winner = i
-            g = rows[row + winner]
-            here += errors[g]
-            rival = winner
+                    rival = i
+            row += count
+            winner = rival
+            winner_errors = own_errors[winner]
+            here += winner_errors
             top = best
-            least = errors[g]
-            most = errors[g]
-            for trial in range(RUNNERS_UP + 1):
-                for i in range(count):
+            for _trial in range(RUNNERS_UP + 1):
+                for j in range(dimensions):
+                    slope[j] = local[j, rival]
+                number = 0
+                new_winner = 0
+                open_scores[rival] = -np.inf  # serves once
+                least = own_errors[rival]
+                most = least
+                for i in range(count):  # without branches that cannot be foretold
                     reach = slack
                     for j in range(dimensions):
-                        reach += abs(local[j, i] - local[j, rival]) * half[j]
-                    if top - scores[i] > reach:
-                        open_scores[i] = -np.inf
-                        scores[i] = -np.inf
-                open_scores[rival] = -np.inf  # serves once
+                        reach += abs(local[j, i] - slope[j]) * half[j]
+                        local[j, number] = local[j, i]
+                    keep = top - scores[i] <= reach
+                    scores[number] = scores[i]
+                    open_scores[number] = open_scores[i]
+                    own[number] = own[i]
+                    e = own_errors[i]
+                    own_errors[number] = e
+                    new_winner = number if i == winner else new_winner
+                    least = min(least, e) if keep else least
+                    most = max(most, e) if keep else most
+                    number += keep
+                count = number
+                winner = new_winner
+                if least == most or count < 3:
+                    break
                 top = -np.inf
-                number = 0
-                least = errors[g]
-                most = errors[g]
                 for i in range(count):
-                    if scores[i] != -np.inf:
-                        number += 1
-                        e = errors[rows[row + i]]
-                        least = min(least, e)
-                        most = max(most, e)
                     if open_scores[i] > top:
                         top = open_scores[i]
                         rival = i
-                if least == most or top == -np.inf or number < 3:
+                if top == -np.inf:
                     break
             if least == most:
                 frozen += least
             else:
                 lowest += least
-                begin = row_out
-                for i in range(count):
-                    if scores[i] != -np.inf:
-                        r = rows[row + i]
-                        rows[row_out] = r
-                        row_out += 1
-                        if errors[r] != errors[g]:
-                            for j in range(dimensions):
-                                influence[j] += abs(local[j, i] - local[j, winner]) * half[j]
-                counts[count_out] = row_out - begin
+                counts[count_out] = count
                 count_out += 1
-            row += count
+                for i in range(count):
+                    rows[row_out + i] = own[i]
+                    differs = 1.0 if own_errors[i] != winner_errors else 0.0
+                    for j in range(dimensions):
+                        influence[j] += differs * abs(local[j, i] - local[j, winner]) * half[j]
+                row_out += count
         return frozen, lowest, here, row_out, count_out
 
-    @njit(error_model="numpy", nogil=True, cache=True)
+    @compiled()
     def dive(
         base, slopes, errors, slack, smallest,
         centres, halves, splits, frozens, bounds, row_ends, count_ends, depth,
@@ -167,7 +188,7 @@ def compiled_dive(dimensions: int) -> Callable[..., Any]:
         Ends when none is left, the budget is used, there is no room for children, or the bound of
         the box on top is not below the threshold (but below the incumbent).
         """
-        scores, open_scores, local, influence = scratch
+        scores, open_scores, local, own, own_errors, slope, tilt, ramps, used, influence = scratch
         expanded = 0
         slivers = 0
         sliver_bound = NOTHING
@@ -196,6 +217,7 @@ def compiled_dive(dimensions: int) -> Callable[..., Any]:
             expanded += 1
             split = splits[top]
             frozen = frozens[top]
+            parent_bound = bounds[top]
             width = halves[top, split]
             low = centres[top, split] - width
             half[:] = halves[top]
@@ -212,12 +234,23 @@ def compiled_dive(dimensions: int) -> Callable[..., Any]:
                 fixed, lowest, here, new_row, new_count = narrow(
                     base, slopes, errors, slack, centres[slot], half,
                     rows, counts, row_begin, count_begin, count_end, row_out, count_out,
-                    scores, open_scores, local, influence,
+                    scores, open_scores, local, own, own_errors, slope, tilt, ramps, used,
+                    influence,
                 )  # fmt: skip
                 if frozen + here < incumbent:
                     incumbent = frozen + here
                     best[:] = centres[slot]
-                bound = frozen + fixed + lowest
+                sum_of_least = frozen + fixed + lowest
+                bound = max(parent_bound, sum_of_least)
+                to_go = incumbent - sum_of_least
+                if bound < incumbent and to_go < RAMPS_HELP * (frozen + here - sum_of_least):
+                    above = ramp_bound(
+                        base, slopes, errors, slack, centres[slot], half,
+                        rows, counts, row_out, count_out, new_count,
+                        scores, open_scores, local, own, own_errors, slope, tilt, ramps, used,
+                        influence,
+                    )  # fmt: skip
+                    bound = max(bound, sum_of_least + above)
                 if bound >= incumbent:
                     continue
                 frozens[slot] = frozen + fixed

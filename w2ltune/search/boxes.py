@@ -218,7 +218,7 @@ def _part(lists: Lists, box: OpenBox, progress: Progress, side: int) -> OpenBox:
         half=half,
         split=int(reaches.argmax()) if reaches.max() >= 0 else -1,
         frozen=box.frozen + int(least[same].sum(dtype=np.int64)),
-        bound=box.frozen + int(least.sum(dtype=np.int64)),
+        bound=max(box.bound, box.frozen + int(least.sum(dtype=np.int64))),
         rows=rows[kept],
         counts=np.bincount(owner[kept], minlength=len(counts))[~same].astype(np.int32),
     )

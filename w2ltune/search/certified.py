@@ -36,7 +36,7 @@ Face: TypeAlias = tuple[int, Literal["low", "high"]]
 """A column, and the end of its weight's range."""
 
 _Search: TypeAlias = Callable[[OpenBox, Progress, float, float], list[OpenBox]]
-_NEAR = 0.004  # boxes this near to the best errors are searched to their end, in no order
+_NEAR = 0.015  # boxes this near to the best errors are searched to their end, in no order
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,7 +96,7 @@ def certify(
         smallest: Boxes with no side longer than this times the range are cut no more.
         memory_bytes: Open boxes beyond this are searched to their end before others are begun.
         compiled: Whether to use numba; None where it is installed. Without it the answer is the
-            same, some ten times slower.
+            same, but hundreds of times later: that serves small lists and one or two weights.
 
     Raises:
         ValueError: The shapes are others, or an end is not finite or below the lower one.
@@ -109,7 +109,7 @@ def certify(
     if incumbent is not None:
         weights = np.clip(_checked(nbest, incumbent, incumbent)[0], *ends)
     progress = Progress(errors=lists.errors_at(weights[lists.free]), point=weights[lists.free])
-    search = _search(compiled, lists)
+    search = search_of(compiled, lists)
     first, tickets = root(lists), itertools.count()
     heap = [(first.bound, next(tickets), first)] if first.split >= 0 else []
     stored = first.bytes
@@ -151,7 +151,8 @@ def _checked(
     return ends
 
 
-def _search(compiled: bool | None, lists: Lists) -> _Search:
+def search_of(compiled: bool | None, lists: Lists) -> _Search:
+    """Return :func:`.boxes.search_box` for these lists, compiled if wanted (None: if possible)."""
     if compiled is None:
         compiled = importlib.util.find_spec("numba") is not None
     if not compiled:

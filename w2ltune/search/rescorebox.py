@@ -72,8 +72,11 @@ def widen(
         high: float64 [columns], upper ends.
         faces: Those that the optimum touches, see :class:`.certified.Certificate`.
     """
+    width = high - low
     low, high = low.copy(), high.copy()
     for column, side in set(faces):
-        end, other = (low, high) if side == "low" else (high, low)
-        end[column] += end[column] - other[column]
+        if side == "low":
+            low[column] -= width[column]
+        else:
+            high[column] += width[column]
     return low, high
