@@ -69,4 +69,4 @@ def write_program(folder: Path) -> Path:
 
 def expected_scores(rows: list[tuple[str, str]]) -> str:
     """Return what the program's scores look like in the file."""
-    return "".join(f"{name} {-len(text) / 8:.6f}\n" for name, text in rows)
+    return "".join(f"{name} {-len(text) / 8!r}\n" for name, text in rows)

@@ -19,7 +19,7 @@ from w2ltune.scoring.nbestpool import Pool, active_features, distinct
 
 
 def can_compile() -> bool:
-    """Whether numba is installed (``pip install 'w2ltune[fast]'``)."""
+    """Whether numba is installed, which it is unless this Python has none."""
     return importlib.util.find_spec("numba") is not None
 
 
