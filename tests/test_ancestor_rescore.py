@@ -29,4 +29,6 @@ def test_the_same_errors_at_each_k() -> None:
         for tr, convlm, length in [(0.5, -0.25, 1.0), (0.0, 0.0, 0.0), (2.0, 1.0, -1.0)]:
             weights = {"tr": tr, "convlm": convlm, "len": length}
             found = errors_by_depth(nbest, [1, tr, convlm, length], SMALL_KS, first_of_equals=True)
-            assert topk_errors(dump, lengths, weights) == found[0].tolist()
+            errors, oracle = topk_errors(dump, lengths, weights)
+            assert errors == found[0].tolist()
+            assert oracle == np.minimum.reduceat(nbest.errors, nbest.offsets[:-1]).sum()

@@ -133,8 +133,8 @@ def main() -> int:
     weights = np.random.default_rng(0).uniform(low, high, (VECTORS, len(low)))
     one = dict(zip(("tr", "convlm", "len"), weights[0, 1:].tolist(), strict=True))
     deepest = [max(SMALL_KS)]
-    single, plain = timed(lambda: topk_errors(dump, lengths, one, deepest))
-    all_ks, plain_all = timed(lambda: topk_errors(dump, lengths, one))
+    (single, _), plain = timed(lambda: topk_errors(dump, lengths, one, deepest))
+    (all_ks, _), plain_all = timed(lambda: topk_errors(dump, lengths, one))
     rows: list[tuple[str, float, float]] = [
         ("plain loop, one k", plain, plain),
         ("plain loop, 18 k", plain_all, plain_all),
