@@ -31,7 +31,7 @@ def topk_errors(
     weights: Mapping[str, float],
     ks: Sequence[int] = SMALL_KS,
 ) -> tuple[list[int], int]:
-    """Return the errors at each k for the weights ``tr``, ``convlm`` and ``len``, and the oracle's."""
+    """Return the errors at each k for the weights tr, convlm and len, and those of the oracle."""
     totals = dict.fromkeys(ks, 0.0)
     oracle = 0.0
     for name, entries in dump.items():
