@@ -172,6 +172,7 @@ class Rescoring:
             self.high,
             incumbent=best.vector,
             time_limit_seconds=options.time_limit,
+            stopped=lambda: bool(self.stops),
         )
         if found.errors < best.errors:
             self._record(self._found(found.weights, found.errors, "certified"))

@@ -214,7 +214,7 @@ def test_the_bound_of_each_open_box_holds_inside(compiled: bool, columns: int) -
     boxes, looked_at = [whole], 0
     for share in (0.3, 0.6, 0.8, 0.9):
         threshold = whole.bound + share * (progress.errors - whole.bound)
-        boxes = [part for box in boxes for part in search(box, progress, threshold, np.inf)]
+        boxes = [part for box in boxes for part in search(box, progress, threshold, lambda: False)]
         for box in rng.choice(np.array(boxes, dtype=object), min(len(boxes), 60)):
             inside = box.centre + rng.uniform(-1, 1, (400, columns - 1)) * box.half
             errors = pool.errors(np.column_stack([np.ones(400), inside]))

@@ -8,8 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 from w2ltune.formats.nbest import NBest
 from w2ltune.scoring.nbest import take_rows
 
-RUNNERS_UP = 5
-"""Hypotheses beside the best one at the centre that are held against all others."""
+RIVALS = 20
+"""Hypotheses of each utterance, the best at the centre first, that are held against all others."""
 
 
 def slack_of(nbest: NBest, low: NDArray[np.float64], high: NDArray[np.float64]) -> float:
@@ -42,7 +42,7 @@ def winners_only(nbest: NBest, low: ArrayLike, high: ArrayLike) -> NBest:
     kept = np.ones(nbest.hypotheses, dtype=np.bool_)
     rivals, slack = scores.copy(), slack_of(nbest, *ends)
     moving = np.flatnonzero(half)
-    for _ in range(min(RUNNERS_UP + 1, int(counts.max(initial=0)))):
+    for _ in range(min(RIVALS, int(counts.max(initial=0)))):
         rival = firsts(rivals, counts)
         margin = np.repeat(rivals[rival], counts) - scores - slack
         for column in moving:

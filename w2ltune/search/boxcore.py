@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -10,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from w2ltune.scoring.compiledkernels import compiled
-from w2ltune.scoring.winners import RUNNERS_UP
-from w2ltune.search.boxes import LEFT, NOTHING, Lists, OpenBox, Progress
+from w2ltune.search.boxes import LEFT, NOTHING, RUNNERS_UP, Lists, OpenBox, Progress
 from w2ltune.search.boxramps import compiled_ramp_bound
 
 RAMPS_HELP = 0.5
@@ -23,7 +21,7 @@ _ROOM = 8  # of the stack, in lists: each part of a box is a good deal smaller t
 
 def compiled_search(
     lists: Lists,
-) -> Callable[[OpenBox, Progress, float, float], list[OpenBox]]:
+) -> Callable[[OpenBox, Progress, float, Callable[[], bool]], list[OpenBox]]:
     """Return what :func:`.boxes.search_box` is, for these lists, compiled."""
     dimensions = len(lists.free)
     dive = compiled_dive(dimensions)
@@ -65,13 +63,13 @@ def compiled_search(
         )
 
     def search(
-        box: OpenBox, progress: Progress, threshold: float, deadline: float
+        box: OpenBox, progress: Progress, threshold: float, over: Callable[[], bool]
     ) -> list[OpenBox]:
         put(box)
         aside, depth = [], 1
         limit = int(min(threshold, NOTHING))
         best = progress.point.copy()
-        while depth and time.monotonic() < deadline:
+        while depth and not over():
             depth, errors, cut, slivers, sliver_bound = dive(
                 lists.base, lists.slopes, lists.errors, lists.slack, lists.smallest,
                 centres, halves, splits, frozens, bounds, row_ends, count_ends, depth,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 
 from w2ltune.formats.nbest import NBest
 from w2ltune.scoring.nbestpool import active_features, distinct
-from w2ltune.scoring.winners import RUNNERS_UP, firsts, slack_of
+from w2ltune.scoring.winners import firsts, slack_of
+
+RUNNERS_UP = 5
+"""Hypotheses beside the best one at the centre that are held against all others."""
 
 LEFT = 0.485
 """Where a box is cut, not in its middle: at round weights, as 0, scores of many hypotheses may be
@@ -151,7 +154,7 @@ def root(lists: Lists) -> OpenBox:
 
 
 def search_box(
-    lists: Lists, box: OpenBox, progress: Progress, threshold: float, deadline: float
+    lists: Lists, box: OpenBox, progress: Progress, threshold: float, over: Callable[[], bool]
 ) -> list[OpenBox]:
     """Cut a box and its parts, depth first, as long as their bound is below the threshold.
 
@@ -160,13 +163,13 @@ def search_box(
         box: Where to begin.
         progress: What was found so far; kept up to date.
         threshold: Parts with a bound from here on are handed back.
-        deadline: Value of ``time.monotonic()`` at which all that is open is handed back.
+        over: Whether to hand back all that is open; asked now and then.
 
     Returns:
         The parts that may hold points with fewer errors than the best.
     """
     stack, aside = [box], []
-    while stack and time.monotonic() < deadline:
+    while stack and not over():
         top = stack.pop()
         if top.bound >= progress.errors:
             continue

@@ -35,7 +35,7 @@ from w2ltune.search.boxes import Lists, OpenBox, Progress, lists_in, root, searc
 Face: TypeAlias = tuple[int, Literal["low", "high"]]
 """A column, and the end of its weight's range."""
 
-_Search: TypeAlias = Callable[[OpenBox, Progress, float, float], list[OpenBox]]
+_Search: TypeAlias = Callable[[OpenBox, Progress, float, Callable[[], bool]], list[OpenBox]]
 _NEAR = 0.015  # boxes this near to the best errors are searched to their end, in no order
 
 
@@ -79,6 +79,7 @@ def certify(
     *,
     incumbent: ArrayLike | None = None,
     time_limit_seconds: float = math.inf,
+    stopped: Callable[[], bool] = lambda: False,
     smallest: float = 1e-6,
     memory_bytes: int = 2**29,
     compiled: bool | None = None,
@@ -93,6 +94,7 @@ def certify(
             the box); the better, the fewer boxes.
         time_limit_seconds: Wall time after which the search is broken off; the bound holds
             nevertheless. Compiling (seconds, the first time) is not interrupted.
+        stopped: Asked now and then; when it returns True the search is broken off, too.
         smallest: Boxes with no side longer than this times the range are cut no more.
         memory_bytes: Open boxes beyond this are searched to their end before others are begun.
         compiled: Whether to use numba; None where it is installed. Without it the answer is the
@@ -103,7 +105,10 @@ def certify(
     """
     ends = _checked(nbest, low, high)
     began = time.monotonic()
-    deadline = began + time_limit_seconds
+
+    def over() -> bool:
+        return time.monotonic() >= began + time_limit_seconds or stopped()
+
     lists = lists_in(nbest, *ends, smallest)
     weights = ends[0] + (ends[1] - ends[0]) / 2
     if incumbent is not None:
@@ -113,13 +118,13 @@ def certify(
     first, tickets = root(lists), itertools.count()
     heap = [(first.bound, next(tickets), first)] if first.split >= 0 else []
     stored = first.bytes
-    while heap and heap[0][0] < progress.errors and time.monotonic() < deadline:
+    while heap and heap[0][0] < progress.errors and not over():
         bound, _, box = heapq.heappop(heap)
         stored -= box.bytes
         step = max(1, (progress.errors - bound) // 4)
         # Near to the best errors there are too many boxes to keep: depth first needs no memory.
         near = bound + step > (1 - _NEAR) * progress.errors or stored > memory_bytes
-        for left in search(box, progress, math.inf if near else bound + step, deadline):
+        for left in search(box, progress, math.inf if near else bound + step, over):
             heapq.heappush(heap, (left.bound, next(tickets), left))
             stored += left.bytes
     bound = min(progress.errors, progress.sliver_bound, *(entry[0] for entry in heap[:1]))
