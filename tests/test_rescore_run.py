@@ -137,6 +137,14 @@ def test_a_held_out_list_is_compared_too(dev: Task, test: Task) -> None:
     assert "what is tuned on them cannot be tested on them" in refused.stderr
 
 
+def test_intervals_are_by_what_the_ids_tell(dev: Task) -> None:
+    chapters = found(*dev.arguments(), r"--cluster=-(\d\d)", "--out", dev.hyp.parent / "chapters")
+    answer = chapters["candidates"][0]
+    assert answer["dev"]["unit"] == "cluster (1)"
+    done = run(*dev.arguments(), r"--cluster=-\d\d(\d)", "--in_wts=0.5,0.1,0.1")
+    assert done.returncode == 0, done.stderr
+
+
 def test_collect_shows_it_again(dev: Task) -> None:
     best = found(*dev.arguments(), "--certify", "--out", dev.hyp.parent / "study")
     where = [f"--logdir={dev.hyp.parent}", "--prefix=study"]

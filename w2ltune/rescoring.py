@@ -166,14 +166,21 @@ class Rescoring:
         if not (options.certify or options.chosen_method == "certified") or self.stops:
             return None
         self.console.print(f"proving the optimum, {options.time_limit:g} s at most")
-        found = certify(
-            self.dev.nbest,
-            self.low,
-            self.high,
-            incumbent=best.vector,
-            time_limit_seconds=options.time_limit,
-            stopped=lambda: bool(self.stops),
-        )
+        began = time.monotonic()
+        with bar(self.console, "proof") as show:
+
+            def stopped() -> bool:
+                show((time.monotonic() - began) / options.time_limit)
+                return bool(self.stops)
+
+            found = certify(
+                self.dev.nbest,
+                self.low,
+                self.high,
+                incumbent=best.vector,
+                time_limit_seconds=options.time_limit,
+                stopped=stopped,
+            )
         if found.errors < best.errors:
             self._record(self._found(found.weights, found.errors, "certified"))
         for column, end in found.faces:
