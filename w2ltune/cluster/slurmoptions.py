@@ -47,7 +47,7 @@ class DecodeSlurmOptions(SlurmOptions):
     """The same for decodes, whose programs are one process on a node."""
 
     gpu: int = option(
-        "GPUs of each node of the SLURM job; programs that decode or write emissions take one each",
+        "GPUs of each node of the SLURM job; each program that is run takes one",
         0,
     )
 
