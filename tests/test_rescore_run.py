@@ -300,6 +300,39 @@ def test_mistakes_are_one_line(dev: Task, changes: list[str], message: str) -> N
     assert not list(dev.hyp.parent.glob("*rescored*"))
 
 
+def test_odd_lists(tmp_path: Path) -> None:
+    """One utterance of one hypothesis; the oldest form of a dump; empty references; huge scores."""
+    hyp, listed, tr = tmp_path / "a.hyp", tmp_path / "a.lst", tmp_path / "a.ppl"
+    hyp.write_text("a | 1 | 1 | 1 | 0 | yes\n")
+    listed.write_text("a a.wav 10 yes\n")
+    tr.write_text("a -1.0\n")
+    command = [f"--hyp={hyp}", f"--list={listed}", f"--tr={tr}", "--certify"]
+    assert found(*command)["errors"] == 0
+    hyp.write_text("a 1 1 1 0 yes\na 0.5 0.5 1 200 no sir\nb 3 3 3 0 \n")
+    listed.write_text("a a.wav 10 yes\nb b.wav 10\n")
+    tr.write_text("a -1.0\na -2\nb -3\n")
+    assert found(*command, f"--out={tmp_path}/old")["errors"] == 0
+    refused = run(*command, "--new", f"--out={tmp_path}/new")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    tr.write_text("a -1e300\na 1e300\nb 0\n")
+    refused = run(*command, f"--out={tmp_path}/huge")
+    assert refused.returncode == 2
+    assert "a score 'tr' of " in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert not (tmp_path / "huge").exists()
+
+
+def test_the_folder_of_another_study_is_left_alone(dev: Task, tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    request = {"task": "decode", "flags": {"lm": "x"}, "space": {}, "scoring": {}, "inputs": {},
+               "seed": 1, "versions": {}, "commit": "", "command": [], "format": 1}  # fmt: skip
+    (tmp_path / "sweep/sweep.json").write_text(json.dumps(request))
+    refused = run(*dev.arguments(), f"--out={tmp_path}/sweep")
+    assert refused.returncode == 2
+    assert "use another --out" in refused.stderr
+    assert "task was decode, is rescore" in refused.stderr
+
+
 def test_a_lost_line_of_scores_is_named(dev: Task) -> None:
     lines = dev.tr.read_text().splitlines(keepends=True)
     dev.tr.write_text("".join([*lines[:20], *lines[21:]]))

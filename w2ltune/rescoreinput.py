@@ -14,10 +14,13 @@ from w2ltune.formats.beamdump import Separator
 from w2ltune.formats.dumpcolumns import read_dump_columns
 from w2ltune.rescoreoptions import RescoreOptions
 from w2ltune.scoring.ancestor import ancestor_lists
-from w2ltune.scoring.rescorelists import join
+from w2ltune.scoring.rescorelists import RescoringLists, join
 from w2ltune.scoring.significance import clusters_from_ids
 from w2ltune.scoring.text import Metric, load_normalizer, split_units
 from w2ltune.scoring.weighing import RescoreList, weigh
+
+LARGEST_SCORE = 1e12
+"""Beyond it sums of scores are no longer exact enough to compare."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -89,6 +92,7 @@ def read_input(options: RescoreOptions) -> RescoreInput:
         )
         if options.ancestor_wer:
             lists = ancestor_lists(lists, columns)
+        _refuse_huge(lists)
         return RescoreList(
             name=data_list.name,
             dump=dump,
@@ -117,3 +121,15 @@ def read_input(options: RescoreOptions) -> RescoreInput:
     return RescoreInput(
         options=options, weights=options.weights, dev=dev, test=test, files=tuple(files)
     )
+
+
+def _refuse_huge(lists: RescoringLists) -> None:
+    largest = np.abs(lists.nbest.features).max(axis=0)
+    column = int(largest.argmax())
+    if largest[column] > LARGEST_SCORE:
+        row = int(np.abs(lists.nbest.features[:, column]).argmax())
+        utterance = lists.ids[int(np.searchsorted(lists.nbest.offsets, row, side="right")) - 1]
+        raise InputError(
+            f"a score {lists.names[column]!r} of {lists.nbest.features[row, column]:g} for "
+            f"{utterance!r}: no logarithm of a probability is so large; compute it anew"
+        )

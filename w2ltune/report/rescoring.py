@@ -35,7 +35,7 @@ def print_answer(console: Console, rescored: Rescored) -> None:
     if against is not None:
         was = answer.dev.rate - against.difference
         parts.insert(1, f"was {per_cent(was)} ({difference_text(against)})")
-    if answer.k < rescored.depth:
+    if 1 < answer.k < rescored.depth:
         parts.append(f"of the {answer.k} best hypotheses")
     _say(console, f"  {', '.join(parts)}; interval by {answer.dev.unit}")
     if answer.test is not None:

@@ -176,8 +176,8 @@ def require_same(old: SweepRequest, new: SweepRequest, *, path: Path) -> None:
     differences = list(_differences(old, new))
     if differences:
         lines = "".join(f"\n  {line}" for line in differences)
-        places = {"train": "--logdir and --prefix", "rescore": "--out"}
-        place = places.get(old.task, "--prefix")
+        place = "--logdir and --prefix" if old.task == "train" else "--prefix"
+        place = "--out" if new.task == "rescore" else place
         single = new.task == "train" and not new.space
         raise StudyMismatchError(
             f"holds another training; train in another --project, or give the old flags:{lines}"
@@ -214,6 +214,7 @@ def settle_request(path: Path, request: SweepRequest, *, keep_seed: bool) -> Swe
 def _differences(old: SweepRequest, new: SweepRequest) -> Iterable[str]:
     if old.task != new.task:
         yield f"task was {old.task}, is {new.task}"
+        return
     for kind in ("flags", "space", "scoring"):
         before: Mapping[str, Any] = getattr(old, kind)
         after: Mapping[str, Any] = getattr(new, kind)
