@@ -98,14 +98,14 @@ def test_all_methods_give_an_answer_that_holds(dev: Task, method: str) -> None:
     again = found(*dev.arguments(), f"--in_wts={weights}")
     assert {row["k"]: row["wer"] for row in again["by_k"]}[best["k"]] == best["wer"]
     folder = dev.hyp.with_name("dev.lst-rescored-tr-convlm-len")
-    lists = read_beam_dump(folder / "dev.lst.hyp")
+    lists = read_beam_dump(folder / "dev.lst.rescored.hyp")
     reference = {row.split()[0]: row.split()[3:] for row in dev.list.read_text().splitlines()}
     total = sum(lists[name][0].wer * len(words) for name, words in reference.items())
     assert round(total) == best["errors"]
     for entries in lists.values():
         scores = [entry.score for entry in entries]
         assert scores == sorted(scores, reverse=True)
-    assert (folder / "dev.lst.hyp.trn").read_text().count("\n") == len(reference)
+    assert (folder / "dev.lst.rescored.hyp.trn").read_text().count("\n") == len(reference)
 
 
 def test_the_exact_searches_find_the_same(dev: Task) -> None:
@@ -280,8 +280,10 @@ def test_a_signal_ends_a_proof_with_a_true_gap(tmp_path: Path) -> None:
         (["--lm", "tr=x"], "there is a language model 'tr' already"),
         (["--lm", "len=x"], "cannot be called 'len'"),
         (["--in_wts=1,2"], "--in_wts=1,2: 2 weights, expected 3: tr,convlm,len"),
-        (["--in_wts=1,2,x"], "'x' is no number"),
+        (["--in_wts=1,2,x"], "'x' is no weight"),
         (["--in_wts=tr=1,tra=2"], "there is no weight 'tra'; did you mean 'tr'?"),
+        (["--in_wts=inf,0,0"], "'inf' is no weight"),
+        (["--in_wts=tr=1,tr=2"], "a weight is given twice"),
         (["--method=lines"], "did you mean 'line'?"),
         (["--test_hyp=x"], "missing --test_list"),
         (["--n=0"], "--n=0: must be 1 or more"),
@@ -298,6 +300,40 @@ def test_mistakes_are_one_line(dev: Task, changes: list[str], message: str) -> N
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert not list(dev.hyp.parent.glob("*rescored*"))
+
+
+def test_all_is_all_of_another_list_too(tmp_path: Path) -> None:
+    dev = write_task(tmp_path / "a", depth=3)
+    test = write_task(tmp_path / "b", name="test", depth=12)
+    test.list.rename(tmp_path / "b/dev.lst")  # of the same name as the other
+    names = ("hyp", "tr", "convlm")
+    other = [f"--test_{name}={getattr(test, name)}" for name in names]
+    other.append(f"--test_list={tmp_path}/b/dev.lst")
+    before = dev.hyp.read_bytes()
+    best = found(*dev.arguments(), *other, "--out", dev.hyp.parent)  # the folder of the dump
+    assert dev.hyp.read_bytes() == before
+    weights = ",".join(f"{name}={value!r}" for name, value in best["weights"].items())
+    again = found(*dev.arguments(), *other, f"--in_wts={weights}")
+    assert best["k"] == best["depth"]
+    assert again["test"]["errors"] == sum(best["candidates"][0]["test"]["counts"][:3])
+    for name, dump in (("dev.lst", dev.hyp), ("test-dev.lst", test.hyp)):
+        written = (dev.hyp.parent / f"{name}.rescored.hyp").read_text()
+        assert written.count("\n") == dump.read_text().count("\n")
+
+
+def test_the_ancestors_ties_are_those_of_the_proof_too(tmp_path: Path) -> None:
+    hyp, listed, tr = tmp_path / "a.hyp", tmp_path / "a.lst", tmp_path / "a.ppl"
+    rows = [f"u{n} | {score} | 1 | 1 | {wer} | {text}" for n in range(6)
+            for score, wer, text in ((2, 0, "yes"), (1, 100, "no"))]  # fmt: skip
+    hyp.write_text("\n".join(rows) + "\n")
+    listed.write_text("".join(f"u{n} x.wav 10 yes\n" for n in range(6)))
+    tr.write_text("".join(f"u{n} -1\nu{n} -1\n" for n in range(6)))
+    command = [f"--hyp={hyp}", f"--list={listed}", f"--tr={tr}", "--length=none", "--certify"]
+    theirs = found(*command, "--ancestor_wer", f"--out={tmp_path}/theirs")
+    assert theirs["errors"] == theirs["certified"]["errors"] == 0
+    ours = found(*command, f"--out={tmp_path}/ours")
+    assert ours["certified"]["errors"] == 6  # of equal scores the worse one
+    assert ours["errors"] == 0  # and no rescoring is better
 
 
 def test_odd_lists(tmp_path: Path) -> None:

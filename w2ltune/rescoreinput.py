@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from w2ltune.errors import InputError
 from w2ltune.formats.beamdump import Separator
 from w2ltune.formats.dumpcolumns import read_dump_columns
 from w2ltune.rescoreoptions import RescoreOptions
-from w2ltune.scoring.ancestor import ancestor_lists
+from w2ltune.scoring.ancestor import ancestor_lists, first_of_equals
 from w2ltune.scoring.rescorelists import RescoringLists, join
 from w2ltune.scoring.significance import clusters_from_ids
 from w2ltune.scoring.text import Metric, load_normalizer, split_units
@@ -93,11 +93,12 @@ def read_input(options: RescoreOptions) -> RescoreInput:
         if options.ancestor_wer:
             lists = ancestor_lists(lists, columns)
         _refuse_huge(lists)
+        weighed = weigh(lists, options.weights)
         return RescoreList(
             name=data_list.name,
             dump=dump,
             lists=lists,
-            nbest=weigh(lists, options.weights),
+            nbest=first_of_equals(weighed) if options.ancestor_wer else weighed,
             clusters=clusters_from_ids(lists.ids, options.cluster),
             units=units,
             as_ancestor=options.ancestor_wer,
@@ -108,7 +109,9 @@ def read_input(options: RescoreOptions) -> RescoreInput:
     files = [options.hyp, options.list, *options.scores().values()]
     if options.test_hyp is not None and options.test_list is not None:
         scores = options.scores(test=True)
-        test = read(options.test_hyp, options.test_list, scores)
+        test = replace(read(options.test_hyp, options.test_list, scores), whole=dev.depth)
+        if test.name == dev.name:
+            test = replace(test, name=f"test-{test.name}")
         common = set(dev.lists.ids) & set(test.lists.ids)
         if common:
             raise InputError(

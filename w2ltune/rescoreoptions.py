@@ -30,6 +30,7 @@ TOP = {
 }
 """How many of the best hypotheses of the decoder take part; all do beside."""
 
+LARGEST_WEIGHT = 1e12
 DEFAULT_N = {"tpe": 300, "cmaes": 300, "random": 1000, "grid": 600}
 
 
@@ -201,6 +202,8 @@ def parse_weights(text: str, names: tuple[str, ...]) -> dict[str, float]:
     pairs = [part.partition("=") for part in parts]
     if all(equals for _, equals, _ in pairs):
         given = {name.strip(): value for name, _, value in pairs}
+        if len(given) < len(pairs):
+            raise UsageError(f"--in_wts={text}: a weight is given twice")
     elif len(parts) == len(names):
         given = dict(zip(names, parts, strict=True))
     elif len(parts) == 3 and {"tr", "len"} >= set(names):
@@ -212,8 +215,8 @@ def parse_weights(text: str, names: tuple[str, ...]) -> dict[str, float]:
     found = dict.fromkeys(names, 0.0)
     for name, value in given.items():
         number = parse_float(value)
-        if number is None:
-            raise UsageError(f"--in_wts={text}: {value!r} is no number")
+        if number is None or not abs(number) < LARGEST_WEIGHT:
+            raise UsageError(f"--in_wts={text}: {value!r} is no weight")
         if name in found:
             found[name] = number
         elif name not in ("convlm", "tr", "len") or number:

@@ -16,6 +16,7 @@ from w2ltune.rescoreinput import RescoreInput
 from w2ltune.rescoreoptions import DEFAULT_N, LENGTHS, parse_weights
 from w2ltune.runs.rescored import Proof, Rescored
 from w2ltune.scoring.kernels import Batch, can_compile
+from w2ltune.scoring.nbest import take
 from w2ltune.scoring.nbestpool import Pool
 from w2ltune.search.certified import Face, certify
 from w2ltune.search.exactline import search_lines
@@ -32,7 +33,7 @@ from w2ltune.search.rescorechoice import (
     rate_candidates,
     weighted,
 )
-from w2ltune.search.rescoresampling import ANCESTOR_GRID, ancestor_names, sample
+from w2ltune.search.rescoresampling import ancestor_names, grid_vectors, sample
 from w2ltune.search.rescorestudy import Incumbent, incumbents, record
 from w2ltune.search.residual import Vector
 
@@ -44,8 +45,6 @@ GIVEN = "given by --in_wts"
 CERTIFIED = "certified optimum"
 MOST_WIDENINGS = 4
 RESTARTS = 4
-EDGE = 0.01
-"""Part of a range that counts as its end."""
 POINTS = 4096
 """Weights looked at around the answer; half of them where nothing is compiled."""
 DIGITS = 4
@@ -75,6 +74,7 @@ class Rescoring:
         self.depth = self.given.ks[-1]
         self.low, self.high = score_box(self.dev.nbest)
         self.evaluations = 0
+        self.others: list[Weighted] = []
         self.seconds = 0.0
         lists = [self.dev] if self.given.test is None else [self.dev, self.given.test]
         self.findings = [note for of in lists for note in of.notes]
@@ -83,9 +83,17 @@ class Rescoring:
         """Search, prove if asked, choose, and compare."""
         began = time.monotonic()
         best = self._search()
+        # Samplers have boxes of their own, and an earlier run may have widened this one.
+        self.low = np.minimum(self.low, best.vector)
+        self.high = np.maximum(self.high, best.vector)
         proof = self._prove(best)
         if proof is not None and proof.errors < best.errors:
             best = self._found(self.given.vector(proof.weights), proof.errors, CERTIFIED)
+        self.findings += [
+            f"the fewest errors are at the {end} end of the box of {self.names[column - 1]}: "
+            "beyond there may be fewer"
+            for column, end in self._faces(best.vector)
+        ]
         self.seconds = time.monotonic() - began
         return self._answer(best, proof)
 
@@ -98,6 +106,18 @@ class Rescoring:
             none = self._weighted(NONE, self.given.vector(dict.fromkeys(self.names, 0.0)), 1)
             best = Incumbent(vector=none.vector, k=1, errors=none.total, how=NONE, evaluations=0)
             self._record(best)
+        elif best.how != NONE:
+            self.findings.append(
+                f"went on from the {best.errors} errors that an earlier run ({best.how}) found"
+            )
+        self.others = [*self._given(), *self._grid()]
+        for given in self.others:
+            if given.total < best.errors:
+                best = Incumbent(
+                    vector=given.vector, k=given.k, errors=given.total, how=given.name,
+                    evaluations=0,
+                )  # fmt: skip
+                self._record(best)
         method = self.given.options.chosen_method
         steps = self._sampled(method) if method in DEFAULT_N else self._lines(best)
         with bar(self.console, f"{method} search") as show:
@@ -151,14 +171,14 @@ class Rescoring:
             self.low, self.high = widen(self.low, self.high, faces)
 
     def _faces(self, vector: Vector) -> list[Face]:
-        """Return the ends of the box that weights are at."""
-        margin = EDGE * (self.high - self.low)
-        found: list[Face] = []
+        """Return the ends of the box to which a weight can be moved without more errors."""
+        errors, found = int(self.pool.errors(vector)[0]), list[Face]()
         for column in np.flatnonzero(self.high > self.low).tolist():
-            if vector[column] - self.low[column] <= margin[column]:
-                found.append((column, "low"))
-            if self.high[column] - vector[column] <= margin[column]:
-                found.append((column, "high"))
+            ends = np.tile(vector, (2, 1))
+            ends[:, column] = self.low[column], self.high[column]
+            low, high = self.pool.errors(ends) <= errors
+            if low != high:  # where both ends are as good the weight decides nothing
+                found.append((column, "low" if low else "high"))
         return found
 
     def _prove(self, best: Incumbent) -> Proof | None:
@@ -166,6 +186,8 @@ class Rescoring:
         if not (options.certify or options.chosen_method == "certified") or self.stops:
             return None
         self.console.print(f"proving the optimum, {options.time_limit:g} s at most")
+        few = take(self.dev.nbest, np.arange(min(20, self.dev.nbest.utterances)))
+        certify(few, self.low, self.high, time_limit_seconds=1)  # compiles, beside the clock
         began = time.monotonic()
         with bar(self.console, "proof") as show:
 
@@ -183,11 +205,6 @@ class Rescoring:
             )
         if found.errors < best.errors:
             self._record(self._found(found.weights, found.errors, "certified"))
-        for column, end in found.faces:
-            self.findings.append(
-                f"the fewest errors are at the {end} end of the box of {self.names[column - 1]}: "
-                "beyond there may be fewer"
-            )
         return Proof(
             errors=found.errors,
             weights=self.given.named(found.weights),
@@ -233,7 +250,7 @@ class Rescoring:
         answer, why = choose(
             self.dev, none=none, fewest=fewest, middles=middles, height=plateau.height
         )
-        others = [none, *self._given(), *self._grid(), fewest]
+        others = [none, *self.others, fewest]
         if proof is not None:
             optimum = self._weighted(CERTIFIED, self.given.vector(proof.weights), proof.k)
             others = (
@@ -282,12 +299,9 @@ class Rescoring:
     def _grid(self) -> list[Weighted]:
         """Return what the grid of rescore.py finds on this list, where it fits."""
         try:
-            as_ancestor = self._ancestor_names()
+            vectors = grid_vectors(self.names, self._ancestor_names())
         except UsageError:
             return []
-        axes = [ANCESTOR_GRID[as_ancestor[name]] for name in self.names]
-        points = np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=1)
-        vectors = np.concatenate([np.ones((len(points), 1)), points], axis=1)
         errors = self._errors_by_k(vectors)
         row, column = np.unravel_index(errors.argmin(), errors.shape)
         return [self._weighted(GRID, vectors[row], self.given.ks[int(column)])]

@@ -7,8 +7,8 @@
       study.journal       Optuna's, of the weights that were better than all before
       best.json           the answer, what it is compared with, the proof
       report.html
-      dev.lst.hyp         the hypotheses in the order of the answer's weights, a beam dump
-      dev.lst.hyp.trn     the best one of each utterance; dev.lst.ref.trn the references
+      dev.lst.rescored.hyp       the hypotheses in the order of the answer's weights, a beam dump
+      dev.lst.rescored.hyp.trn   the best of each utterance; dev.lst.rescored.ref.trn the references
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def _rates(of: RescoreList, k: int) -> Rates:
     batch = Batch(of.nbest)
 
     def rates(vectors: Vector) -> Vector:
-        errors = batch.errors_by_depth(vectors, [k], first_of_equals=of.as_ancestor)
+        errors = batch.errors_by_depth(vectors, [of.limit(k)], first_of_equals=of.as_ancestor)
         found: Vector = errors[:, 0] / max(1, words)
         return found
 
@@ -187,14 +187,15 @@ def _write_lists(given: RescoreInput, rescored: Rescored) -> None:
     vector = given.vector(rescored.weights)
     for of in (given.dev, given.test):
         if of is not None:
-            write_beam_dump(given.folder / f"{of.name}.hyp", _reordered(of, vector, rescored.k))
+            name = f"{of.name}.rescored"  # a sweep's dumps, dev.lst.hyp, may lie there too
+            write_beam_dump(given.folder / f"{name}.hyp", _reordered(of, vector, rescored.k))
             best = [of.lists.text(row) for row in of.chosen(vector, rescored.k)]
             said = [" ".join(words) for words in of.lists.references]
             for kind, texts in (("hyp", best), ("ref", said)):
                 counted = [" ".join(of.units(text)) for text in texts]
                 rows = zip(counted, of.lists.ids, strict=True)
                 lines = "".join(f"{text} ({utterance})\n" for text, utterance in rows)
-                files.write_text(Path(given.folder, f"{of.name}.{kind}.trn"), lines)
+                files.write_text(Path(given.folder, f"{name}.{kind}.trn"), lines)
 
 
 def _reordered(of: RescoreList, vector: Vector, k: int) -> Iterator[tuple[str, Hypothesis]]:
@@ -207,7 +208,7 @@ def _reordered(of: RescoreList, vector: Vector, k: int) -> Iterator[tuple[str, H
     am, lm = (nbest.features[:, names.index(name)] for name in ("am", "lm"))
     scores = of.nbest.features @ vector
     utterance = np.repeat(np.arange(nbest.utterances), np.diff(nbest.offsets))
-    for row in ranking(of.nbest, vector, k).tolist():
+    for row in ranking(of.nbest, vector, of.limit(k)).tolist():
         if of.lists.dump_rows[row] >= 0:
             words = int(nbest.reference_words[utterance[row]])
             yield (

@@ -221,3 +221,32 @@ def test_the_bound_of_each_open_box_holds_inside(compiled: bool, columns: int) -
             assert errors.min() >= box.bound
             looked_at += 1
     assert looked_at > 5
+
+
+def test_ramps_that_are_all_rounding_prove_nothing() -> None:
+    """A ramp that falls over a tiny part of its scores, among others of thousands of errors."""
+    middle, half = -0.515, 0.485
+
+    def entry(score: float, slope: float, errors: int) -> tuple[float, float, int]:
+        return score - slope / half * middle, slope / half, errors
+
+    for step, number in itertools.product((1000, 20000), range(0, 400, 40)):
+        epsilon = 2e-13 * (1 + number * 2e-2)
+        lists = [
+            [entry(0, 0, step), entry(-0.1, 1, 0), entry(-0.5, 2.5 - epsilon, 0)],
+            [entry(0, 0, 5), entry(-0.99, 1, 0)],
+            [entry(0, 0, 5), entry(-0.99, -1, 0)],
+            [(0.0, 0.0, 0), (0.031, 1.0, 3)],
+        ]
+        rows = [row for one in lists for row in one]
+        nbest = NBest(
+            offsets=np.append(0, np.cumsum([len(one) for one in lists])).astype(np.int64),
+            features=np.array([row[:2] for row in rows]),
+            errors=np.array([row[2] for row in rows], dtype=np.int32),
+            text_hash=np.arange(len(rows), dtype=np.uint64),
+            reference_words=np.full(len(lists), 60, dtype=np.int32),
+        )
+        start = [1, 0.5]
+        found = certify(nbest, [1, -1], [1, 1], compiled=True, incumbent=start)
+        sampled = Pool(nbest).errors(np.column_stack([np.ones(4001), np.linspace(-1, 1, 4001)]))
+        assert found.bound <= sampled.min()

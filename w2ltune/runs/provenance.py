@@ -154,15 +154,19 @@ def read_request(path: Path) -> SweepRequest | None:
     content = files.read_json(path)
     if content is None:
         return None
-    if content["format"] > FORMAT:
+    if content.get("format", FORMAT) > FORMAT:
         raise StudyMismatchError(
             f"format {content['format']} is newer than this w2ltune ({__version__}, format "
             f"{FORMAT}); use the newer one",
             path=path,
         )
-    content["command"] = tuple(content.get("command", ()))
-    content["inputs"] = {name: Fingerprint(**value) for name, value in content["inputs"].items()}
-    return SweepRequest(**content)
+    try:
+        content["command"] = tuple(content.get("command", ()))
+        inputs = content["inputs"].items()
+        content["inputs"] = {name: Fingerprint(**value) for name, value in inputs}
+        return SweepRequest(**content)
+    except (KeyError, TypeError, AttributeError):
+        raise InputError("no request of this program; use another folder", path=path) from None
 
 
 def require_same(old: SweepRequest, new: SweepRequest, *, path: Path) -> None:

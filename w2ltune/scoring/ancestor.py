@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from w2ltune.errors import InputError
 from w2ltune.formats.dumpcolumns import DumpColumns
+from w2ltune.formats.nbest import NBest
 from w2ltune.scoring.rescorelists import RescoringLists
 
 
@@ -71,6 +72,23 @@ def ancestor_lists(lists: RescoringLists, dump: DumpColumns) -> RescoringLists:
         reference_words=_reference_words(lists),
     )
     return dataclasses.replace(lists, nbest=nbest)
+
+
+def first_of_equals(nbest: NBest) -> NBest:
+    """Return lists in which hypotheses with the same features have the errors of the first one.
+
+    It chose the decoder's first one of equal scores; so do then all who count.
+    """
+    utterance = np.repeat(np.arange(nbest.utterances), np.diff(nbest.offsets))
+    rows = np.arange(nbest.hypotheses)
+    order = np.lexsort((rows, *nbest.features.T, utterance))
+    same = np.diff(utterance[order]) == 0
+    for column in nbest.features.T:
+        same &= np.diff(column[order]) == 0
+    first = np.maximum.accumulate(np.where(np.concatenate([[True], ~same]), rows, 0))
+    errors = np.empty_like(nbest.errors)
+    errors[order] = nbest.errors[order[first]]
+    return dataclasses.replace(nbest, errors=errors)
 
 
 def _length(dump: DumpColumns, row: int) -> tuple[int, int]:

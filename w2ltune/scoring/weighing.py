@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from w2ltune.formats.nbest import NBest
 from w2ltune.scoring.rescorelists import RescoringLists, Units
-from w2ltune.scoring.significance import Clusters
+from w2ltune.scoring.significance import FEW_CLUSTERS, Clusters
 from w2ltune.scoring.wer import CountMatrix, count_matrix
 
 LENGTH = "len"
@@ -30,6 +30,7 @@ class RescoreList:
         clusters: What is drawn together for an interval.
         units: Turns a text into what is counted.
         as_ancestor: Whether errors are counted as rescore.py did.
+        whole: With this k all hypotheses take part; by default the length of the longest list.
     """
 
     name: str
@@ -39,6 +40,7 @@ class RescoreList:
     clusters: Clusters
     units: Units
     as_ancestor: bool
+    whole: int | None = None
 
     @property
     def depth(self) -> int:
@@ -49,6 +51,11 @@ class RescoreList:
     def notes(self) -> list[str]:
         """What is worth knowing of it, a line each."""
         found = list(self.lists.findings)
+        if self.clusters.count < FEW_CLUSTERS:
+            found.append(
+                f"intervals on {self.name} are by {self.clusters.unit} ({self.clusters.count}): "
+                f"below {FEW_CLUSTERS} they are too narrow to be trusted"
+            )
         missing, extra = self.lists.missing, self.lists.extra
         if missing:
             found.append(
@@ -70,7 +77,11 @@ class RescoreList:
             weights: float [columns].
             k: So many hypotheses of each take part; None for all.
         """
-        return choose_rows(self.nbest, weights, k, first_of_equals=self.as_ancestor)
+        return choose_rows(self.nbest, weights, self.limit(k), first_of_equals=self.as_ancestor)
+
+    def limit(self, k: int | None) -> int:
+        """Return how many hypotheses of each utterance take part: all of them from `whole` on."""
+        return self.depth if k is None or k >= (self.whole or self.depth) else k
 
     def errors(self, rows: NDArray[np.intp]) -> NDArray[np.int32]:
         """Return the errors of chosen rows, int32 [utterances]."""

@@ -94,7 +94,7 @@ def compiled_dive(dimensions: int) -> Callable[..., Any]:
     """Return the dive over boxes of so many dimensions; loops over them are unrolled."""
     ramp_bound = compiled_ramp_bound(dimensions)
 
-    @compiled()
+    @compiled(keep=False)
     def narrow(
         base, slopes, errors, slack, centre, half,
         rows, counts, row_begin, count_begin, count_end, row_out, count_out,
@@ -175,7 +175,7 @@ def compiled_dive(dimensions: int) -> Callable[..., Any]:
                 row_out += count
         return frozen, lowest, here, row_out, count_out
 
-    @compiled()
+    @compiled(keep=False)
     def dive(
         base, slopes, errors, slack, smallest,
         centres, halves, splits, frozens, bounds, row_ends, count_ends, depth,

@@ -21,12 +21,18 @@ from w2ltune.search.boxes import NOTHING
 ROUNDING = 1e-6
 """More than the rounding of a sum of errors, which are whole numbers."""
 
+RELATIVE_ROUNDING = 1e-11
+"""More than that of a sum of ten thousand terms, in parts of the sum of their sizes."""
+
+STEEPEST = 1e-4
+"""A ramp that falls over less than this part of its scores is left out: it would be rounding."""
+
 
 @cache
 def compiled_ramp_bound(dimensions: int) -> Callable[..., Any]:
     """Return the function for boxes of so many dimensions; loops over them are unrolled."""
 
-    @compiled()
+    @compiled(keep=False)
     def least_sum(ramps, used, number, tilt, half):
         """Return a lower bound, in whole errors, of the sum of ramps in the box, each 0 at least.
 
@@ -51,11 +57,21 @@ def compiled_ramp_bound(dimensions: int) -> Callable[..., Any]:
                     value += sign * ramps[t, dimensions]
                     for j in range(dimensions):
                         tilt[j] += sign * ramps[t, j]
+        # Anew, because what was added and taken out again leaves its rounding behind.
+        tilt[:] = 0.0
+        value = size = 0.0
+        for t in range(number):
+            if used[t]:
+                value += ramps[t, dimensions]
+                size += abs(ramps[t, dimensions])
+                for j in range(dimensions):
+                    tilt[j] += ramps[t, j]
+                    size += abs(ramps[t, j]) * half[j]
         for j in range(dimensions):
             value -= abs(tilt[j]) * half[j]
-        return max(0, math.ceil(value - ROUNDING))
+        return max(0, math.ceil(value - ROUNDING - RELATIVE_ROUNDING * size))
 
-    @compiled()
+    @compiled(keep=False)
     def ramp_bound(
         base, slopes, errors, slack, centre, half,
         rows, counts, row_begin, count_begin, count_end,
@@ -104,8 +120,9 @@ def compiled_ramp_bound(dimensions: int) -> Callable[..., Any]:
                     for j in range(dimensions):
                         at_most += abs(local[j, i] - local[j, rival] - slope[j]) * half[j]
                     above = max(above, at_most)
+            reach = drop
             drop -= above
-            if drop > 0.0:
+            if drop > STEEPEST * (reach + abs(above)):
                 steepness = step / drop
                 ramps[number_of_ramps, dimensions] = -steepness * above
                 for j in range(dimensions):

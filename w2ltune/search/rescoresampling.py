@@ -67,6 +67,18 @@ def ancestor_names(names: tuple[str, ...], length: tuple[str, ...]) -> dict[str,
     return dict(zip(models, ("tr", "convlm"), strict=False)) | dict.fromkeys(length, "len")
 
 
+def grid_vectors(names: tuple[str, ...], as_ancestor: dict[str, str]) -> Vector:
+    """Return the grid of rescore.py, float64 [points, 1 + weights].
+
+    Args:
+        names: The weights.
+        as_ancestor: Which weight of rescore.py each is.
+    """
+    axes = [ANCESTOR_GRID[as_ancestor[name]] for name in names]
+    points = np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=1)
+    return np.concatenate([np.ones((len(points), 1)), points], axis=1)
+
+
 def check_method(method: str, names: tuple[str, ...], length: tuple[str, ...]) -> None:
     """Refuse before the search what cannot be searched.
 
