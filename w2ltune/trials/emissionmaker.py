@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -102,6 +103,8 @@ def _make_list(source: EmissionSource, name: str) -> str:
             if find_summary(lines) is None:
                 return f"the program ended well but without its last line (log: {log})"
         frames, tokens = _check(making / plain_list(name), _path(source, name))
+        if source.mark(name).exists():  # another command was faster, and may read them already
+            return ""
         if final.exists():  # of an attempt that was cut short before its mark
             shutil.rmtree(final)
         (making / plain_list(name)).replace(final)
@@ -134,7 +137,11 @@ def _check(folder: Path, path: Path) -> tuple[int, int]:
 def _remove_abandoned(folder: Path) -> None:
     """Remove what killed attempts left an hour ago and more."""
     for old in folder.glob(".making-*"):
-        if time.time() - old.stat().st_mtime > 3600:
+        newest = old.stat().st_mtime
+        for path in old.rglob("*"):  # one that is at work writes below, not to the folder itself
+            with contextlib.suppress(FileNotFoundError):
+                newest = max(newest, path.stat().st_mtime)
+        if time.time() - newest > 3600:
             shutil.rmtree(old, ignore_errors=True)
 
 

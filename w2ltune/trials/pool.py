@@ -148,7 +148,8 @@ class DecoderPool:
                 job.failure = job.failure or result.failure
             job.done[block] = result
         except RayTaskError as error:
-            job.failure = f"the decoder failed: {str(error.cause).splitlines()[0]}"
+            says = str(error.cause).partition("\n")[0] or type(error.cause).__name__
+            job.failure = f"the decoder failed: {says}"
         except RayError as error:
             # At most the first block in flight was being decoded when the worker died.
             if worker.blocks and worker.blocks[0] == place and self._node_lives(worker.node):
