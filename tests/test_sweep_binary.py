@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -102,11 +103,13 @@ def arguments(flags: Flags, **changes: object) -> list[str]:
     ]
 
 
-def run(flags: Flags, *more: str, **changes: object) -> subprocess.CompletedProcess[str]:
+def run(
+    flags: Flags, *more: str, folder: Path = REPOSITORY, **changes: object
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "w2ltune.sweep", *arguments(flags, **changes), *more],
-        env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, timeout=240,
-        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **ENVIRONMENT},
+        capture_output=True, text=True, timeout=240, cwd=folder,
     )  # fmt: skip
 
 
@@ -167,24 +170,25 @@ def test_emissions_are_made_once_and_shared(model: Flags, tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert "emissions of train.lst by fl_asr_test" in done.stdout
     assert "in process, as fl_asr_decode decodes" in done.stdout
-    (mark,) = cache.glob("*/train.lst.json")
-    made = mark.stat().st_mtime_ns
-    assert len(list(mark.with_name("train.lst").iterdir())) == 40
+    (made,) = cache.iterdir()
+    note = (made / "made.json").stat().st_mtime_ns
+    assert sorted(p.name for p in made.iterdir()) == ["emissions", "log", "made.json", "train.lst"]
+    assert len(list((made / "emissions" / "train.lst").iterdir())) == 40
     done = run(model, emission_cache=cache, prefix="again")
     assert done.returncode == 0, done.stderr
     assert "emissions of" not in done.stdout
-    assert mark.stat().st_mtime_ns == made
+    assert (made / "made.json").stat().st_mtime_ns == note
     # Another list: another folder. What the model says of tokens and lexicon is taken from it.
     done = run(model, emission_cache=cache, prefix="dev", test="dev.lst", heldout="other.lst")
     assert done.returncode == 0, done.stderr
-    assert len(list(cache.glob("*/*.lst.json"))) == 3
-    assert not list(cache.glob("*/.making*"))
+    names = sorted(path.name.rpartition("-")[0] for path in cache.iterdir())
+    assert names == ["dev.lst", "other.lst", "train.lst"]
 
 
 def making(tmp_path: Path, sweep: Sweep, known: set[Path]) -> set[Path]:
     """Wait until emissions are being made, in another folder than before."""
     deadline = time.monotonic() + 60
-    while not (found := set(tmp_path.glob("sweeps/am/emissions/*/.making-*")) - known):
+    while not (found := set(tmp_path.glob("sweeps/am/emissions/.making-*")) - known):
         assert time.monotonic() < deadline, sweep.log.read_text()
         time.sleep(0.05)
     return found
@@ -203,12 +207,13 @@ def test_a_kill_while_emissions_are_made(model: Flags, tmp_path: Path) -> None:
         known = making(tmp_path, sweep, set())
         sweep.kill("everything", random.Random(0))
         sweep.wait(20)
-        assert not list(tmp_path.glob("sweeps/am/emissions/*/*.json"))
+        assert not list(tmp_path.glob("sweeps/am/emissions/train.lst*"))
         sweep.start()
         making(tmp_path, sweep, known)
         assert sweep.process is not None
         sweep.process.send_signal(signal.SIGUSR1)
         assert sweep.wait(60) == 75
+        assert set(tmp_path.glob("sweeps/am/emissions/.making-*")) <= known
         sweep.start()
         assert sweep.wait(120) == 0, sweep.log.read_text()
     finally:
@@ -216,27 +221,56 @@ def test_a_kill_while_emissions_are_made(model: Flags, tmp_path: Path) -> None:
     assert len(counts(tmp_path / "sweeps" / "am")) == 2
 
 
-@pytest.mark.parametrize("damage", ["missing", "crash"])
+@pytest.mark.parametrize("damage", ["missing", "crash", "silent"])
 def test_emissions_that_cannot_be_made(model: Flags, tmp_path: Path, damage: str) -> None:
-    wav = next((tmp_path / "training" / "audio").glob("train-3.wav"))
-    if damage == "missing":
-        broken = tmp_path / "fl_asr_test"
-        broken.write_text(
-            f'#!/bin/sh\n{DOUBLES}/fl_asr_test "$@" || exit\n'
+    """An earlier run that went well, in whatever log, does not help one that fails."""
+    body, message = {
+        "missing": (
+            f'{DOUBLES}/fl_asr_test "$@" || exit\n'
             "for a; do case $a in --emission_dir=*) "
-            'rm "${a#*=}"/train.lst/train-7.bin; esac; done\n'
-        )
-        broken.chmod(0o755)
-        done = run(model, test_binary=broken)
-        assert "the program wrote no emission of 'train-7'" in done.stderr
-    else:
-        wav.unlink()
-        done = run(model)
-        assert f"the audio file {wav} is missing" in done.stderr
+            'rm "${a#*=}"/train.lst/train-7.bin; esac; done',
+            "the program wrote no emission of 'train-7'",
+        ),
+        "crash": ("kill -SEGV $$", "SIGSEGV"),
+        "silent": ("echo all is well", "the program ended well but without its last line"),
+    }[damage]
+    broken = tmp_path / "fl_asr_test"
+    broken.write_text(f"#!/bin/sh\n{body}\n")
+    broken.chmod(0o755)
+    done = run(model, test_binary=broken)
+    assert message in done.stderr
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert not list(tmp_path.glob("sweeps/am/emissions/*/*.json"))
+    left = [path.name for path in tmp_path.glob("sweeps/am/emissions/*")]
+    assert [name.endswith(".log") for name in left] == [True] * (damage != "missing")
+    for path in tmp_path.glob("sweeps/am/emissions/*.log"):
+        assert str(path) in done.stderr
     assert not (tmp_path / "sweeps/am/sweep.json").exists()
+
+
+def test_emissions_are_those_of_the_audio(model: Flags, tmp_path: Path) -> None:
+    """Neither equal lists of other audio nor audio that was replaced get what was made before."""
+    shutil.copytree(tmp_path / "training", tmp_path / "noisy")
+    for folder in ("training", "noisy"):
+        path = tmp_path / folder / "near.lst"
+        rows = (tmp_path / "training" / "train.lst").read_text().splitlines()
+        short = [row.replace(f"{tmp_path}/training/", "") for row in rows[:12]]
+        path.write_text("\n".join(short) + "\n")
+    flags = model | {"test": "near.lst", "emission_cache": tmp_path / "cache", "n": 1}
+    made = set[Path]()
+    for number, folder in enumerate(["training", "noisy", "noisy"]):
+        if number == 2:
+            wav = next((tmp_path / "noisy" / "audio").glob("train-3.wav"))
+            wav.write_bytes(wav.read_bytes())
+        done = run(flags, prefix=f"sweep{number}", folder=tmp_path / folder)
+        assert done.returncode == 0, done.stderr
+        found = set((tmp_path / "cache").iterdir())
+        assert len(found - made) == 1
+        made = found
+    (tmp_path / "noisy" / "audio" / "train-3.wav").unlink()
+    done = run(flags, prefix="sweep3", folder=tmp_path / "noisy")
+    assert done.returncode == 2
+    assert "utterance 'train-3': cannot open its audio 'audio/train-3.wav'" in done.stderr
 
 
 @pytest.mark.parametrize(

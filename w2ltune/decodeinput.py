@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ from w2ltune.search.decodespace import (
 from w2ltune.search.linear import LINEAR_WEIGHTS, Box
 from w2ltune.search.nbestsampler import linear_weights
 from w2ltune.search.plan import Score
-from w2ltune.search.poolkey import pool_key, warm_pool
+from w2ltune.search.poolkey import pool_key
 from w2ltune.search.samplers import check_sampler, grid_points
 from w2ltune.search.space import SearchSpace
 from w2ltune.sweepoptions import SweepOptions
@@ -60,7 +60,6 @@ class DecodeInput:
         findings: What is worth knowing of the inputs; empty when they were looked at before.
         program: The binary, if one was given.
         by_binary: Why it has to decode; "" where the decoder in process may.
-        key: Names the pool of a trial's flags.
         warm: N-best lists of the earlier sweep of ``--warm_start``, by key.
     """
 
@@ -75,8 +74,7 @@ class DecodeInput:
     findings: Sequence[Finding]
     program: DecodeProgram | None
     by_binary: str
-    key: Callable[[Mapping[str, str]], str]
-    warm: Mapping[str, NBest]
+    warm: Mapping[str, NBest] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -101,6 +99,20 @@ class DecodeInput:
     def clusters(self, utterances: Sequence[int] | npt.NDArray[np.intp]) -> Clusters:
         """Return what is resampled for an interval over these utterances."""
         return clusters_from_ids([self.dataset.ids[i] for i in utterances], self.options.cluster)
+
+    def key(self, flags: Mapping[str, str]) -> str:
+        """Return the name of the pool of a trial's flags."""
+        task = self.dataset.task
+        data = [*task.lists, *task.emissions[: len(task.lists)]]
+        data += [task.normalize] if task.normalize else []
+        by = self.program if self.by_binary else None
+        return pool_key(
+            flags,
+            data=data,
+            scoring=self.request.scoring,
+            inputs=self.request.inputs,
+            programs=() if by is None else (by.path, by.am),
+        )
 
     def audio_seconds(self, utterances: Sequence[int] | npt.NDArray[np.intp]) -> float | None:
         """Return the length of some utterances; None where the list does not tell."""
@@ -135,8 +147,20 @@ class DecodeInput:
         return f"n-best lists: at most {mib:.1f} MiB a trial on disk"
 
 
-def prepare(options: SweepOptions, space: SearchSpace, *, command: Sequence[str]) -> DecodeInput:
+def prepare(
+    options: SweepOptions,
+    space: SearchSpace,
+    *,
+    command: Sequence[str],
+    emissions: Sequence[Path] = (),
+) -> DecodeInput:
     """Check the inputs and put them together.
+
+    Args:
+        options: Of the command.
+        space: Its flags.
+        command: Its arguments.
+        emissions: Those of each list, instead of ``--emission_dir``.
 
     Raises:
         W2LTuneError: Something is missing, damaged or does not fit, or the folder holds another
@@ -159,6 +183,7 @@ def prepare(options: SweepOptions, space: SearchSpace, *, command: Sequence[str]
         ignore_case=options.ignore_case,
         heldout=options.heldout,
         program=program if by_binary else None,
+        emissions=emissions,
     )
     task = replace(task, stage_lm=options.stage_lm, gpu=options.gpu > 0)
     stems = [path.stem for path in (*task.lists, *task.heldout)]
@@ -198,12 +223,6 @@ def prepare(options: SweepOptions, space: SearchSpace, *, command: Sequence[str]
         commit=git_commit(),
         command=tuple(command),
     )
-    data = [*task.lists, *task.emissions[: len(task.lists)]]
-    data += [task.normalize] if task.normalize else []
-
-    def key(of: Mapping[str, str]) -> str:
-        return pool_key(of, data=data, scoring=scoring, inputs=request.inputs)
-
     path = options.folder / "sweep.json"
     old = read_request(path)
     findings: list[Finding] = []
@@ -230,8 +249,6 @@ def prepare(options: SweepOptions, space: SearchSpace, *, command: Sequence[str]
         findings=findings,
         program=program,
         by_binary=by_binary,
-        key=key,
-        warm=warm_pool(options.warm_start, key(example)),
     )
 
 

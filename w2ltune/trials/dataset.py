@@ -81,6 +81,7 @@ def find_task(
     ignore_case: bool,
     heldout: str = "",
     program: DecodeProgram | None = None,
+    emissions: Sequence[Path] = (),
 ) -> DecodeTask:
     """Return the task that ``--test``, ``--datadir`` and ``--emission_dir`` describe.
 
@@ -91,6 +92,7 @@ def find_task(
         ignore_case: Whether upper and lower case are the same.
         heldout: Lists that are decoded once at the end, as ``--test`` names them.
         program: The binary that decodes; None for the decoder in process.
+        emissions: Those of each list, instead of ``--emission_dir``.
 
     Raises:
         UsageError: One of the flags is missing.
@@ -101,7 +103,7 @@ def find_task(
     )
     if not names:
         raise UsageError("no --test: name the data list to tune on, as in --test=dev.lst")
-    if not flags.get("emission_dir"):
+    if not emissions and not flags.get("emission_dir"):
         raise UsageError(
             "no --emission_dir: the embedded decoder needs the emissions of the list (a .npz file, "
             "or the folder that fl_asr_test --emission_dir wrote)"
@@ -109,9 +111,8 @@ def find_task(
     return DecodeTask(
         lists=tuple(Path(flags.get("datadir", ""), name) for name in names),
         heldout=tuple(Path(flags.get("datadir", ""), name) for name in apart),
-        emissions=tuple(
-            locate_emissions(Path(flags["emission_dir"]), name) for name in [*names, *apart]
-        ),
+        emissions=tuple(emissions)
+        or tuple(locate_emissions(Path(flags["emission_dir"]), name) for name in [*names, *apart]),
         metric=metric,
         normalize=normalize,
         ignore_case=ignore_case,
