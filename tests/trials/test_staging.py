@@ -117,7 +117,8 @@ def test_mounts_with_any_name(tmp_path, name, escaped):
     base = os.fsencode(tmp_path)
     mounts.write_bytes(
         b"/dev/root / ext4 rw 0 0\n"
-        b"server:/b%s %s/%s nfs4 rw 0 0\n" % (escaped, base, escaped)
+        b"server:/b%s %s/%s nfs4 rw 0 0\n"
+        % (escaped, base, escaped)
         + "\\040tmpfs /Daten/Büro\\040Netz tmpfs rw 0 0\n".encode()
     )
     assert is_remote(Path(os.fsdecode(base + b"/" + name + b"/lm.bin")), mounts=mounts)
