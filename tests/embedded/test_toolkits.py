@@ -18,7 +18,8 @@ from w2ltune.__main__ import _dispatch
 from w2ltune.errors import InputError, UsageError
 from w2ltune.formats.emissions import open_emissions
 from w2ltune.formats.spelling import spell
-from w2ltune.formats.toolkits import arrange, read_vocabulary
+from w2ltune.formats.toolkitfiles import read_vocabulary
+from w2ltune.formats.toolkits import arrange
 
 README = Path(__file__).parents[2] / "experiments" / "toolkits" / "README.md"
 SENTENCES = {"u-1": "yes no", "u-2": "no", "u-3": "yes yes no"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ def main(arguments: list[str]) -> int:
     options = parse_own(arguments, LexiconOptions, usage=USAGE)
     if options.words is None and options.list is None:
         raise UsageError("no words: give --words=FILE, --list=LIST, or both")
+    files.refuse_to_replace(options.out, options.tokens, options.words, options.list)
     tokens = read_tokens(options.tokens)
     rows, unspelled = [], []
     for word in dict.fromkeys(_words(options)):
@@ -49,6 +51,8 @@ def main(arguments: list[str]) -> int:
             unspelled.append(word)
         else:
             rows.append(f"{word}\t{' '.join(spelling)}\n")
+    if not rows and not unspelled:
+        raise InputError("no words in it", path=options.words or options.list)
     if not rows:
         raise InputError(
             f"none of the {len(unspelled)} words can be spelled, as {unspelled[0]!r}: are the "
@@ -66,11 +70,31 @@ def main(arguments: list[str]) -> int:
 def _words(options: LexiconOptions) -> Iterator[str]:
     if options.words is not None:
         existing_file(options.words, "words (--words)")
-        with options.words.open(encoding="utf-8") as lines:
-            yield from (word for word in _read(lines) if word not in SKIPPED)
+        yield from (word for word in _read(_lines(options.words)) if word not in SKIPPED)
     if options.list is not None:
         for utterance in read_list(options.list):
             yield from utterance.reference
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                text = line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise InputError(
+                    f"not UTF-8 text ({error.reason}); expected an ARPA file, a lexicon or words",
+                    path=path,
+                    line=number,
+                ) from None
+            if "\0" in text:
+                raise InputError("no text but a binary file", path=path, line=number)
+            if number == 1 and text.startswith("\ufeff"):
+                raise InputError("a byte order mark: save as UTF-8 without it", path=path, line=1)
+            yield text
+
+
+_ARPA_SECTION = re.compile(r"\\(data\\|end\\|\d+-grams:)")
 
 
 def _read(lines: Iterable[str]) -> Iterator[str]:
@@ -78,7 +102,7 @@ def _read(lines: Iterable[str]) -> Iterator[str]:
     section = None  # of an ARPA file
     for line in lines:
         text = line.strip()
-        if text.startswith("\\"):
+        if _ARPA_SECTION.fullmatch(text):
             section = text
             if section == "\\2-grams:":
                 return
