@@ -100,18 +100,21 @@ _ARPA_SECTION = re.compile(r"\\(data\\|end\\|\d+-grams:)")
 def _read(lines: Iterable[str]) -> Iterator[str]:
     """Yield the words of an ARPA file, or the first column of any other."""
     section = None  # of an ARPA file
+    first: list[str] = []
     for line in lines:
         text = line.strip()
         if _ARPA_SECTION.fullmatch(text):
             section = text
+            first.clear()  # some toolkits write prose before the sections
             if section == "\\2-grams:":
                 return
         elif section == "\\1-grams:":
             columns = text.split("\t") if "\t" in text else text.split()
             if len(columns) > 1:
-                yield columns[1]
+                yield columns[1].strip()
         elif section is None and text:
-            yield text.split()[0]
+            first.append(text.split()[0])
+    yield from first
 
 
 if __name__ == "__main__":

@@ -104,7 +104,8 @@ def read_lengths(path: Path) -> list[int]:
             if not (word.isascii() and word.isdecimal()):
                 raise InputError(f"{word[:40]!r} is no number of frames", path=path)
         return [int(word) for word in words]
-    values = _array(_load(path), path)
+    with _opened(path) as loaded:
+        values = _array(loaded, path)
     if values.dtype.kind not in "iuf":
         raise InputError(f"{values.dtype} values; expected numbers of frames", path=path)
     for value in values.ravel().tolist():
@@ -130,24 +131,30 @@ def read_outputs(
             another form or other values than floating-point numbers.
         UsageError: There are lengths where no utterance is padded.
     """
-    loaded = None if path.is_dir() else _load(path)
-    if lengths is not None and not isinstance(loaded, np.ndarray):
-        raise UsageError("--lengths is for one .npy of all utterances; cut the others yourself")
-    if loaded is None:
+    if path.is_dir():
+        _refuse_lengths(lengths)
         for name in ids:
             file = path / f"{name}.npy"
-            yield name, _output(_load(file), name, file, layout)
-    elif isinstance(loaded, np.lib.npyio.NpzFile):
-        with loaded:
+            with _opened(file) as loaded:
+                output = _output(loaded, name, file, layout)
+            yield name, output
+        return
+    with _opened(path) as loaded:
+        if isinstance(loaded, np.lib.npyio.NpzFile):
+            _refuse_lengths(lengths)
             for name in ids:
                 if name not in loaded.files:
                     raise InputError(f"no array of the utterance {name!r}", path=path)
                 with _damage_named(path):
                     array = loaded[name]
                 yield name, _output(array, name, path, layout)
-    else:
-        array = _array(loaded, path)
-        yield from _cut(array, path, ids, lengths, layout)
+        else:
+            yield from _cut(_array(loaded, path), path, ids, lengths, layout)
+
+
+def _refuse_lengths(lengths: Sequence[int] | None) -> None:
+    if lengths is not None:
+        raise UsageError("--lengths is for one .npy of all utterances; cut the others yourself")
 
 
 def _cut(
@@ -172,10 +179,14 @@ def _cut(
         yield name, output[:frames]
 
 
-def _load(path: Path) -> Any:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Yield what numpy finds in a file; the arrays of an ``.npz`` are read when asked for."""
     existing_file(path, "outputs of the toolkit (--outputs)")
-    with _damage_named(path):
-        return np.load(path, allow_pickle=False)
+    with path.open("rb") as file:  # numpy itself leaves a damaged one open
+        with _damage_named(path):
+            loaded = np.load(file, allow_pickle=False)
+        yield loaded
 
 
 @contextlib.contextmanager
