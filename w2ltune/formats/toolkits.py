@@ -179,5 +179,6 @@ def what_is_wrong(output: Array, values: Kind) -> str:
     if values == "log" and not np.isfinite(output.max(axis=1)).all():
         return "a frame whose values are all -inf"
     if values == "raw" and not np.isfinite([low, high]).all():
-        return f"{low if np.isinf(low) else high:g}; only --values=log may have -inf, for 0"
+        which = low if np.isinf(low) else high
+        return f"{which:g}; expected are finite values (with --values=log also -inf, for 0)"
     return ""
