@@ -50,7 +50,9 @@ class EmissionOptions:
     lengths: Path | None = option("frames of each utterance of a .npy: .npy or text", None)
     layout: str = option("axes: frames then tokens, or the other way", "tv", choices=("tv", "vt"))
     values: str = option("what they are", "auto", choices=("auto", "raw", "log", "probabilities"))
-    blank: str = option("the blank, a token or its column; by its usual names", "", value="TOKEN")
+    blank: str = option(
+        "the blank, a token or its column (-1: the last); by its usual names", "", value="TOKEN"
+    )
     drop: str = option("tokens to leave out, with commas; by default <s>, <unk> and the like", "")
     force: bool = option("write them although the check says that they are wrong", False)
 
