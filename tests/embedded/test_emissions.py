@@ -189,6 +189,21 @@ def test_what_the_values_are_is_settled_once(
     )
 
 
+def test_probabilities_with_padding(in_folder: Path) -> None:
+    tokens = ["<pad>", *LETTERS]
+    parts = [probabilities(spoken(text, tokens, 0)) for text in SENTENCES.values()]
+    padded = np.zeros((3, max(map(len, parts)), len(tokens)), np.float16)
+    for row, part in zip(padded, parts, strict=True):
+        row[: len(part)] = part
+    np.save("dev.npy", padded)
+    Path("vocabulary.json").write_text(json.dumps(tokens))
+    Path("lengths.txt").write_text(" ".join(str(len(part)) for part in parts))
+    given = ["emissions", "--outputs=dev.npy", *GIVEN[2:], "--out=out"]
+    with pytest.raises(InputError, match=r"'u-3' holds prob.*'u-1' does not: .*\(--lengths\)"):
+        _dispatch(given)
+    assert _dispatch([*given, "--lengths=lengths.txt"]) == 0
+
+
 def test_values_beyond_the_checked_utterances(
     in_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -318,6 +318,13 @@ def test_the_word_separator_is_in_no_word(
     assert _dispatch([*given, "--out=lexicon.txt"]) == 0
     assert (in_folder / "lexicon.txt").read_text() == "yes\ty e s |\nno\tn o |\n"
     assert "cannot spell them: 2, as '|', 'yes|no'" in capsys.readouterr().out
+    assert _dispatch([*given, "--out=new/lexicon.txt", "--wordseparator=_"]) == 0
+    assert (
+        in_folder / "new/lexicon.txt"
+    ).read_text() == "|\t|\nyes\ty e s\nyes|no\ty e s | n o\nno\tn o\n"
+    assert "spelled without word separators: '_' is no token" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="--out=new: this is a folder; name the file"):
+        _dispatch([*given, "--out=new"])
     # The tokens themselves are words where somebody wants them.
     assert _dispatch([*given[:2], "--words=tokens.txt", "--out=letters.txt"]) == 0
     assert (in_folder / "letters.txt").read_text().startswith("y\ty |\ne\te |\n")

@@ -115,7 +115,8 @@ class Values:
         if others and "probabilities" in self.first_of:
             raise InputError(
                 f"{self.first_of['probabilities']!r} holds probabilities that add up to 1, "
-                f"{others[0]!r} does not: are frames padded, or say what they are by --values",
+                f"{others[0]!r} does not: are its frames padded (--lengths)? Else say "
+                "what they are by --values",
                 path=path,
             )
         return kind

@@ -13,7 +13,7 @@ from w2ltune.commandline import option, parse_own
 from w2ltune.embedded.decoderfiles import read_tokens
 from w2ltune.errors import InputError, UsageError, existing_file, run_command
 from w2ltune.formats.listfile import read_list
-from w2ltune.formats.spelling import spell
+from w2ltune.formats.spelling import PIECE_BEGIN, spell
 
 USAGE = """
 usage: w2ltune lexicon --tokens=tokens.txt --words=FILE --out=lexicon.txt [--list=dev.lst]
@@ -43,6 +43,8 @@ def main(arguments: list[str]) -> int:
     if options.words is None and options.list is None:
         raise UsageError("no words: give --words=FILE, --list=LIST, or both")
     files.refuse_to_replace(options.out, options.tokens, options.words, options.list)
+    if options.out.is_dir():
+        raise UsageError(f"--out={options.out}: this is a folder; name the file")
     tokens = read_tokens(options.tokens)
     rows, unspelled = [], []
     for word in dict.fromkeys(_words(options)):
@@ -59,8 +61,11 @@ def main(arguments: list[str]) -> int:
             "words in the case of the tokens?",
             path=options.tokens,
         )
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(options.out, "".join(rows))
     print(f"wrote {options.out}: {len(rows)} words")
+    if options.wordseparator not in tokens and not any(t.startswith(PIECE_BEGIN) for t in tokens):
+        print(f"spelled without word separators: {options.wordseparator!r} is no token")
     if unspelled:
         shown = ", ".join(map(repr, unspelled[:5]))
         print(f"left out, as the tokens cannot spell them: {len(unspelled)}, as {shown}")
