@@ -23,8 +23,8 @@ SMALLER_COMMANDS = (
 FLOORS = (
     ("__main__",),
     COMMANDS,
-    ("decodesweep", "trainsweep", "decoderchoice", "rescoringrun"),
-    ("rescoring",),
+    ("decodesweep", "trainsweep", "rescoringrun"),
+    ("rescoring", "decoderchoice"),
     ("decodeinput", "traininput", "forwardinput", "rescoreinput"),
     ("decodeprogram",),
     ("trainflags",),

@@ -19,7 +19,8 @@ from w2ltune.embedded.decoderflags import decoder_flags
 from w2ltune.errors import StoppedError, TrialFailedError
 from w2ltune.formats.beamdump import Hypothesis
 from w2ltune.report.leaderboard import read_leaderboard
-from w2ltune.report.progress import Running, State, View, bar
+from w2ltune.report.progress import State, View, bar
+from w2ltune.report.running import Running
 from w2ltune.report.terminal import finish, write_best
 from w2ltune.runs.lock import StudyLock, this_process
 from w2ltune.runs.outcome import Choice, Look, Outcome, read_outcome, write_outcome
