@@ -16,6 +16,7 @@ import numpy.typing as npt
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from w2ltune.cluster.session import require_ray
 from w2ltune.errors import StoppedError, TrialFailedError, UsageError, W2LTuneError
 from w2ltune.runs.shards import Shard
 from w2ltune.runs.signals import by_hand
@@ -170,6 +171,7 @@ class Scoring:
             )  # fmt: skip
             self._again(worker, reason, self._failed, ATTEMPTS)
         except RayError as error:
+            require_ray()
             alive = self._node_lives(worker.node)
             reason = f"its worker died, perhaps for want of memory ({type(error).__name__})"
             counted, most = (self._failed, ATTEMPTS) if alive else (self._lost, LOST_NODES)
