@@ -53,9 +53,56 @@ def test_nodes_come_and_go(task: Callable[..., list[str]], tmp_path: Path, nodes
         assert sweep.wait(240) == 0, sweep.log.read_text()
         assert ledger.look() == []
         assert len(ledger.seen) == 30
-        states = [json.loads(content)["state"] for content, _ in ledger.seen.values()]
-        assert states == ["COMPLETE"] * 30  # a lost node is no trial's failure
+        results = [json.loads(content) for content, _ in ledger.seen.values()]
+        reasons = [(r["number"], r["reason"]) for r in results if r["state"] != "COMPLETE"]
+        assert reasons == []  # a lost node is no trial's failure
     finally:
+        if sweep.alive():
+            sweep.kill("driver", random.Random(0))
+            sweep.wait(10)
+
+
+def test_nodes_that_die_at_work_again_and_again_fail_no_trial(
+    task: Callable[..., list[str]], tmp_path: Path, nodes: Nodes
+) -> None:
+    hook = tmp_path / "deadly.py"
+    hook.write_text(
+        "import os, pathlib, time\n"
+        f"folder = pathlib.Path({str(tmp_path)!r})\n"
+        "calls = 0\n"
+        "def cmdline(process): return pathlib.Path(f'/proc/{process}/cmdline').read_bytes()\n"
+        "def normalize(text):\n"
+        "    global calls\n"
+        "    calls += 1\n"
+        "    if calls > 40 and b'DecoderWorker' in cmdline('self'):\n"  # beyond the references
+        "        if b'GPU' in cmdline(os.getppid()):\n"
+        "            with (folder / 'died').open('a') as file: file.write('x')\n"
+        "            os.kill(os.getppid(), 9)\n"
+        "            os.kill(os.getpid(), 9)\n"
+        "        while not (folder / 'go').exists(): time.sleep(0.05)\n"
+        "    return text\n"
+    )
+    died = tmp_path / "died"
+    died.touch()
+    sweep = Sweep(
+        task(n=1, sampler="random", pruner="none", normalize=hook), REPOSITORY, tmp_path / "log",
+        mark="fakecluster", environment=nodes.environment,
+    )  # fmt: skip
+    sweep.start()
+    try:
+        for _ in range(3):  # the head's own worker keeps its two blocks, the others go round
+            before, deadline = died.stat().st_size, time.monotonic() + 90
+            nodes.tell("add 1 1")
+            while died.stat().st_size == before:
+                assert sweep.alive(), sweep.log.read_text()
+                assert time.monotonic() < deadline, sweep.log.read_text()
+                time.sleep(0.1)
+        (tmp_path / "go").touch()
+        assert sweep.wait(120) == 0, sweep.log.read_text()
+        (result,) = (tmp_path / "sweeps/small/trials").glob("*/result.json")
+        assert (json.loads(result.read_text())["state"]) == "COMPLETE"
+    finally:
+        (tmp_path / "go").touch()
         if sweep.alive():
             sweep.kill("driver", random.Random(0))
             sweep.wait(10)

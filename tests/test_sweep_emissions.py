@@ -68,6 +68,10 @@ def test_a_kill_while_emissions_are_made(model: Flags, tmp_path: Path) -> None:
         sweep.wait(20)
         assert not list(tmp_path.glob("sweeps/am/emissions/train.lst*"))
         sweep.start()
+        known |= making(tmp_path, sweep, known)
+        assert sweep.kill("raylet", random.Random(0))
+        assert sweep.wait(60) == 75, sweep.log.read_text()
+        sweep.start()
         making(tmp_path, sweep, known)
         assert sweep.process is not None
         sweep.process.send_signal(signal.SIGUSR1)

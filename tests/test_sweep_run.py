@@ -148,6 +148,21 @@ def test_killed_at_random_and_moved(
     assert states <= {"COMPLETE", "PRUNED"}  # a killed process is no trial's failure
 
 
+def test_a_lost_gcs_ends_it_to_be_continued(
+    task: Task, tmp_path: Path, sweep_of: Callable[[list[str]], Sweep]
+) -> None:
+    arguments = task(n=12, beamsize=300, pruner="none")
+    sweep = sweep_of(arguments)
+    wait_for(lambda: finished(tmp_path) >= 1, sweep)
+    assert sweep.kill("gcs", random.Random(0))
+    assert sweep.wait(60) == 75, sweep.log.read_text()  # 1 would be final for a job of SLURM
+    assert sweep.wait_until_gone(10) == {}
+    assert "the same command continues" in " ".join(sweep.log.read_text().split())
+    sweep = sweep_of(arguments)
+    assert sweep.wait(LIMIT_SECONDS) == 0, sweep.log.read_text()
+    assert finished(tmp_path) == 12
+
+
 def test_one_at_a_time_is_repeatable_across_a_kill(
     task: Task, tmp_path: Path, sweep_of: Callable[[list[str]], Sweep],
     capsys: pytest.CaptureFixture[str],

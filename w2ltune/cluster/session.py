@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from w2ltune.cluster.guard import guarded
-from w2ltune.errors import W2LTuneError
+from w2ltune.cluster.watch import answers, watched
+from w2ltune.errors import StoppedError, W2LTuneError
 from w2ltune.runs.lock import process_start
 
 NAMESPACE = "w2ltune"
@@ -37,8 +38,8 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # our own table is shown instead
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # A lost head is lost: end soon, so that the same command can start anew.
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "15",
+    # Without its GCS Ray ends the process after so long, with exit code 1: `watched` comes first.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "120",
 }
 
 
@@ -67,8 +68,11 @@ class Session:
         import ray._private.worker
 
         node = ray._private.worker._global_node  # GCS itself needs half a minute to notice
-        dead = {kind for kind, _ in node.dead_processes()} if node is not None else {"raylet"}
-        return not dead & {"raylet", "gcs_server"}
+        if node is None:
+            return False
+        processes = dict(node.all_processes)  # of which a shutdown meanwhile takes some out
+        own = [*processes.get("raylet", ()), *processes.get("gcs_server", ())]
+        return all(entry.process.poll() is None for entry in own)
 
     def node_wait_minutes(self, wanted: float) -> float:
         """Return how long to wait for a node; the one of a local cluster never comes back."""
@@ -117,7 +121,7 @@ def connect(job_name: str, *, cores: int | None = None) -> Iterator[Session]:
             token = str(_write_token(scratch))
             os.environ |= _LOCAL_ENVIRONMENT | {"RAY_AUTH_TOKEN_PATH": token}
         ray = _init(job_name, address, cores, scratch)
-        stack.callback(ray.shutdown)
+        gcs = str(ray.get_runtime_context().gcs_address)
         session = Session(
             dashboard=ray.worker.get_dashboard_url() or "",
             token_file=Path(token) if token else None,
@@ -125,9 +129,22 @@ def connect(job_name: str, *, cores: int | None = None) -> Iterator[Session]:
             local=not address,
             cores=int(ray.cluster_resources().get("CPU", 0)),
         )
+        # Left last: without a GCS the shutdown may hang as well.
+        stack.enter_context(watched(lambda: session.lives() and (not address or answers(gcs))))
+        stack.callback(ray.shutdown)
         _live.append(session)
         stack.callback(_live.remove, session)
         yield session
+
+
+def require_ray() -> None:
+    """Raise an error where a failure is none of the work's own, because Ray itself is lost.
+
+    Raises:
+        StoppedError: The local cluster of this process is dead; the same command continues.
+    """
+    if _live and not _live[-1].lives():
+        raise StoppedError("Ray is lost; what was finished is kept, the same command continues")
 
 
 def _init(job_name: str, address: str | None, cores: int | None, scratch: Path) -> Any:

@@ -15,6 +15,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from w2ltune import files
+from w2ltune.cluster.session import require_ray
 from w2ltune.errors import InputError, StoppedError, TrialFailedError, W2LTuneError
 from w2ltune.formats.decodelog import find_summary
 from w2ltune.formats.emissionbin import read_emission_shape
@@ -48,7 +49,7 @@ def make_emissions(
 
     Raises:
         TrialFailedError: The program failed, or left an utterance out.
-        StoppedError: The command was asked to stop.
+        StoppedError: The command was asked to stop, or Ray is lost.
     """
     cache = sources[0].cache
     make_shared(cache)
@@ -77,6 +78,7 @@ def make_emissions(
                 except RayTaskError as error:
                     raise TrialFailedError(f"emissions of {name}: {error.cause}") from None
                 except RayError as error:
+                    require_ray()
                     failure = f"lost by Ray ({type(error).__name__})"
                 if failure:
                     raise TrialFailedError(f"emissions of {name}: {failure}")

@@ -16,11 +16,12 @@ import numpy.typing as npt
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from w2ltune.cluster.session import require_ray
 from w2ltune.errors import StoppedError, TrialFailedError, UsageError, W2LTuneError
 from w2ltune.runs.shards import Shard
 from w2ltune.runs.signals import by_hand
 from w2ltune.trials.lmsource import LMSource, Scorer
-from w2ltune.trials.resources import cluster_gpus, trials_that_fit
+from w2ltune.trials.resources import cluster_gpus, stays, trials_that_fit
 
 LOOK_SECONDS = 0.5
 ATTEMPTS = 2
@@ -170,7 +171,8 @@ class Scoring:
             )  # fmt: skip
             self._again(worker, reason, self._failed, ATTEMPTS)
         except RayError as error:
-            alive = self._node_lives(worker.node)
+            require_ray()
+            alive = stays(worker.node)
             reason = f"its worker died, perhaps for want of memory ({type(error).__name__})"
             counted, most = (self._failed, ATTEMPTS) if alive else (self._lost, LOST_NODES)
             self._again(worker, reason, counted, most)
@@ -191,11 +193,6 @@ class Scoring:
             raise TrialFailedError(f"{what}: {reason}; tried {most} times, by different workers")
         if shard is not None:
             self._pending.appendleft(shard)
-
-    @staticmethod
-    def _node_lives(node: str) -> bool:
-        entries = ray.nodes()  # type: ignore[no-untyped-call]
-        return any(entry["NodeID"] == node and entry["Alive"] for entry in entries)
 
 
 def worker_bundle(source: LMSource, *, gpu: bool) -> dict[str, float]:

@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from w2ltune.trials.dataset import DecodeTask
+from w2ltune.trials.resources import is_there, stays
 from w2ltune.trials.worker import BlockResult, DecoderWorker
 
 POOL_NAME = "decoder-pool"
@@ -48,7 +49,8 @@ class _Job:
 class _Worker:
     handle: Any
     node: str
-    blocks: list[tuple[int, int, int]] = field(default_factory=list)  # (trial, attempt, block)
+    blocks: list[tuple[int, int, int]] = field(default_factory=list)
+    """What is in flight, (trial, attempt, block); of a lost worker what was when it was lost."""
 
 
 class DecoderPool:
@@ -144,37 +146,38 @@ class DecoderPool:
             result: BlockResult = await worker.handle.decode.remote(
                 job.flags, job.blocks[block], job.nbest, job.dump
             )
-            if result.failure:
+            if not result.failure or await asyncio.to_thread(is_there, worker.node):
+                job.done[block] = result
                 job.failure = job.failure or result.failure
-            job.done[block] = result
+            else:
+                job.pending.appendleft(block)
         except RayTaskError as error:
-            says = str(error.cause).partition("\n")[0] or type(error.cause).__name__
-            job.failure = f"the decoder failed: {says}"
+            if await asyncio.to_thread(is_there, worker.node):
+                says = str(error.cause).partition("\n")[0] or type(error.cause).__name__
+                job.failure = f"the decoder failed: {says}"
+            else:  # it failed because its node is going
+                job.pending.appendleft(block)
         except RayError as error:
-            # At most the first block in flight was being decoded when the worker died.
-            if worker.blocks and worker.blocks[0] == place and self._node_lives(worker.node):
+            # Lost with all its blocks, of which at most the first one was being decoded.
+            first = worker.blocks[0] == place
+            if self._workers.get(name) is worker:
+                del self._workers[name]
+            if first and await asyncio.to_thread(stays, worker.node):
                 job.deaths[block] = job.deaths.get(block, 0) + 1
             if job.deaths.get(block, 0) >= DEATHS_PER_BLOCK:
-                first = job.blocks[block][0]
                 job.failure = (
                     f"{DEATHS_PER_BLOCK} decoder workers died on the same block of "
-                    f"{len(job.blocks[block])} utterances (from number {first} of the list), "
-                    f"most likely for want of memory ({type(error).__name__})"
+                    f"{len(job.blocks[block])} utterances (from number {job.blocks[block][0]} of "
+                    f"the list), most likely for want of memory ({type(error).__name__})"
                 )
             else:
                 job.pending.appendleft(block)
-            if isinstance(error, RayActorError):
-                self._workers.pop(name, None)
         finally:
-            with contextlib.suppress(ValueError):
+            if self._workers.get(name) is worker:
                 worker.blocks.remove(place)
             async with self._news:
                 self._news.notify_all()
             self._assign()
-
-    @staticmethod
-    def _node_lives(node: str) -> bool:
-        return any(entry["NodeID"] == node and entry["Alive"] for entry in _nodes())
 
     async def _follow_nodes(self) -> None:
         while True:

@@ -23,6 +23,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from w2ltune.cluster.session import require_ray
 from w2ltune.errors import StoppedError, TrialFailedError, W2LTuneError
 from w2ltune.runs.explain import explain_exit
 from w2ltune.runs.process import Program, start
@@ -79,7 +80,7 @@ def rescore(
         Notes: what failed, and what is missing.
 
     Raises:
-        StoppedError: The command was asked to stop, or there is no node.
+        StoppedError: The command was asked to stop, there is no node, or Ray is lost.
     """
     study = study.absolute()
     bundle = {"CPU": 1.0} | ({"GPU": 1.0} if gpu else {})
@@ -173,6 +174,7 @@ def _take(rescoring: Rescoring, result: TrialResult, answer: Any, study: Path) -
     except RayTaskError as error:  # a mistake of ours
         return [f"{name} could not be decoded again: {type(error.cause).__name__}: {error.cause}"]
     except RayError as error:
+        require_ray()
         return [f"{name} could not be decoded again: lost by Ray ({type(error).__name__})"]
     except W2LTuneError as error:
         return [f"{name} could not be decoded again: {error}"]

@@ -1,10 +1,16 @@
-"""How many trainings the cluster holds as it is now."""
+"""What the cluster holds as it is now: room for trials, and which nodes are there."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 
 import ray
+
+from w2ltune.cluster.watch import answers
+
+GOING_SECONDS = 5.0
+"""A node that goes may end its workers so long before it is gone itself."""
 
 
 def fitting(bundles: Sequence[Mapping[str, float]], nodes: Sequence[Mapping[str, float]]) -> int:
@@ -40,6 +46,36 @@ def cluster_gpus() -> int:
 def trials_that_fit(bundles: Sequence[Mapping[str, float]]) -> int:
     """Return how many trials the living nodes of the cluster hold together."""
     return fitting(bundles, _nodes())
+
+
+def is_there(node: str) -> bool:
+    """Return whether a node is there, by Ray's word and by its own.
+
+    Ray believes in a node for some ten seconds after its death.
+
+    Args:
+        node: Ray's id of it.
+    """
+    return any(
+        entry["NodeID"] == node
+        and entry["Alive"]
+        and answers(f"{entry['NodeManagerAddress']}:{entry['NodeManagerPort']}")
+        for entry in ray.nodes()  # type: ignore[no-untyped-call]
+    )
+
+
+def stays(node: str) -> bool:
+    """Return whether a node is there and stays there: what died on it died of itself.
+
+    Takes `GOING_SECONDS` where it is so.
+
+    Args:
+        node: Ray's id of it.
+    """
+    if is_there(node):
+        time.sleep(GOING_SECONDS)
+        return is_there(node)
+    return False
 
 
 def _nodes() -> list[Mapping[str, float]]:

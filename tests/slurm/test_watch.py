@@ -1,0 +1,72 @@
+"""The watcher ends a command whose Ray is lost, and none whose Ray lives."""
+
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from w2ltune.cluster.watch import answers, watched
+from w2ltune.errors import EXIT_STOPPED
+
+
+def run(block):
+    """Run a program whose Ray lives for three looks, and then no longer."""
+    program = (
+        "import os, threading\n"
+        "from w2ltune.cluster.watch import watched\n"
+        "looks = iter([True] * 3)\n"
+        "with watched(lambda: next(looks, False), lost_seconds=0.3, look_seconds=0.02):\n"
+        f"    {block}\n"
+        "os.write(1, b'left')\n"
+    )
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=50
+    )
+    assert time.monotonic() - began < 40
+    return done
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "threading.Event().wait()",
+        "os.read(os.pipe()[0], 1)",
+        "while True: pass",
+    ],
+    ids=["a lock", "a call of the system", "a loop"],
+)
+def test_whatever_it_waits_for(block):
+    done = run(block)
+    assert (done.returncode, done.stdout) == (EXIT_STOPPED, "")
+    assert done.stderr == (
+        "\nw2ltune: error: Ray is lost (not there for 0.3 seconds); what was finished is kept, the "
+        "same command continues\n"
+    )
+
+
+def test_who_leaves_in_time_is_left_alone():
+    done = run("threading.Event().wait(0.1)")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "left", "")
+
+
+def test_a_short_silence_is_no_loss():
+    looks = 0
+
+    def lives():  # away for most of the time, but never for long
+        nonlocal looks
+        looks += 1
+        return looks % 5 == 0
+
+    with watched(lives, lost_seconds=5, look_seconds=0.01):
+        while looks < 50:
+            time.sleep(0.01)
+
+
+def test_what_answers():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert answers(address)
+    assert not answers(address)
