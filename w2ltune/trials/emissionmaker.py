@@ -88,10 +88,11 @@ def make_emissions(
             ]
             progress(min(1.0, sum(done) / sum(counts)))
     finally:
-        for answer in live:
-            ray.cancel(answer, force=True)
-        if live:  # what writes there still must be gone first
-            ray.wait(list(live), num_returns=len(live), timeout=END_SECONDS)
+        with contextlib.suppress(RayError):  # Ray itself may be lost
+            for answer in live:
+                ray.cancel(answer, force=True)
+            if live:  # what writes there still must be gone first
+                ray.wait(list(live), num_returns=len(live), timeout=END_SECONDS)
         for left in cache.glob(f"{own}-*"):
             shutil.rmtree(left, ignore_errors=True)
 
