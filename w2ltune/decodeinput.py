@@ -14,7 +14,7 @@ from w2ltune.decodeprogram import settle_flags
 from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderfiles import check_lm_head, read_tokens
 from w2ltune.embedded.decoderflags import DecoderFlags, decoder_flags, refuse_in_process
-from w2ltune.errors import UsageError, existing_file
+from w2ltune.errors import UsageError
 from w2ltune.formats.nbest import BYTES_PER_HYPOTHESIS, NBest
 from w2ltune.runs.provenance import (
     SweepRequest,
@@ -35,12 +35,13 @@ from w2ltune.search.decodespace import (
 from w2ltune.search.linear import LINEAR_WEIGHTS, Box
 from w2ltune.search.nbestsampler import linear_weights
 from w2ltune.search.plan import Score
-from w2ltune.search.poolkey import pool_key, warm_pool
+from w2ltune.search.poolkey import pool_key, warm_lists, warm_pool
 from w2ltune.search.samplers import check_sampler, grid_points
 from w2ltune.search.space import SearchSpace
 from w2ltune.sweepoptions import SweepOptions
 from w2ltune.trials.binarydecoder import refuse_ids
 from w2ltune.trials.dataset import Dataset, DecodeProgram, find_task, shuffled_order
+from w2ltune.trials.dumps import refuse_dump_ids
 from w2ltune.trials.sanity import Finding, check_all_emissions, check_task, refuse_absurd
 
 
@@ -135,8 +136,16 @@ class DecodeInput:
         return f"n-best lists: at most {mib:.1f} MiB a trial on disk"
 
 
-def prepare(options: SweepOptions, space: SearchSpace, *, command: Sequence[str]) -> DecodeInput:
+def prepare(
+    options: SweepOptions, space: SearchSpace, *, command: Sequence[str], made: bool = True
+) -> DecodeInput:
     """Check the inputs and put them together.
+
+    Args:
+        options: Of the command.
+        space: Its flags.
+        command: Its arguments.
+        made: The emissions are there. Without them all is checked that does not need them.
 
     Raises:
         W2LTuneError: Something is missing, damaged or does not fit, or the folder holds another
@@ -159,19 +168,13 @@ def prepare(options: SweepOptions, space: SearchSpace, *, command: Sequence[str]
         ignore_case=options.ignore_case,
         heldout=options.heldout,
         program=program if by_binary else None,
+        made=made,
     )
     task = replace(task, stage_lm=options.stage_lm, gpu=options.gpu > 0)
-    stems = [path.stem for path in (*task.lists, *task.heldout)]
-    for stem in stems:
-        if stems.count(stem) > 1:
-            raise UsageError(f"two lists are named {stem!r}: rename one, results go by these names")
     dataset = Dataset(task)
-    if options.max_rtf is not None and any(not u.duration_milliseconds for u in dataset.utterances):
-        raise UsageError(
-            f"--max_rtf={options.max_rtf:g}: the lists do not tell how long each utterance is"
-        )
-    if by_binary:
-        refuse_ids(dataset)
+    _check_utterances(dataset, options, by_binary=bool(by_binary))
+    if options.warm_start is not None:
+        warm_lists(options.warm_start)
     paths = input_paths(space, task, baseline)
     if program is not None:
         paths += [Path(program.path), *([Path(program.am)] if program.am else [])]
@@ -210,6 +213,8 @@ def prepare(options: SweepOptions, space: SearchSpace, *, command: Sequence[str]
     if old is not None:
         require_same(old, request, path=path)
     if by_binary and program is not None:
+        if flags.lm and flags.lmtype == "kenlm":
+            check_lm_head(Path(flags.lm))
         findings = [Finding(text=f"decoded by {Path(program.path).name}: {by_binary}")]
     elif old is None or old.inputs != request.inputs:
         findings = check_task(dataset, Decoder(flags))
@@ -217,7 +222,6 @@ def prepare(options: SweepOptions, space: SearchSpace, *, command: Sequence[str]
             refuse_absurd(findings)
     elif task.heldout:  # they may be new to an old sweep
         check_all_emissions(dataset, Decoder(flags).token_count)
-    clusters_from_ids(dataset.ids, options.cluster)  # fails at once, not after the first trial
     return DecodeInput(
         options=options,
         space=space,
@@ -231,7 +235,7 @@ def prepare(options: SweepOptions, space: SearchSpace, *, command: Sequence[str]
         program=program,
         by_binary=by_binary,
         key=key,
-        warm=warm_pool(options.warm_start, key(example)),
+        warm=warm_pool(options.warm_start, key(example)) if made else {},
     )
 
 
@@ -239,15 +243,22 @@ def check_before_emissions(options: SweepOptions, space: SearchSpace) -> None:
     """Check what can be checked before there are emissions, for they may take hours.
 
     Raises:
-        W2LTuneError: Something is missing, damaged or does not fit.
+        W2LTuneError: As for `prepare`.
     """
-    space, auto, flags, *_ = settle_flags(options, space)
-    space = complete_space(space, flags, read_tokens(flags.tokens_path))
-    _with_sampler(options, space, flags, auto)
-    if flags.uselexicon:
-        existing_file(flags.lexicon, "lexicon (--lexicon)")
-    if flags.lm:
-        check_lm_head(existing_file(flags.lm, "language model (--lm)"))
+    prepare(options, space, command=(), made=False)
+
+
+def _check_utterances(dataset: Dataset, options: SweepOptions, *, by_binary: bool) -> None:
+    """Refuse lists that cannot hold out to the end of what is asked."""
+    if options.max_rtf is not None and any(not u.duration_milliseconds for u in dataset.utterances):
+        raise UsageError(
+            f"--max_rtf={options.max_rtf:g}: the lists do not tell how long each utterance is"
+        )
+    if by_binary:
+        refuse_ids(dataset)
+    if options.dump:
+        refuse_dump_ids(dataset)
+    clusters_from_ids(dataset.ids, options.cluster)
 
 
 def _with_sampler(

@@ -53,7 +53,8 @@ class DecodeTask:
     Attributes:
         lists: The data lists that are tuned on; their utterances are decoded as one set.
         heldout: Lists that are decoded once, with the choice.
-        emissions: The emission file or folder of each list, of ``lists`` and then ``heldout``.
+        emissions: The emission file or folder of each list, of ``lists`` and then ``heldout``;
+            none while they are not made yet.
         metric: Count words or characters.
         normalize: Python file with ``normalize(text)``, or None.
         ignore_case: Whether upper and lower case are the same.
@@ -81,6 +82,7 @@ def find_task(
     ignore_case: bool,
     heldout: str = "",
     program: DecodeProgram | None = None,
+    made: bool = True,
 ) -> DecodeTask:
     """Return the task that ``--test``, ``--datadir`` and ``--emission_dir`` describe.
 
@@ -91,9 +93,10 @@ def find_task(
         ignore_case: Whether upper and lower case are the same.
         heldout: Lists that are decoded once at the end, as ``--test`` names them.
         program: The binary that decodes; None for the decoder in process.
+        made: The emissions are there; else the task has none.
 
     Raises:
-        UsageError: One of the flags is missing.
+        UsageError: One of the flags is missing, or two lists have the same name.
         InputError: There are no emissions for a list.
     """
     names, apart = (
@@ -106,11 +109,16 @@ def find_task(
             "no --emission_dir: the embedded decoder needs the emissions of the list (a .npz file, "
             "or the folder that fl_asr_test --emission_dir wrote)"
         )
+    every = [*names, *apart]
+    stems = [Path(name).stem for name in every]
+    for stem in stems:
+        if stems.count(stem) > 1:
+            raise UsageError(f"two lists are named {stem!r}: rename one, results go by these names")
     return DecodeTask(
         lists=tuple(Path(flags.get("datadir", ""), name) for name in names),
         heldout=tuple(Path(flags.get("datadir", ""), name) for name in apart),
         emissions=tuple(
-            locate_emissions(Path(flags["emission_dir"]), name) for name in [*names, *apart]
+            locate_emissions(Path(flags["emission_dir"]), name) for name in every if made
         ),
         metric=metric,
         normalize=normalize,
@@ -140,12 +148,13 @@ class Dataset:
         self.task = task
         self._normalize = load_normalizer(task.normalize, ignore_case=task.ignore_case)
         self.utterances: list[Utterance] = []
-        self._sets: list[EmissionSet] = []
+        self._sets: list[EmissionSet] = [
+            open_emissions(emissions, scratch=scratch) for emissions in task.emissions
+        ]
         self.list_of: list[int] = []
         owner: dict[str, Path] = {}
         lists = [*task.lists, *task.heldout]
-        for number, (path, emissions) in enumerate(zip(lists, task.emissions, strict=True)):
-            self._sets.append(open_emissions(emissions, scratch=scratch))
+        for number, path in enumerate(lists):
             for utterance in read_list(path):
                 if utterance.id in owner:
                     why = (
@@ -177,7 +186,7 @@ class Dataset:
 
     @property
     def emission_sets(self) -> Sequence[EmissionSet]:
-        """The emissions of each list."""
+        """The emissions of each list; none while they are not made yet."""
         return self._sets
 
     def units(self, text: str) -> list[str]:
