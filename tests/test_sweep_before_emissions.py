@@ -144,6 +144,8 @@ def test_in_process_ids_and_paths_may_be_any(flags: Flags, trained: Path, rows: 
         ({"warm_start": "sweeps"}, {}, "--warm_start: no trial there has n-best lists"),
         ({}, {STUDY: "{"}, f"{STUDY}: damaged"),
         ({}, {STUDY: '{"name": "x"}'}, f"{STUDY}: no request of this program"),
+        ({}, {STUDY: "[1]"}, f"{STUDY}: no request of this program"),
+        ({}, {STUDY: '{"format": "x"}'}, f"{STUDY}: no request of this program"),
         ({}, {STUDY: '{"format": 99}'}, f"{STUDY}: format 99 is newer"),
         ({"lexicon": "l"}, {"l": "ONE o n e |\n"}, "is the case of the letters the same?"),
         ({"lexicon": "l"}, {"l": "one o n 7 |\n"}, "l:1: token '7' in the spelling of 'one'"),
