@@ -23,10 +23,10 @@ SMALLER_COMMANDS = (
 FLOORS = (
     ("__main__",),
     COMMANDS,
-    ("decodesweep", "trainsweep", "decoderchoice", "rescoringrun"),
-    ("rescoring",),
+    ("decodesweep", "trainsweep", "rescoringrun"),
+    ("rescoring", "decoderchoice"),
     ("decodeinput", "traininput", "forwardinput", "rescoreinput"),
-    ("decodeprogram",),
+    ("decodeprogram", "samplerchoice"),
     ("trainflags",),
     ("traincheck",),
     ("listcheck",),

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
-from trainingtask import BINARY, DOUBLES, make_training
+from binarytask import Flags, arguments, make_model, run
+from conftest import VOICE_COMMANDS
 
 from w2ltune import sweep
 from w2ltune.commandline import parse
@@ -19,8 +15,6 @@ from w2ltune.decodeinput import check_before_emissions
 from w2ltune.errors import run_command
 from w2ltune.search.decodespace import build_space
 from w2ltune.sweepoptions import SweepOptions
-
-Flags = dict[str, object]
 
 REQUEST = {
     "task": "decode", "flags": {"beamsize": "500"}, "space": {}, "scoring": {}, "inputs": {},
@@ -31,55 +25,35 @@ ROWS = "a-1 {audio} 1000 one two\na-2 {audio} 1000 three\n"
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model, and with what it was trained on."""
-    folder = tmp_path_factory.mktemp("training")
-    given = [f"--{name}={value}" for name, value in make_training(folder).items()]
-    subprocess.run(
-        [BINARY, "train", f"--rundir={folder}/run", *given],
-        env={**os.environ, "DOUBLE_PYTHON": sys.executable, "DOUBLE_UPDATE_SECONDS": "0"},
-        capture_output=True, check=True,
-    )  # fmt: skip
-    return folder
+def model(tmp_path_factory: pytest.TempPathFactory) -> Flags:
+    return make_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
-def flags(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flags:
+def flags(model: Flags, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flags:
     """The flags of a sweep of ``data/dev.lst`` and what is in ``tmp_path``, where it runs.
 
     The program that writes the emissions leaves ``made`` there, and fails.
     """
     monkeypatch.chdir(tmp_path)
-    write({"data/dev.lst": ROWS}, trained)
+    write({"data/dev.lst": ROWS})
     program = tmp_path / "fl_asr_test"
     program.write_text(f"#!/bin/sh\ntouch {tmp_path}/made\nexit 3\n")
     program.chmod(0o755)
     return {
-        "binary": DOUBLES / "fl_asr_decode",
+        **model,
         "test_binary": program,
-        "am": trained / "run" / "001_model_last.bin",
         "datadir": "data",
         "test": "dev.lst",
-        "lmweight": 0,
-        "wordscore": "uniform(-1,1)",
-        "beamsize": 20,
         "logdir": "sweeps",
-        "prefix": "am",
-        "sampler": "random",
-        "n": 2,
     }
 
 
-def write(files: dict[str, str], trained: Path) -> None:
+def write(files: dict[str, str]) -> None:
     for name, content in files.items():
         path = Path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        audio = next((trained / "audio").glob("*.wav"))
-        path.write_text(content.replace("{audio}", str(audio)))
-
-
-def arguments(flags: Flags) -> list[str]:
-    return [f"--{name}={value}" for name, value in flags.items() if value is not None]
+        path.write_text(content.replace("{audio}", str(VOICE_COMMANDS / "dev.lst")))  # not read
 
 
 def refused(flags: Flags, capsys: pytest.CaptureFixture[str]) -> str:
@@ -99,24 +73,17 @@ def refused(flags: Flags, capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.ray
 def test_nothing_but_the_emissions_is_missing(flags: Flags) -> None:
     """What the tests below change is what is refused."""
-    done = subprocess.run(
-        [sys.executable, "-m", "w2ltune.sweep", *arguments(flags)],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True,
-    )  # fmt: skip
+    done = run(flags, folder=Path())
     assert done.returncode == 1, done.stderr
-    assert "emissions of dev.lst: " in done.stderr
+    assert "emissions of data/dev.lst: exit code 3" in done.stderr
     assert Path("made").exists()
 
 
-@pytest.mark.parametrize(
-    "rows", ["a|1 {audio} 1000 one\n", '{"id": "a", "audio": "my a.wav", "text": "one"}']
-)
-def test_in_process_ids_and_paths_may_be_any(flags: Flags, trained: Path, rows: str) -> None:
-    write({"data/dev.lst": rows}, trained)
+def test_in_process_ids_may_have_a_bar(flags: Flags) -> None:
+    write({"data/dev.lst": "a|1 {audio} 1000 one\n"})
     options, given = parse(arguments(flags), SweepOptions, usage="")
     names = SweepOptions.__dataclass_fields__
     space = build_space(given, script=None, options=names, any_flag=False)
-    space = replace(space, fixed={**space.fixed, "emission_dir": "none"})
     check_before_emissions(options, space)
 
 
@@ -152,21 +119,8 @@ def test_in_process_ids_and_paths_may_be_any(flags: Flags, trained: Path, rows: 
         ({"lm": "lm"}, {"lm": "\\data\\\nngram 1=9\n"}, "cut short"),
         ({"lm": "lm", "decoder": "binary"}, {"lm": "\\data\\\nngram 1=9\n"}, "cut short"),
         (
-            {"decoder": "binary"}, {"data/dev.lst": "a-1 none.wav 1000 one\n"},
-            "'a-1': no such audio file 'none.wav'",
-        ),
-        (
-            {"decoder": "binary", "heldout": "text"}, {"data/text": "b-1 one\n"},
-            "utterance 'b-1' has no audio file in its list",
-        ),
-        (
             {"decoder": "binary"}, {"data/dev.lst": "a|1 {audio} 1000 one\n"},
             "the id 'a|1' has a '|', which the decoder program does not bear; rename it",
-        ),
-        (
-            {"decoder": "binary"},
-            {"data/dev.lst": '{"id": "a", "audio": "my a.wav", "text": "one"}', "my a.wav": ""},
-            "the audio path 'my a.wav' has a blank, which the lists of the decoder program cannot",
         ),
         (
             {"dump": "true", "heldout": "b.lst"}, {"data/b.lst": "b|1 {audio} 1000 one\n"},
@@ -175,10 +129,10 @@ def test_in_process_ids_and_paths_may_be_any(flags: Flags, trained: Path, rows: 
     ],
 )  # fmt: skip
 def test_mistakes(
-    flags: Flags, trained: Path, capsys: pytest.CaptureFixture[str],
+    flags: Flags, capsys: pytest.CaptureFixture[str],
     changes: Flags, files: dict[str, str], message: str,
 ) -> None:  # fmt: skip
-    write({"data/dev.lst": ROWS, **files}, trained)
+    write({"data/dev.lst": ROWS, **files})
     line = refused({**flags, **changes}, capsys)
     assert message in line
     assert line.count("\n") == 1
@@ -192,18 +146,18 @@ def test_mistakes(
     ],
 )
 def test_the_folder_of_another_sweep(
-    flags: Flags, trained: Path, capsys: pytest.CaptureFixture[str],
+    flags: Flags, capsys: pytest.CaptureFixture[str],
     old: Flags, messages: list[str],
 ) -> None:  # fmt: skip
-    write({STUDY: json.dumps({**REQUEST, **old})}, trained)
+    write({STUDY: json.dumps({**REQUEST, **old})})
     line, *differences = refused(flags, capsys).splitlines()
     assert "holds another sweep" in line
     assert {*messages} <= {difference.strip() for difference in differences}
 
 
 def test_lists_that_changed_in_a_sweep_whose_emissions_are_gone(
-    flags: Flags, trained: Path, capsys: pytest.CaptureFixture[str]
+    flags: Flags, capsys: pytest.CaptureFixture[str]
 ) -> None:
     request = {**REQUEST, "inputs": {"data/dev.lst": {"size": 9, "mtime_ns": 1, "sha256": "0"}}}
-    write({STUDY: json.dumps(request)}, trained)
+    write({STUDY: json.dumps(request)})
     assert "data/dev.lst has changed since (9 bytes then" in refused(flags, capsys)

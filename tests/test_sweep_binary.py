@@ -3,116 +3,37 @@
 from __future__ import annotations
 
 import json
-import os
-import random
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from binarytask import (
+    DECODER,
+    ENVIRONMENT,
+    Flags,
+    arguments,
+    counts,
+    make_decoding,
+    make_model,
+    run,
+)
 from conftest import REPOSITORY, VOICE_COMMANDS
 from killing import Sweep
 from nodes import Nodes
-from trainingtask import BINARY, DOUBLES, make_training
+from trainingtask import DOUBLES
 
 from w2ltune.formats.emissionbin import read_emission_bin
-from w2ltune.formats.emissions import open_emissions, write_emission_bin
+from w2ltune.formats.emissions import write_emission_bin
 
 pytestmark = pytest.mark.ray
-
-DECODER = DOUBLES / "fl_asr_decode"
-ENVIRONMENT = {
-    "DOUBLE_PYTHON": sys.executable,
-    "DOUBLE_RETRY_SECONDS": "0.001",
-    "DOUBLE_UPDATE_SECONDS": "0.0005",
-}
-Flags = dict[str, object]
 
 
 @pytest.fixture
 def decoding(tmp_path: Path) -> Flags:
-    """The flags of a small sweep whose emissions are files of the binary."""
-    data = tmp_path / "data"
-    (data / "emissions" / "dev.lst").mkdir(parents=True)
-    (data / "some.wav").touch()
-    emissions = open_emissions(VOICE_COMMANDS / "emissions" / "dev.npz")
-    rows = []
-    for line in (VOICE_COMMANDS / "dev.lst").read_text().splitlines()[:40]:
-        name, _, *rest = line.split()
-        rows.append(" ".join([name, str(data / "some.wav"), *rest]))
-        write_emission_bin(data / "emissions" / "dev.lst", name, emissions.emission(name))
-    (data / "dev.lst").write_text("\n".join(rows) + "\n")
-    return {
-        "binary": DECODER,
-        "emission_dir": data / "emissions",
-        "datadir": data,
-        "test": "dev.lst",
-        "tokens": VOICE_COMMANDS / "tokens.txt",
-        "lexicon": VOICE_COMMANDS / "lexicon.txt",
-        "lm": VOICE_COMMANDS / "lm.arpa",
-        "smearing": "max",
-        "beamsize": 50,
-        "beamsizetoken": 20,
-        "logdir": tmp_path / "sweeps",
-        "prefix": "small",
-        "sampler": "random",
-        "pruner": "none",
-        "probe": "false",
-        "seed": 1,
-        "n": 2,
-    }
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Flags:
-    """The flags of a small sweep that begins with an acoustic model."""
-    folder = tmp_path / "training"
-    flags = make_training(folder)
-    given = [f"--{name}={value}" for name, value in flags.items()]
-    done = subprocess.run(
-        [BINARY, "train", f"--rundir={folder}/run", *given, "--logtostderr=true"],
-        env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return {
-        "binary": DECODER,
-        "am": folder / "run" / "001_model_last.bin",
-        "datadir": folder,
-        "test": "train.lst",
-        "lmweight": 0,
-        "wordscore": "uniform(-1,1)",
-        "beamsize": 20,
-        "logdir": tmp_path / "sweeps",
-        "prefix": "am",
-        "sampler": "random",
-        "pruner": "none",
-        "probe": "false",
-        "seed": 1,
-        "n": 2,
-    }
-
-
-def arguments(flags: Flags, **changes: object) -> list[str]:
-    return [
-        f"--{name}={value}" for name, value in {**flags, **changes}.items() if value is not None
-    ]
-
-
-def run(flags: Flags, *more: str, **changes: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "w2ltune.sweep", *arguments(flags, **changes), *more],
-        env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, timeout=240,
-        cwd=REPOSITORY,
-    )  # fmt: skip
-
-
-def counts(study: Path) -> list[tuple[object, ...]]:
-    results = [json.loads(p.read_text()) for p in sorted(study.glob("trials/*/result.json"))]
-    return [(r["state"], r["params"], r["counts"], r["missing"]) for r in results]
+    return make_decoding(tmp_path)
 
 
 def test_the_binary_gives_what_is_decoded_in_process(decoding: Flags, tmp_path: Path) -> None:
@@ -159,104 +80,6 @@ def test_a_program_that_does_not_decode_fails_its_trials(decoding: Flags, tmp_pa
     assert done.returncode == 2
     assert "the decoder program opens it even where it reads emissions" in done.stderr
     assert not (tmp_path / "sweeps" / "audio").exists()
-
-
-def test_emissions_are_made_once_and_shared(model: Flags, tmp_path: Path) -> None:
-    cache = tmp_path / "all emissions"
-    done = run(model, emission_cache=cache)
-    assert done.returncode == 0, done.stderr
-    assert "emissions of train.lst by fl_asr_test" in done.stdout
-    assert "in process, as fl_asr_decode decodes" in done.stdout
-    (mark,) = cache.glob("*/train.lst.json")
-    made = mark.stat().st_mtime_ns
-    assert len(list(mark.with_name("train.lst").iterdir())) == 40
-    done = run(model, emission_cache=cache, prefix="again")
-    assert done.returncode == 0, done.stderr
-    assert "emissions of" not in done.stdout
-    assert mark.stat().st_mtime_ns == made
-    # Another list: another folder. What the model says of tokens and lexicon is taken from it.
-    done = run(model, emission_cache=cache, prefix="dev", test="dev.lst", heldout="other.lst")
-    assert done.returncode == 0, done.stderr
-    assert len(list(cache.glob("*/*.lst.json"))) == 3
-    assert not list(cache.glob("*/.making*"))
-
-
-def making(tmp_path: Path, sweep: Sweep, known: set[Path]) -> set[Path]:
-    """Wait until emissions are being made, in another folder than before."""
-    deadline = time.monotonic() + 60
-    while not (found := set(tmp_path.glob("sweeps/am/emissions/*/.making-*")) - known):
-        assert time.monotonic() < deadline, sweep.log.read_text()
-        time.sleep(0.05)
-    return found
-
-
-def test_a_kill_while_emissions_are_made(model: Flags, tmp_path: Path) -> None:
-    slow = tmp_path / "bin" / "fl_asr_test"
-    slow.parent.mkdir()
-    slow.write_text(f'#!/bin/sh\nsleep 3\nexec {DOUBLES}/fl_asr_test "$@"\n')
-    slow.chmod(0o755)
-    sweep = Sweep(
-        arguments(model, test_binary=slow), REPOSITORY, tmp_path / "log", environment=ENVIRONMENT
-    )
-    sweep.start()
-    try:
-        known = making(tmp_path, sweep, set())
-        sweep.kill("everything", random.Random(0))
-        sweep.wait(20)
-        assert not list(tmp_path.glob("sweeps/am/emissions/*/*.json"))
-        sweep.start()
-        making(tmp_path, sweep, known)
-        assert sweep.process is not None
-        sweep.process.send_signal(signal.SIGUSR1)
-        assert sweep.wait(60) == 75
-        sweep.start()
-        assert sweep.wait(120) == 0, sweep.log.read_text()
-    finally:
-        sweep.kill("everything", random.Random(0))
-    assert len(counts(tmp_path / "sweeps" / "am")) == 2
-
-
-@pytest.mark.parametrize("damage", ["missing", "crash"])
-def test_emissions_that_cannot_be_made(model: Flags, tmp_path: Path, damage: str) -> None:
-    wav = next((tmp_path / "training" / "audio").glob("train-3.wav"))
-    if damage == "missing":
-        broken = tmp_path / "fl_asr_test"
-        broken.write_text(
-            f'#!/bin/sh\n{DOUBLES}/fl_asr_test "$@" || exit\n'
-            "for a; do case $a in --emission_dir=*) "
-            'rm "${a#*=}"/train.lst/train-7.bin; esac; done\n'
-        )
-        broken.chmod(0o755)
-        done = run(model, test_binary=broken)
-        assert "the program wrote no emission of 'train-7'" in done.stderr
-    else:
-        wav.unlink()
-        done = run(model)
-        assert f"the audio file {wav} is missing" in done.stderr
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert not list(tmp_path.glob("sweeps/am/emissions/*/*.json"))
-    assert not (tmp_path / "sweeps/am/sweep.json").exists()
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"lexicon": "none.txt"}, "lexicon (--lexicon): no such file 'none.txt'"),
-        ({"lm": "none.arpa"}, "language model (--lm): no such file 'none.arpa'"),
-        ({"sampler": "tp"}, "did you mean 'tpe'?"),
-        ({"test": "none.lst"}, "none.lst"),
-        ({"am": "none.bin"}, "none.bin"),
-    ],
-)
-def test_mistakes_are_told_before_emissions_are_made(
-    model: Flags, tmp_path: Path, changes: Flags, message: str
-) -> None:
-    done = run(model, **changes)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert not (tmp_path / "sweeps").exists()
 
 
 @pytest.mark.parametrize("program", ["fl_asr_decode", "Decoder"])
@@ -351,7 +174,8 @@ def test_what_only_the_binary_decodes_reaches_it_flag_by_flag(
     assert len(results) >= 3 if "eosscore" in changes else results
 
 
-def test_programs_take_a_gpu_each_where_it_is_asked_for(model: Flags, tmp_path: Path) -> None:
+def test_programs_take_a_gpu_each_where_it_is_asked_for(tmp_path: Path) -> None:
+    model = make_model(tmp_path)
     for name in ("fl_asr_test", "fl_asr_decode"):
         program = tmp_path / "bin" / name
         program.parent.mkdir(exist_ok=True)
@@ -379,3 +203,74 @@ def test_programs_take_a_gpu_each_where_it_is_asked_for(model: Flags, tmp_path: 
     # Where there is none the same command does without.
     done = run(model, prefix="none", gpu=2, test="other.lst")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_sweep_keeps_its_decoder(decoding: Flags, tmp_path: Path) -> None:
+    study = tmp_path / "sweeps" / "small"
+    flaky = tmp_path / "bin" / "fl_asr_decode"
+    flaky.parent.mkdir()
+    flaky.write_text(
+        f'#!/bin/sh\ntest -e {tmp_path}/well && exec {DECODER} "$@" $(cat {tmp_path}/well)\n'
+    )
+    flaky.chmod(0o755)
+    flags = decoding | {"binary": flaky}
+    done = run(flags)
+    assert done.returncode == 0, done.stderr
+    assert "in process, NOT held against fl_asr_decode, which is tried again" in done.stdout
+    kept = (study / "decoder.json").read_text()
+    assert json.loads(kept)["decoder"] == "process"
+    # When the program is well again it is asked again: what differs is not mixed.
+    (tmp_path / "well").write_text("--wordscore=-7")
+    done = run(flags, n=3)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "its trials were decoded otherwise" in done.stderr
+    assert "continue with --decoder=process" in done.stderr
+    assert (study / "decoder.json").read_text() == kept
+    done = run(flags, n=3, decoder="process")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "well").write_text("")
+    done = run(flags, n=3)
+    assert "in process, as fl_asr_decode decodes" in done.stdout
+    assert json.loads((study / "decoder.json").read_text())["compared"]
+    done = run(flags, n=4, decoder="binary")
+    assert done.returncode == 2
+    assert "now the binary would decode (--decoder=binary)" in done.stderr
+    assert len(counts(study)) == 3
+    # N-best lists of the one decoder tell nothing of the other.
+    done = run(flags, prefix="nbest", sampler="nbest", n=1)
+    assert done.returncode == 0, done.stderr
+    warm = {"warm_start": tmp_path / "sweeps" / "nbest", "sampler": "nbest", "prefix": "warm"}
+    done = run(flags, decoder="binary", **warm)
+    assert done.returncode == 2
+    assert not (tmp_path / "sweeps" / "warm").exists()
+    done = run(flags, n=1, **warm)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_signal_while_decoders_are_compared(
+    decoding: Flags, tmp_path: Path, number: signal.Signals
+) -> None:
+    hangs = tmp_path / "bin" / "fl_asr_decode"
+    hangs.parent.mkdir()
+    hangs.write_text(f'#!/bin/sh\necho "$$" > {tmp_path}/pid\nexec sleep 1000\n')
+    hangs.chmod(0o755)
+    (tmp_path / "scratch").mkdir()
+    environment = {**ENVIRONMENT, "TMPDIR": str(tmp_path / "scratch")}
+    sweep = Sweep(
+        arguments(decoding, binary=hangs), REPOSITORY, tmp_path / "log", environment=environment
+    )
+    sweep.start()
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "pid").exists():
+        assert time.monotonic() < deadline, sweep.log.read_text()
+        time.sleep(0.05)
+    assert sweep.process is not None
+    sweep.process.send_signal(number)
+    assert sweep.wait(20) == 75, sweep.log.read_text()
+    assert "while decoders were compared; the same command continues" in sweep.log.read_text()
+    pid = (tmp_path / "pid").read_text().strip()
+    assert not Path("/proc", pid).exists()
+    assert not list((tmp_path / "scratch").glob("agreement-*"))
+    assert not (tmp_path / "sweeps" / "small" / "sweep.json").exists()

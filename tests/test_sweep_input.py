@@ -189,6 +189,17 @@ def test_an_id_with_a_bar(
     assert f"the id 'a|1' has a '|', {message}" in refused(task(**changes), capsys)
 
 
+def test_the_binary_needs_audio_paths_without_blanks(
+    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audio = tmp_path / "my a.wav"
+    audio.touch()
+    row = {"id": "dev-0001", "audio": str(audio), "text": "go"}
+    (tmp_path / "data" / "dev.lst").write_text(json.dumps(row))
+    line = refused(task(decoder="binary", binary="/bin/true"), capsys)
+    assert f"utterance 'dev-0001': the audio path {str(audio)!r} has a blank" in line
+
+
 def test_bad_flagsfile_points_at_its_line(
     task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

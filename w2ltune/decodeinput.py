@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from w2ltune.decodeprogram import settle_flags
 from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderfiles import check_lm_head, read_tokens
-from w2ltune.embedded.decoderflags import DecoderFlags, decoder_flags, refuse_in_process
+from w2ltune.embedded.decoderflags import decoder_flags, refuse_in_process
 from w2ltune.errors import UsageError
 from w2ltune.formats.nbest import BYTES_PER_HYPOTHESIS, NBest
 from w2ltune.runs.provenance import (
@@ -24,6 +24,7 @@ from w2ltune.runs.provenance import (
     require_same,
     versions,
 )
+from w2ltune.samplerchoice import settle_sampler
 from w2ltune.scoring.significance import Clusters, bootstrap_interval, clusters_from_ids
 from w2ltune.search.decodespace import (
     complete_space,
@@ -32,11 +33,9 @@ from w2ltune.search.decodespace import (
     make_box,
     read_baseline,
 )
-from w2ltune.search.linear import LINEAR_WEIGHTS, Box
-from w2ltune.search.nbestsampler import linear_weights
+from w2ltune.search.linear import Box
 from w2ltune.search.plan import Score
-from w2ltune.search.poolkey import pool_key, warm_lists, warm_pool
-from w2ltune.search.samplers import check_sampler, grid_points
+from w2ltune.search.poolkey import pool_key, warm_lists
 from w2ltune.search.space import SearchSpace
 from w2ltune.sweepoptions import SweepOptions
 from w2ltune.trials.binarydecoder import refuse_ids
@@ -61,7 +60,6 @@ class DecodeInput:
         findings: What is worth knowing of the inputs; empty when they were looked at before.
         program: The binary, if one was given.
         by_binary: Why it has to decode; "" where the decoder in process may.
-        key: Names the pool of a trial's flags.
         warm: N-best lists of the earlier sweep of ``--warm_start``, by key.
     """
 
@@ -76,8 +74,7 @@ class DecodeInput:
     findings: Sequence[Finding]
     program: DecodeProgram | None
     by_binary: str
-    key: Callable[[Mapping[str, str]], str]
-    warm: Mapping[str, NBest]
+    warm: Mapping[str, NBest] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -102,6 +99,20 @@ class DecodeInput:
     def clusters(self, utterances: Sequence[int] | npt.NDArray[np.intp]) -> Clusters:
         """Return what is resampled for an interval over these utterances."""
         return clusters_from_ids([self.dataset.ids[i] for i in utterances], self.options.cluster)
+
+    def key(self, flags: Mapping[str, str]) -> str:
+        """Return the name of the pool of a trial's flags."""
+        task = self.dataset.task
+        data = [*task.lists, *task.emissions[: len(task.lists)]]
+        data += [task.normalize] if task.normalize else []
+        by = self.program if self.by_binary else None
+        return pool_key(
+            flags,
+            data=data,
+            scoring=self.request.scoring,
+            inputs=self.request.inputs,
+            programs=() if by is None else (by.path, by.am),
+        )
 
     def audio_seconds(self, utterances: Sequence[int] | npt.NDArray[np.intp]) -> float | None:
         """Return the length of some utterances; None where the list does not tell."""
@@ -137,7 +148,11 @@ class DecodeInput:
 
 
 def prepare(
-    options: SweepOptions, space: SearchSpace, *, command: Sequence[str], made: bool = True
+    options: SweepOptions,
+    space: SearchSpace,
+    *,
+    command: Sequence[str],
+    emissions: Sequence[Path] | None = None,
 ) -> DecodeInput:
     """Check the inputs and put them together.
 
@@ -145,7 +160,8 @@ def prepare(
         options: Of the command.
         space: Its flags.
         command: Its arguments.
-        made: The emissions are there. Without them all is checked that does not need them.
+        emissions: Those of each list, instead of ``--emission_dir``; none while they are not made
+            yet. Then all is checked that does not need them.
 
     Raises:
         W2LTuneError: Something is missing, damaged or does not fit, or the folder holds another
@@ -155,7 +171,7 @@ def prepare(
     tokens = read_tokens(flags.tokens_path)
     space = complete_space(space, flags, tokens)
     example = example_flags(space)
-    options = _with_sampler(options, space, flags, auto)
+    options = settle_sampler(options, space, flags, auto)
     baseline = None
     if options.baseline is not None:
         baseline = read_baseline(options.baseline, example)
@@ -168,7 +184,7 @@ def prepare(
         ignore_case=options.ignore_case,
         heldout=options.heldout,
         program=program if by_binary else None,
-        made=made,
+        emissions=emissions,
     )
     task = replace(task, stage_lm=options.stage_lm, gpu=options.gpu > 0)
     dataset = Dataset(task)
@@ -201,12 +217,6 @@ def prepare(
         commit=git_commit(),
         command=tuple(command),
     )
-    data = [*task.lists, *task.emissions[: len(task.lists)]]
-    data += [task.normalize] if task.normalize else []
-
-    def key(of: Mapping[str, str]) -> str:
-        return pool_key(of, data=data, scoring=scoring, inputs=request.inputs)
-
     path = options.folder / "sweep.json"
     old = read_request(path)
     findings: list[Finding] = []
@@ -234,8 +244,6 @@ def prepare(
         findings=findings,
         program=program,
         by_binary=by_binary,
-        key=key,
-        warm=warm_pool(options.warm_start, key(example)) if made else {},
     )
 
 
@@ -245,7 +253,7 @@ def check_before_emissions(options: SweepOptions, space: SearchSpace) -> None:
     Raises:
         W2LTuneError: As for `prepare`.
     """
-    prepare(options, space, command=(), made=False)
+    prepare(options, space, command=(), emissions=())
 
 
 def _check_utterances(dataset: Dataset, options: SweepOptions, *, by_binary: bool) -> None:
@@ -259,38 +267,3 @@ def _check_utterances(dataset: Dataset, options: SweepOptions, *, by_binary: boo
     if options.dump:
         refuse_dump_ids(dataset)
     clusters_from_ids(dataset.ids, options.cluster)
-
-
-def _with_sampler(
-    options: SweepOptions, space: SearchSpace, flags: DecoderFlags, auto: Mapping[str, str]
-) -> SweepOptions:
-    """Settle which sampler is meant, and whether it can do what is asked."""
-    chosen = _chosen_sampler(options, space, flags)
-    if auto and chosen.sampler != "nbest":
-        raise UsageError(
-            f"--{next(iter(auto))}=auto needs --sampler=nbest; give a number or a distribution"
-        )
-    return chosen
-
-
-def _chosen_sampler(options: SweepOptions, space: SearchSpace, flags: DecoderFlags) -> SweepOptions:
-    why_not = ""
-    if space.script is not None:
-        why_not = "a --space script decides the flags"
-    elif not linear_weights(space.distributions):
-        why_not = f"none of {', '.join(LINEAR_WEIGHTS)} has a range"
-    elif flags.logadd or "logadd" in space.distributions:
-        why_not = "with --logadd the score is not linear in the weights"
-    if options.sampler == "auto" and options.perturb is not None:
-        return replace(options, sampler="random")
-    if options.sampler == "auto":
-        return replace(options, sampler="tpe" if why_not else "nbest")
-    if options.sampler == "nbest":
-        if why_not:
-            raise UsageError(f"--sampler=nbest: {why_not}; use --sampler=tpe")
-        return options
-    check_sampler(options.sampler, space.distributions, script=space.script is not None)
-    if options.sampler == "grid":
-        points = len(grid_points(space.distributions, options.n))
-        return replace(options, n=min(options.n, points))  # a point twice tells nothing new
-    return options

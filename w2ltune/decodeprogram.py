@@ -22,14 +22,12 @@ from w2ltune.embedded.decoderflags import (
 from w2ltune.errors import InputError, UsageError, existing_file
 from w2ltune.formats.checkpoint import read_header
 from w2ltune.formats.known_flags import Generation
-from w2ltune.formats.listfile import read_list
-from w2ltune.runs.provenance import fingerprint
 from w2ltune.search.decodespace import example_flags, split_auto
 from w2ltune.search.space import SearchSpace
 from w2ltune.sweepoptions import SweepOptions
 from w2ltune.traincheck import check_binary, generation_of
 from w2ltune.trials.dataset import DecodeProgram
-from w2ltune.trials.emissionsource import EmissionSource
+from w2ltune.trials.emissionsource import EmissionSource, content_of
 from w2ltune.trials.testprogram import find_test_program
 
 _OF_THE_MODEL = DECODER_FLAGS & {
@@ -136,15 +134,15 @@ def with_model_flags(space: SearchSpace) -> SearchSpace:
     return replace(space, fixed={**own, **space.fixed})
 
 
-def emission_source(options: SweepOptions, fixed: Mapping[str, str]) -> EmissionSource | None:
-    """Return how the emissions are made; None where ``--emission_dir`` has them.
+def emission_sources(options: SweepOptions, fixed: Mapping[str, str]) -> tuple[EmissionSource, ...]:
+    """Return how the emissions of each list are made; nothing where ``--emission_dir`` has them.
 
     Raises:
         UsageError: There is no Test program, or neither emissions nor a model.
-        InputError: A list or the model cannot be read, or an id has a "/".
+        InputError: A list, its audio or the model cannot be read, or an id has a "/".
     """
     if fixed.get("emission_dir"):
-        return None
+        return ()
     am = fixed.get("am")
     if not am:
         raise UsageError(
@@ -152,44 +150,45 @@ def emission_source(options: SweepOptions, fixed: Mapping[str, str]) -> Emission
             "fl_asr_test --emission_dir wrote), or --am=MODEL.bin with --binary, and they are made"
         )
     model = existing_file(am, "acoustic model (--am)")
-    program = _test_program(options)
+    program, generation = _test_program(options)
     names = [name for name in (fixed.get("test", "") + "," + options.heldout).split(",") if name]
     if not fixed.get("test"):
         raise UsageError("no --test: name the data list to tune on, as in --test=dev.lst")
-    datadir = fixed.get("datadir", "")
-    for name in names:
-        path = Path(datadir, name)
-        for utterance in read_list(path):
-            if "/" in utterance.id:
-                raise InputError(
-                    f"the id {utterance.id!r} has a '/', and the program cannot write its "
-                    "emission; rename it",
-                    path=path,
-                )
-    inputs = [model, Path(program), *(Path(datadir, name) for name in names)]
-    return EmissionSource(
-        program=program,
-        am=_absolute(am),
-        lists=tuple(dict.fromkeys(names)),
-        datadir=_absolute(datadir),
-        folder=str(Path.cwd()),
-        flags={name: fixed[name] for name in ("tokens", "tokensdir", "lexicon") if name in fixed},
-        cache=Path(os.path.abspath(options.emission_cache or options.folder / "emissions")),  # noqa: PTH100
-        content=tuple(fingerprint(path).sha256 for path in inputs),
-        gpu=options.gpu > 0,
+    flags = {name: fixed[name] for name in ("tokens", "tokensdir", "lexicon") if name in fixed}
+    inputs = [model, Path(program)]
+    if flags.get("tokens"):
+        tokens = Path(flags.get("tokensdir", ""), flags["tokens"])
+        inputs.append(existing_file(tokens, "token list (--tokens)"))
+    if flags.get("lexicon"):
+        inputs.append(existing_file(flags["lexicon"], "lexicon (--lexicon)"))
+    folder = str(Path.cwd())
+    return tuple(
+        EmissionSource(
+            program=program,
+            generation=generation,
+            am=_absolute(am),
+            path=path,
+            folder=folder,
+            flags=flags,
+            cache=Path(os.path.abspath(options.emission_cache or options.folder / "emissions")),  # noqa: PTH100
+            content=content_of(path, inputs, folder),
+            gpu=options.gpu > 0,
+        )
+        for path in (Path(fixed.get("datadir", ""), name) for name in names)
     )
 
 
-def _test_program(options: SweepOptions) -> str:
+def _test_program(options: SweepOptions) -> tuple[str, Generation]:
     if options.test_binary is None and options.binary is None:
         raise UsageError(
             "--am without --emission_dir: name the program that writes the emissions, as "
             "--test_binary=…/fl_asr_test, or the decoder beside it, as --binary=…/fl_asr_decode"
         )
     decoder = Path() if options.binary is None else check_binary(options.binary)
-    return find_test_program(
+    program = find_test_program(
         options.test_binary,
         decoder=decoder,
         generation="flashlight" if options.binary is None else _generation(options, decoder),
         needed_for="--am without --emission_dir",
     )
+    return program, _generation(options, Path(program))

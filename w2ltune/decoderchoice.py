@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from w2ltune import files
 from w2ltune.decodeinput import DecodeInput
-from w2ltune.errors import InputError, TrialFailedError
+from w2ltune.errors import InputError, StoppedError, StudyMismatchError, TrialFailedError
 from w2ltune.report.progress import bar
-from w2ltune.runs.rundir import make_shared
-from w2ltune.runs.signals import stopping_signals
+from w2ltune.runs.signals import by_hand, stopping_signals
 from w2ltune.search.decodespace import example_flags
-from w2ltune.trials.agreement import compare
+from w2ltune.search.poolkey import warm_pool
+from w2ltune.trials.agreement import SAMPLE_UTTERANCES, compare
 from w2ltune.trials.emissionsource import EmissionSource
 
 if TYPE_CHECKING:
@@ -24,12 +25,30 @@ if TYPE_CHECKING:
 NAME = "decoder.json"
 """In the study's folder: what decodes, and why."""
 
+PATIENCE_SECONDS = 900.0
+"""For a binary that decodes the sample; loading a large language model may take minutes."""
 
-def ensure_emissions(source: EmissionSource, console: Console) -> None:
-    """Make what is missing of the emissions; Ray must be connected.
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What decodes a sweep.
+
+    Attributes:
+        decoder: "process" or "binary".
+        why: In words; "" where there was no choice.
+        compared: Whether both had decoded a sample.
+    """
+
+    decoder: str
+    why: str
+    compared: bool
+
+
+def ensure_emissions(sources: Sequence[EmissionSource], console: Console) -> None:
+    """Make emissions that are missing; Ray must be connected.
 
     Args:
-        source: How.
+        sources: How that of each list is made.
         console: Where to show it.
 
     Raises:
@@ -38,53 +57,111 @@ def ensure_emissions(source: EmissionSource, console: Console) -> None:
     """
     from w2ltune.trials.emissionmaker import make_emissions  # Ray, only after the connection
 
-    program = Path(source.program).name
-    what = f"emissions of {', '.join(source.missing())} by {program}"
-    console.print(f"{what}, kept in {source.emission_dir}", soft_wrap=True, markup=False)
+    program = Path(sources[0].program).name
+    lists = ", ".join(source.path.name for source in sources)
+    what = f"emissions of {lists} by {program}, kept in {sources[0].cache}"
+    console.print(what, soft_wrap=True, markup=False)
     began, reasons = time.monotonic(), list[str]()
     with stopping_signals(reasons.append), bar(console, "emissions") as show:
-        make_emissions(source, progress=show, stopped=lambda: reasons[0] if reasons else "")
+        make_emissions(sources, progress=show, stopped=lambda: reasons[0] if reasons else "")
     console.print(f"  done in {time.monotonic() - began:.0f} s")
 
 
-def settle_decoder(given: DecodeInput, console: Console) -> DecodeInput:
+def settle_decoder(given: DecodeInput, console: Console) -> tuple[DecodeInput, Decision]:
     """Hold the decoder in process against the binary, where both could decode.
 
-    What was found is kept in the study's folder: a sweep has one decoder from its first trial to
-    its last.
+    A sweep has one decoder from its first trial to its last.
 
     Args:
         given: The sweep's input.
         console: Where to say it.
 
     Returns:
-        The same, decoded by the binary where the two differ.
+        The same, decoded by the binary where the two differ, and what `keep_decision` is to keep.
+
+    Raises:
+        StudyMismatchError: The sweep was begun with the other decoder.
+        InputError: The lists of ``--warm_start`` were decoded otherwise.
+        StoppedError: A signal asked to stop.
     """
-    if given.program is None or given.by_binary or given.options.decoder == "process":
-        return given
-    path = given.folder / NAME
-    known = files.read_json(path)
-    if known is None:
-        known = _try(given)
-        make_shared(given.folder)
-        files.write_json(path, known)
-    console.print(f"  {known['why']}", markup=False, soft_wrap=True)
-    if known["decoder"] == "process":
-        return given
-    dataset = given.dataset
-    dataset.task = replace(dataset.task, program=given.program)
-    return replace(given, by_binary=known["why"])
+    known = _read(given)
+    decision = _decide(given, known, console)
+    _refuse_change(given, known, decision)
+    if decision.why and not given.by_binary:  # else it stands among the findings
+        console.print(f"  {decision.why}", markup=False, soft_wrap=True)
+    if decision.decoder == "binary" and not given.by_binary:
+        given.dataset.task = replace(given.dataset.task, program=given.program)
+        given = replace(given, by_binary=decision.why)
+    warm = warm_pool(given.options.warm_start, given.key(example_flags(given.space)))
+    return replace(given, warm=warm), decision
 
 
-def _try(given: DecodeInput) -> dict[str, str]:
-    assert given.program is not None
+def keep_decision(given: DecodeInput, decision: Decision) -> None:
+    """Write what decodes to the study's folder; only its owner may call this.
+
+    Raises:
+        StudyMismatchError: The sweep was begun with the other decoder meanwhile.
+    """
+    known = _read(given)
+    _refuse_change(given, known, decision)
+    if known is None or (decision.compared and not known.compared):
+        files.write_json(given.folder / NAME, asdict(decision))
+
+
+def _read(given: DecodeInput) -> Decision | None:
+    content = files.read_json(given.folder / NAME)
+    return None if content is None else Decision(**content)
+
+
+def _refuse_change(given: DecodeInput, known: Decision | None, decision: Decision) -> None:
+    if known is None or known.decoder == decision.decoder:
+        return
+    now = "the binary" if decision.decoder == "binary" else "in process"
+    before = known.why or f"--decoder={known.decoder}"
+    raise StudyMismatchError(
+        f"its trials were decoded otherwise ({before}), and now {now} would decode"
+        f"{f' ({decision.why})' if decision.why else ''}; use another --prefix, or continue with "
+        f"--decoder={known.decoder}",
+        path=given.folder / NAME,
+    )
+
+
+def _decide(given: DecodeInput, known: Decision | None, console: Console) -> Decision:
+    if given.by_binary:
+        return Decision(decoder="binary", why=given.by_binary, compared=False)
+    if given.program is None or given.options.decoder == "process":
+        return Decision(decoder="process", why="", compared=False)
+    if known is not None and known.compared:
+        return known
     name = Path(given.program.path).name
+    console.print(
+        f"comparing with {name} on {min(SAMPLE_UTTERANCES, given.dataset.dev_count)} utterances",
+        markup=False,
+    )
+    reasons, end = list[str](), time.monotonic() + PATIENCE_SECONDS
+
+    def look() -> None:
+        if reasons:
+            raise StoppedError(
+                f"stopped ({reasons[0]}) while decoders were compared; the same command continues",
+                interrupted=by_hand(reasons[0]),
+            )
+        if time.monotonic() > end:
+            raise TrialFailedError(f"no end after {PATIENCE_SECONDS / 60:.0f} minutes")
+
     try:
-        with tempfile.TemporaryDirectory(prefix="agreement-") as scratch:
-            found = compare(given.program, given.dataset, example_flags(given.space), Path(scratch))
+        with (
+            stopping_signals(reasons.append),
+            tempfile.TemporaryDirectory(prefix="agreement-") as scratch,
+        ):
+            flags = example_flags(given.space)
+            found = compare(given.program, given.dataset, flags, Path(scratch), look=look)
     except (TrialFailedError, InputError) as error:
-        return {"decoder": "process", "why": f"not held against {name}: {error}"}
+        why = (
+            f"in process, NOT held against {name}, which is tried again at the next start: {error}"
+        )
+        return Decision(decoder="process", why=why, compared=False)
     if found.differences:
         why = f"decoded by {name}, because in process {found}"
-        return {"decoder": "binary", "why": why}
-    return {"decoder": "process", "why": f"in process, as {name} decodes: {found}"}
+        return Decision(decoder="binary", why=why, compared=True)
+    return Decision(decoder="process", why=f"in process, as {name} decodes: {found}", compared=True)

@@ -14,11 +14,13 @@ import numpy.typing as npt
 
 from w2ltune.cluster.session import Session, connect
 from w2ltune.decodeinput import DecodeInput
+from w2ltune.decoderchoice import Decision, keep_decision
 from w2ltune.embedded.decoderflags import decoder_flags
 from w2ltune.errors import StoppedError, TrialFailedError
 from w2ltune.formats.beamdump import Hypothesis
 from w2ltune.report.leaderboard import read_leaderboard
-from w2ltune.report.progress import Running, State, View, bar
+from w2ltune.report.progress import State, View, bar
+from w2ltune.report.running import Running
 from w2ltune.report.terminal import finish, write_best
 from w2ltune.runs.lock import StudyLock, this_process
 from w2ltune.runs.outcome import Choice, Look, Outcome, read_outcome, write_outcome
@@ -48,8 +50,14 @@ EXPECTED_DECODES = 5
 """What the n-best search takes as a rule; for the time that is left."""
 
 
-def run(given: DecodeInput, console: Console) -> int:
-    """Run or continue a sweep, print its answer and return the exit code."""
+def run(given: DecodeInput, decision: Decision, console: Console) -> int:
+    """Run or continue a sweep, print its answer and return the exit code.
+
+    Args:
+        given: The sweep's inputs.
+        decision: What decodes.
+        console: Where to show it.
+    """
     for finding in given.findings:
         console.print(f"  {finding}", markup=False, soft_wrap=True)
     os.umask(0o002)
@@ -59,6 +67,7 @@ def run(given: DecodeInput, console: Console) -> int:
     try:
         keep_seed = given.options.seed is None
         request = settle_request(given.folder / "sweep.json", given.request, keep_seed=keep_seed)
+        keep_decision(given, decision)
         with DecodeSweep(replace(given, request=request), lock, console) as sweep:
             sweep.search()
             sweep.hold_out()

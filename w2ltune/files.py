@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from w2ltune.errors import InputError
+from w2ltune.errors import InputError, UsageError
 
 TEMPORARY_MARK = ".tmp-"
 
@@ -44,6 +44,16 @@ def replacing(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def refuse_to_replace(path: Path, *inputs: Path | None) -> None:
+    """Refuse a file to be written that is one of the inputs, of which there may be no other copy.
+
+    Raises:
+        UsageError: It is; the file is untouched.
+    """
+    if any(given is not None and path.resolve() == given.resolve() for given in inputs):
+        raise UsageError(f"{path} would be replaced, which is an input: choose another --out")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -40,7 +40,7 @@ def _sweep_decodes(arguments: list[str]) -> int:
     from w2ltune.cluster.slurmoptions import submits
     from w2ltune.cluster.submit import submit_command
     from w2ltune.decodeinput import check_before_emissions, prepare
-    from w2ltune.decodeprogram import emission_source
+    from w2ltune.decodeprogram import emission_sources
     from w2ltune.decoderchoice import ensure_emissions, settle_decoder
     from w2ltune.decodesweep import run
     from w2ltune.report.progress import make_console
@@ -52,25 +52,24 @@ def _sweep_decodes(arguments: list[str]) -> int:
         options=SweepOptions.__dataclass_fields__,
         any_flag=options.allow_unknown_flags,
     )
-    source = emission_source(options, space.fixed)
-    missing = source is not None and bool(source.missing())
-    if source is not None:
-        space = replace(space, fixed={**space.fixed, "emission_dir": str(source.emission_dir)})
+    sources = emission_sources(options, space.fixed)
+    emissions = tuple(source.emissions for source in sources) or None
+    missing = [source for source in sources if not source.whole()]
     if missing:
         check_before_emissions(options, space)
     if submits(options, local=options.local):
         if not missing:
-            prepare(options, space, command=arguments)
+            prepare(options, space, command=arguments, emissions=emissions)
         return submit_command(
             "w2ltune.sweep", arguments, study=options.folder, options=options, gpus=options.gpu
         )
     console = make_console()
     with contextlib.ExitStack() as stack:
-        if source is not None and missing:
+        if missing:
             stack.enter_context(connect(f"sweep:{options.prefix}", cores=options.cores))
-            ensure_emissions(source, console)
-        decode = settle_decoder(prepare(options, space, command=arguments), console)
-        return run(decode, console)
+            ensure_emissions(missing, console)
+        decode = prepare(options, space, command=arguments, emissions=emissions)
+        return run(*settle_decoder(decode, console), console)
 
 
 def _sweep_trainings(arguments: list[str]) -> int:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from w2ltune.cluster.session import connect
 from w2ltune.errors import TrialFailedError, UsageError
 from w2ltune.report.leaderboard import read_leaderboard
-from w2ltune.report.progress import Running, State, View, bar
+from w2ltune.report.progress import State, View, bar
+from w2ltune.report.running import Running
 from w2ltune.report.trainingterminal import finish_single, finish_training
 from w2ltune.runs.lock import StudyLock, this_process
 from w2ltune.runs.provenance import settle_request

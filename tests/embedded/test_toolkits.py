@@ -18,7 +18,8 @@ from w2ltune.__main__ import _dispatch
 from w2ltune.errors import InputError, UsageError
 from w2ltune.formats.emissions import open_emissions
 from w2ltune.formats.spelling import spell
-from w2ltune.formats.toolkits import arrange, read_vocabulary
+from w2ltune.formats.toolkitfiles import read_vocabulary
+from w2ltune.formats.toolkits import arrange
 
 README = Path(__file__).parents[2] / "experiments" / "toolkits" / "README.md"
 SENTENCES = {"u-1": "yes no", "u-2": "no", "u-3": "yes yes no"}
@@ -297,3 +298,67 @@ def test_a_lexicon_of_the_words_of_an_lm(in_folder: Path) -> None:
     with pytest.raises(InputError, match="none of the 1 words can be spelled, as 'YES'"):
         (in_folder / "words.txt").write_text("YES\n")
         _dispatch(["lexicon", "--tokens=tokens.txt", "--words=words.txt", "--out=x"])
+
+
+def test_the_word_separator_is_in_no_word(
+    in_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # It stands at the end: a word with it inside would be decoded as two.
+    for word in ("|", "||", "a|b", "a|", "|a", ""):
+        assert spell(word, ["|", "a", "b"]) is None
+    assert spell("a|b", ["_", "|", "a", "b"], separator="_") == ["a", "|", "b", "_"]
+    assert spell("a_b", ["_", "|", "a", "b"], separator="_") is None
+    assert spell("ab", ["a", "b"]) == ["a", "b"]
+    assert spell("a|b", ["▁a", "|", "b"]) == ["▁a", "|", "b"]
+    for word in ("▁", "a▁a", "▁a", ""):
+        assert spell(word, ["▁a", "▁", "a"]) is None
+    (in_folder / "tokens.txt").write_text("|\ny\ne\ns\nn\no\n")
+    (in_folder / "words.txt").write_text("|\nyes\nyes|no\nno\n")
+    given = ["lexicon", "--tokens=tokens.txt", "--words=words.txt"]
+    assert _dispatch([*given, "--out=lexicon.txt"]) == 0
+    assert (in_folder / "lexicon.txt").read_text() == "yes\ty e s |\nno\tn o |\n"
+    assert "cannot spell them: 2, as '|', 'yes|no'" in capsys.readouterr().out
+    assert _dispatch([*given, "--out=new/lexicon.txt", "--wordseparator=_"]) == 0
+    assert (
+        in_folder / "new/lexicon.txt"
+    ).read_text() == "|\t|\nyes\ty e s\nyes|no\ty e s | n o\nno\tn o\n"
+    assert "spelled without word separators: '_' is no token" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="--out=new: this is a folder; name the file"):
+        _dispatch([*given, "--out=new"])
+    # The tokens themselves are words where somebody wants them.
+    assert _dispatch([*given[:2], "--words=tokens.txt", "--out=letters.txt"]) == 0
+    assert (in_folder / "letters.txt").read_text().startswith("y\ty |\ne\te |\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "words.txt: no words in it"),
+        (b"\n \n", "words.txt: no words in it"),
+        (b"<s>\n</s>\n", "words.txt: no words in it"),
+        (b"\\data\\\nngram 1=0\n\n\\1-grams:\n\n\\end\\\n", "words.txt: no words in it"),
+        (b"yes\nn\xf6\n", "words.txt:2: not UTF-8 text"),
+        (b"\x1f\x8b\x08\x00", "words.txt:1: not UTF-8 text"),
+        (b"mmap lm http://kheafield.com/code format version 5\n\0\0\0", "words.txt:2: no text but"),
+        (b"\xef\xbb\xbfyes\n", "words.txt:1: a byte order mark"),
+    ],
+)
+def test_words_that_are_none(in_folder: Path, content: bytes, message: str) -> None:
+    (in_folder / "tokens.txt").write_text("|\ny\ne\ns\nn\no\n")
+    (in_folder / "words.txt").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        _dispatch(["lexicon", "--tokens=tokens.txt", "--words=words.txt", "--out=lexicon.txt"])
+    assert not (in_folder / "lexicon.txt").exists()
+
+
+def test_words_of_odd_files(in_folder: Path) -> None:
+    (in_folder / "tokens.txt").write_text("|\ny\ne\ns\nn\no\n\\\n")
+    given = ["lexicon", "--tokens=tokens.txt", "--words=words.txt", "--out=lexicon.txt"]
+    (in_folder / "words.txt").write_text("no\n\\no\nyes 5\n")  # a backslash begins no section
+    assert _dispatch(given) == 0
+    assert (in_folder / "lexicon.txt").read_text() == "no\tn o |\n\\no\t\\ n o |\nyes\ty e s |\n"
+    (in_folder / "words.txt").write_text("son of\n\\data\\\n\n\\1-grams:\n-1\tno\n\n\\end\\\nyes\n")
+    assert _dispatch(given) == 0
+    assert (in_folder / "lexicon.txt").read_text() == "no\tn o |\n"
+    with pytest.raises(UsageError, match=r"words.txt would be replaced, which is an input"):
+        _dispatch([*given[:3], "--out=./words.txt"])

@@ -1,7 +1,9 @@
 import os
 import random
+import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,71 @@ def test_nists_own_filter_gives_the_same(glm):
     done = subprocess.run([FILTER, glm], input=given, capture_output=True, text=True, check=True)
     apply = load_glm(glm)
     assert [" ".join(line.split()) for line in done.stdout.splitlines()] == [*map(apply, texts)]
+
+
+def plain(rules, *, case_sensitive):
+    """What the rules mean: an alternation of all of them, which takes long where they are many."""
+    pattern = re.compile(
+        "|".join(
+            (f"((?<={re.escape(left)})" if left else "(")
+            + f"{re.escape(old)}(?={re.escape(right)}))"
+            for old, _, left, right in rules
+        ),
+        re.RegexFlag(0) if case_sensitive else re.IGNORECASE,
+    )
+
+    def apply(text):
+        changed = pattern.sub(lambda match: rules[match.lastindex - 1][1], f" {text} ")
+        return " ".join(changed.split())
+
+    return apply
+
+
+def write_rules(path, rules, *, case_sensitive=False):
+    lines = [f"[{old}] => [{new}] / [{left}] __ [{right}]\n" for old, new, left, right in rules]
+    head = HEAD.replace("'F'", "'T'") if case_sensitive else HEAD
+    path.write_text(head + "".join(lines), encoding="utf-8")
+    return load_glm(path)
+
+
+@pytest.mark.parametrize("case_sensitive", [False, True])
+@pytest.mark.parametrize("letters", ["ab ", "aAbB ", "aÄäßẞsſSkKiİıIσςΣ "])
+def test_the_index_gives_what_plain_rules_give(tmp_path, letters, case_sensitive):
+    choose = random.Random(f"{letters}{case_sensitive}")
+
+    def some(least, most):
+        return "".join(choose.choices(letters, k=choose.randint(least, most)))
+
+    changed = 0
+    for _ in range(60):
+        contexts = choose.choice([[" "], ["", " "], ["", " ", "a", "b ", "A a"]])
+        rules = [
+            (some(1, 4), some(0, 3).upper(), choose.choice(contexts), choose.choice(contexts))
+            for _ in range(choose.choice([1, 5, 40]))
+        ]
+        indexed = write_rules(tmp_path / "x.glm", rules, case_sensitive=case_sensitive)
+        reference = plain(rules, case_sensitive=case_sensitive)
+        for text in (some(0, 30) for _ in range(40)):
+            assert indexed(text) == reference(text), (rules, text)
+            changed += indexed(text) != " ".join(text.split())
+    assert changed > 200
+
+
+def test_thousands_of_rules_cost_no_more_than_a_few(tmp_path):
+    choose = random.Random(2)
+    words = ["".join(choose.choices("etaoinshr", k=choose.randint(2, 9))) for _ in range(9000)]
+    rules = [(f"{word} {choose.choice(words)}", "x", " ", " ") for word in words]
+    texts = [" ".join(choose.choices(words, k=20)) for _ in range(300)]
+
+    def seconds(number):
+        apply = write_rules(tmp_path / "x.glm", rules[:number])
+        begin = time.process_time()
+        for text in texts:
+            apply(text)
+        return time.process_time() - begin
+
+    # Tried one after the other, 300 times the rules took hundreds of times as long.
+    assert seconds(9000) < 20 * seconds(30)
 
 
 @pytest.mark.parametrize(

@@ -74,8 +74,8 @@ def test_lists_of_one_name_are_refused():
 
 def test_before_emissions_are_made_the_lists_are_there(tmp_path):
     write_set(tmp_path, "dev", ["a b"])
-    flags = {"test": "dev.lst", "datadir": str(tmp_path), "emission_dir": "none"}
-    task = find_task(flags, metric="wer", normalize=None, ignore_case=False, made=False)
+    flags = {"test": "dev.lst", "datadir": str(tmp_path)}
+    task = find_task(flags, metric="wer", normalize=None, ignore_case=False, emissions=())
     dataset = Dataset(task)
     assert (task.emissions, list(dataset.emission_sets)) == ((), [])
     assert dataset.references == [["a", "b"]]

@@ -1,4 +1,5 @@
 import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -94,7 +95,32 @@ def test_processes_of_a_node_share_one_copy(model, scratch):
         ("server:/models /MNTother nfs4 rw 0 0", False),
     ],
 )
-def test_file_servers_are_known_by_the_mounts(monkeypatch, tmp_path, line, remote):
-    mounts = f"/dev/root / ext4 rw 0 0\n{line.replace('/MNT', str(tmp_path))}\n"
-    monkeypatch.setattr(Path, "read_text", lambda self, **_: mounts)
-    assert is_remote(tmp_path / "lm.bin") is remote
+def test_file_servers_are_known_by_the_mounts(tmp_path, line, remote):
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"/dev/root / ext4 rw 0 0\n{line.replace('/MNT', str(tmp_path))}\n")
+    assert is_remote(tmp_path / "lm.bin", mounts=mounts) is remote
+
+
+@pytest.mark.parametrize(
+    ("name", "escaped"),
+    [
+        ("Daten/Büro Netz".encode(), "Daten/Büro\\040Netz"),
+        ("数据 ß".encode(), "数据\\040ß"),
+        (b"latin-\xfc\x85 x", b"latin-\xfc\x85\\040x"),
+        (b"tab\tline\nhash#", rb"tab\011line\012hash\043"),
+        (rb"back\040slash \n", rb"back\134040slash\040\134n"),
+    ],
+)
+def test_mounts_with_any_name(tmp_path, name, escaped):
+    escaped = escaped if isinstance(escaped, bytes) else escaped.encode()
+    mounts = tmp_path / "mounts"
+    base = os.fsencode(tmp_path)
+    mounts.write_bytes(
+        b"/dev/root / ext4 rw 0 0\n"
+        b"server:/b%s %s/%s nfs4 rw 0 0\n"
+        % (escaped, base, escaped)
+        + "\\040tmpfs /Daten/Büro\\040Netz tmpfs rw 0 0\n".encode()
+    )
+    assert is_remote(Path(os.fsdecode(base + b"/" + name + b"/lm.bin")), mounts=mounts)
+    assert not is_remote(Path(os.fsdecode(base + b"/" + name + b"2/lm.bin")), mounts=mounts)
+    assert not is_remote(tmp_path / "lm.bin", mounts=mounts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from w2ltune.commandline import option, parse_own
 from w2ltune.embedded.decoderfiles import read_tokens
 from w2ltune.errors import InputError, UsageError, existing_file, run_command
 from w2ltune.formats.listfile import read_list
-from w2ltune.formats.spelling import spell
+from w2ltune.formats.spelling import PIECE_BEGIN, spell
 
 USAGE = """
 usage: w2ltune lexicon --tokens=tokens.txt --words=FILE --out=lexicon.txt [--list=dev.lst]
@@ -41,6 +42,9 @@ def main(arguments: list[str]) -> int:
     options = parse_own(arguments, LexiconOptions, usage=USAGE)
     if options.words is None and options.list is None:
         raise UsageError("no words: give --words=FILE, --list=LIST, or both")
+    files.refuse_to_replace(options.out, options.tokens, options.words, options.list)
+    if options.out.is_dir():
+        raise UsageError(f"--out={options.out}: this is a folder; name the file")
     tokens = read_tokens(options.tokens)
     rows, unspelled = [], []
     for word in dict.fromkeys(_words(options)):
@@ -49,14 +53,19 @@ def main(arguments: list[str]) -> int:
             unspelled.append(word)
         else:
             rows.append(f"{word}\t{' '.join(spelling)}\n")
+    if not rows and not unspelled:
+        raise InputError("no words in it", path=options.words or options.list)
     if not rows:
         raise InputError(
             f"none of the {len(unspelled)} words can be spelled, as {unspelled[0]!r}: are the "
             "words in the case of the tokens?",
             path=options.tokens,
         )
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(options.out, "".join(rows))
     print(f"wrote {options.out}: {len(rows)} words")
+    if options.wordseparator not in tokens and not any(t.startswith(PIECE_BEGIN) for t in tokens):
+        print(f"spelled without word separators: {options.wordseparator!r} is no token")
     if unspelled:
         shown = ", ".join(map(repr, unspelled[:5]))
         print(f"left out, as the tokens cannot spell them: {len(unspelled)}, as {shown}")
@@ -66,28 +75,51 @@ def main(arguments: list[str]) -> int:
 def _words(options: LexiconOptions) -> Iterator[str]:
     if options.words is not None:
         existing_file(options.words, "words (--words)")
-        with options.words.open(encoding="utf-8") as lines:
-            yield from (word for word in _read(lines) if word not in SKIPPED)
+        yield from (word for word in _read(_lines(options.words)) if word not in SKIPPED)
     if options.list is not None:
         for utterance in read_list(options.list):
             yield from utterance.reference
 
 
+def _lines(path: Path) -> Iterator[str]:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                text = line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise InputError(
+                    f"not UTF-8 text ({error.reason}); expected an ARPA file, a lexicon or words",
+                    path=path,
+                    line=number,
+                ) from None
+            if "\0" in text:
+                raise InputError("no text but a binary file", path=path, line=number)
+            if number == 1 and text.startswith("\ufeff"):
+                raise InputError("a byte order mark: save as UTF-8 without it", path=path, line=1)
+            yield text
+
+
+_ARPA_SECTION = re.compile(r"\\(data\\|end\\|\d+-grams:)")
+
+
 def _read(lines: Iterable[str]) -> Iterator[str]:
     """Yield the words of an ARPA file, or the first column of any other."""
     section = None  # of an ARPA file
+    first: list[str] = []
     for line in lines:
         text = line.strip()
-        if text.startswith("\\"):
+        if _ARPA_SECTION.fullmatch(text):
             section = text
+            first.clear()  # some toolkits write prose before the sections
             if section == "\\2-grams:":
                 return
         elif section == "\\1-grams:":
             columns = text.split("\t") if "\t" in text else text.split()
             if len(columns) > 1:
-                yield columns[1]
+                yield columns[1].strip()
         elif section is None and text:
-            yield text.split()[0]
+            first.append(text.split()[0])
+    yield from first
 
 
 if __name__ == "__main__":

@@ -121,7 +121,8 @@ def _unpack_once(
     """Unpack a member into ``scratch``, unless a process of this node has done so."""
     status = path.stat()
     identity = f"{path.absolute()} {status.st_size} {status.st_mtime_ns}"
-    unpacked = scratch / f"emissions-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npy"
+    digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
+    unpacked = scratch / f"emissions-{digest[:16]}.npy"
     scratch.mkdir(parents=True, exist_ok=True)
     with unpacked.with_suffix(".lock").open("a") as lock:
         # Where locks are not to be had, several may unpack it, each to a name of its own.

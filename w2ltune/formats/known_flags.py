@@ -167,6 +167,25 @@ _TRUTH = dict.fromkeys(("1", "t", "true", "y", "yes"), True) | dict.fromkeys(
 )
 
 
+def flags_of(generation: Generation, flags: Mapping[str, str]) -> dict[str, str]:
+    """Return the flags as the programs of a generation take them.
+
+    Those that only the other one knows are left out; flashlight's have no ``--tokensdir``.
+
+    Args:
+        generation: Of the program.
+        flags: Of both; unknown ones stay.
+    """
+    own = {
+        name: value
+        for name, value in flags.items()
+        if name not in KNOWN_FLAGS or generation in KNOWN_FLAGS[name].generations
+    }
+    if generation == "flashlight" and flags.get("tokensdir"):
+        own["tokens"] = os.path.join(flags["tokensdir"], flags.get("tokens", ""))  # noqa: PTH118
+    return own
+
+
 def _check_range(spec: FlagSpec, distribution: Distribution, flag: Flag) -> None:
     """Refuse a range of numbers that the flag's type cannot take."""
     if spec.type == "float" or (spec.type == "int" and not isinstance(distribution, FloatRange)):

@@ -17,7 +17,8 @@ def spell(word: str, tokens: Iterable[str], *, separator: str = "|") -> list[str
     Args:
         word: The word.
         tokens: Of the model.
-        separator: Stands at the end of a word that is spelled by letters, where it is a token.
+        separator: Stands at the end of a word that is spelled by letters, where it is a token; a
+            word with it inside cannot be spelled, as it would be two.
 
     Example:
         >>> spell("yes", ["|", "y", "e", "s"])
@@ -28,10 +29,11 @@ def spell(word: str, tokens: Iterable[str], *, separator: str = "|") -> list[str
     """
     known = frozenset(tokens)
     pieces = any(token.startswith(PIECE_BEGIN) for token in known)
-    spelled = _fewest(PIECE_BEGIN + word if pieces else word, known)
-    if spelled is None or pieces or separator not in known:
-        return spelled
-    return [*spelled, separator]
+    if not word or (pieces and PIECE_BEGIN in word):
+        return None
+    end = [] if pieces or separator not in known else [separator]
+    spelled = _fewest(PIECE_BEGIN + word if pieces else word, known.difference(end))
+    return [*spelled, *end] if spelled else None
 
 
 def _fewest(text: str, known: frozenset[str]) -> list[str] | None:

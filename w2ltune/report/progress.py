@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -24,6 +24,7 @@ from w2ltune.report.leaderboard import (
     show_value,
     table,
 )
+from w2ltune.report.running import Running
 from w2ltune.report.trainingtable import training_table
 from w2ltune.runs.trialdir import TrialResult
 
@@ -33,27 +34,6 @@ LOG_EVERY_FRACTION = 0.01
 
 TOP = 5
 LOG_WIDTH = 140
-
-
-@dataclass(frozen=True, kw_only=True)
-class Running:
-    """A trial at work.
-
-    Attributes:
-        number: Its number.
-        fraction: The part that is done.
-        value: The rate so far, a fraction; None while there is none.
-        note: Where it is, as "epoch 7".
-        params: Its searched values by flag.
-        fraction_before: The part that earlier runs of the same command had done.
-    """
-
-    number: int
-    fraction: float
-    value: float | None
-    note: str = ""
-    params: Mapping[str, object] = field(default_factory=dict)
-    fraction_before: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from w2ltune.report.leaderboard import per_cent, show_value
 from w2ltune.report.markup import Html, element, figure, section, table
-from w2ltune.report.progress import Running, duration
+from w2ltune.report.progress import duration
+from w2ltune.report.running import Running
 from w2ltune.report.training import TrainingContent, lowest
 from w2ltune.report.trainingcurves import curves_plot, progress_axis
 from w2ltune.report.trainingfindings import rank_correlation

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
@@ -13,10 +12,8 @@ from rich.text import Text
 from w2ltune.formats.logs import TrainLine
 from w2ltune.report.content import rate
 from w2ltune.report.leaderboard import Leaderboard, per_cent, show_value
+from w2ltune.report.running import Running
 from w2ltune.runs.trialdir import TrialResult
-
-if TYPE_CHECKING:
-    from w2ltune.report.progress import Running
 
 UNITS = (("h", 3600.0, 2 * 3600.0), ("min", 60.0, 120.0), ("s", 1.0, 0.0))
 """Units of time: name, seconds, and from how many seconds on they are used."""

@@ -15,8 +15,8 @@ put in is not looked at again. Source: ``rfilter1`` of SCTK 2.4, whose output a 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from w2ltune.errors import InputError, existing_file
@@ -61,22 +61,64 @@ def load_glm(path: Path) -> Callable[[str], str]:
                 case_sensitive = option[2].upper().startswith("T")
             continue
         rules.append(_parse(line, path, number))
-    if not rules:
-        return lambda text: text
-    flags = re.RegexFlag(0) if case_sensitive else re.IGNORECASE
-    patterns = [
-        (f"(?<={re.escape(rule.left)})" if rule.left else "")
-        + re.escape(rule.old)
-        + (f"(?={re.escape(rule.right)})" if rule.right else "")
-        for rule in rules
-    ]
-    pattern = re.compile("|".join(f"({one})" for one in patterns), flags)
+    return _replacer(rules, case_sensitive=case_sensitive)
 
-    def replaced(match: re.Match[str]) -> str:
-        return rules[(match.lastindex or 1) - 1].new
 
-    # Blanks at both ends, for the contexts; csrfilt.sh does so too.
-    return lambda text: " ".join(pattern.sub(replaced, f" {text} ").split())
+class _Folds(dict[int, str]):
+    """For ``str.translate``: one character for all that :data:`re.IGNORECASE` takes for one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: dict[str, str] = {}
+
+    def __missing__(self, code: int) -> str:
+        lower = chr(code).lower()[0]
+        self[code] = self.first.setdefault(lower.upper(), lower)
+        return self[code]
+
+
+def _replacer(rules: Sequence[Rule], *, case_sensitive: bool) -> Callable[[str], str]:
+    """Return the function that applies rules, of which there may be thousands.
+
+    They are looked up by their left side, so that a text costs its own length times that of the
+    left sides that begin with the same character, whatever the number of rules.
+    """
+    folds: Mapping[int, str] = {} if case_sensitive else _Folds()
+    rules_of: dict[str, list[tuple[int, Rule]]] = {}
+    lengths: dict[str, set[int]] = {}
+    for order, rule in enumerate(rules):
+        old = rule.old.translate(folds)
+        left, right = rule.left.translate(folds), rule.right.translate(folds)
+        rules_of.setdefault(old, []).append((order, replace(rule, left=left, right=right)))
+        lengths.setdefault(old[0], set()).add(len(old))
+
+    def fitting(text: str, begin: int) -> Rule | None:
+        """Return the first rule in the order of the file that fits at this place."""
+        best, first = None, len(rules)
+        for length in lengths.get(text[begin], ()):
+            end = begin + length
+            for order, rule in rules_of.get(text[begin:end], ()):
+                if order >= first:
+                    break
+                if text.endswith(rule.left, 0, begin) and text.startswith(rule.right, end):
+                    best, first = rule, order
+                    break
+        return best
+
+    def apply(text: str) -> str:
+        text = f" {text} "  # for the contexts; csrfilt.sh does so too
+        folded = text.translate(folds)
+        parts, begin, kept = [], 0, 0
+        while begin < len(text):
+            rule = fitting(folded, begin)
+            if rule is None:
+                begin += 1
+                continue
+            parts += [text[kept:begin], rule.new]
+            begin = kept = begin + len(rule.old)
+        return " ".join("".join([*parts, text[kept:]]).split())
+
+    return apply
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -22,6 +22,7 @@ def pool_key(
     data: Sequence[Path],
     scoring: Mapping[str, str],
     inputs: Mapping[str, Fingerprint],
+    programs: Sequence[str] = (),
 ) -> str:
     """Return a key that two trials share if one's n-best lists tell of the other's.
 
@@ -30,6 +31,7 @@ def pool_key(
         data: Lists, emissions and the normalisation, in order.
         scoring: How errors are counted.
         inputs: Fingerprints of all files by path.
+        programs: The binary that decodes and its model; none for the decoder in process.
     """
     typed = decoder_flags(flags)
     files = [str(typed.tokens_path), typed.lexicon, typed.lm, typed.transitions]
@@ -41,6 +43,7 @@ def pool_key(
             typed.maxword, typed.logadd,
         ],
         "counted": [scoring.get("metric", ""), scoring.get("ignore_case", "")],
+        "programs": [_hash(path, inputs) for path in programs],
     }  # fmt: skip
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 

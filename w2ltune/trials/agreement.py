@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +48,12 @@ class Agreement:
 
 
 def compare(
-    program: DecodeProgram, dataset: Dataset, flags: Mapping[str, str], scratch: Path
+    program: DecodeProgram,
+    dataset: Dataset,
+    flags: Mapping[str, str],
+    scratch: Path,
+    *,
+    look: Callable[[], None] = lambda: None,
 ) -> Agreement:
     """Decode a sample of the dev lists with both.
 
@@ -57,6 +62,7 @@ def compare(
         dataset: The utterances.
         flags: One setting of all flags.
         scratch: A folder for lists and dumps.
+        look: Called again and again; what it raises ends the comparison.
 
     Raises:
         TrialFailedError: The binary failed.
@@ -66,9 +72,11 @@ def compare(
     weights = decoder_flags(flags)
     decoder = Decoder(weights)
     block = shuffled_order(dataset.dev_count)[:SAMPLE_UTTERANCES]
-    theirs, _ = BinaryDecoder(program, dataset, scratch).decode(flags, weights, block, nbest=NBEST)
+    binary = BinaryDecoder(program, dataset, scratch, look=look)
+    theirs, _ = binary.decode(flags, weights, block, nbest=NBEST)
     hypotheses, differences, example, largest = 0, 0, "", 0.0
     for index, other in zip(block, theirs, strict=True):
+        look()
         own = decoder.decode(dataset.emission(index), weights, nbest=NBEST)
         hypotheses += len(other)
         largest = max([largest, *(_apart(*pair) for pair in zip(own, other, strict=False))])

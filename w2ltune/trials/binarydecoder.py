@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,13 +19,14 @@ from w2ltune.errors import InputError, TrialFailedError
 from w2ltune.formats.beamdump import BAR, Hypothesis, read_beam_dump
 from w2ltune.formats.decodelog import find_summary
 from w2ltune.formats.emissions import write_emission_bin
-from w2ltune.formats.known_flags import KNOWN_FLAGS
+from w2ltune.formats.known_flags import flags_of
 from w2ltune.formats.listfile import is_column, write_list
 from w2ltune.runs.explain import explain_exit
 from w2ltune.runs.process import Program, start
 from w2ltune.trials.dataset import Dataset, DecodeProgram
 
 LIST = "block.lst"
+LOOK_SECONDS = 0.5
 
 _OURS = {
     *("flagsfile", "test", "datadir", "emission_dir", "sclite", "isbeamdump", "show", "maxload"),
@@ -41,12 +42,21 @@ class BinaryDecoder:
         program: The binary.
         dataset: The utterances, with emissions.
         scratch: Node-local folder for lists and dumps.
+        look: Called every half second while the program runs; what it raises ends the program.
     """
 
-    def __init__(self, program: DecodeProgram, dataset: Dataset, scratch: Path) -> None:
+    def __init__(
+        self,
+        program: DecodeProgram,
+        dataset: Dataset,
+        scratch: Path,
+        *,
+        look: Callable[[], None] = lambda: None,
+    ) -> None:
         self._program = program
         self._dataset = dataset
         self._scratch = scratch
+        self._look = look
 
     def decode(
         self, flags: Mapping[str, str], weights: DecoderFlags, block: Sequence[int], *, nbest: int
@@ -103,7 +113,8 @@ class BinaryDecoder:
             environment=program.environment,
         )
         with start(run) as child:
-            code = child.wait() or 0
+            while (code := child.wait(LOOK_SECONDS)) is None:
+                self._look()
         if code:
             raise TrialFailedError(f"{Path(program.path).name}: {explain_exit(code, log)}")
         with log.open(encoding="utf-8", errors="replace") as lines:
@@ -126,13 +137,7 @@ def block_arguments(
         flags: All flags of the trial; those that are ours to give are left out.
         folder: With the list and the folders of emissions and of output.
     """
-    known = {
-        name: value
-        for name, value in flags.items()
-        if name not in _OURS
-        and name != "am"
-        and (name not in KNOWN_FLAGS or program.generation in KNOWN_FLAGS[name].generations)
-    }
+    given = {name: value for name, value in flags.items() if name not in _OURS and name != "am"}
     own = {
         "datadir": str(folder),
         "test": LIST,
@@ -149,8 +154,7 @@ def block_arguments(
         own["am"] = program.am
     elif "criterion" not in flags:
         own["criterion"] = "ctc"  # as in process; the program's own default is asg
-    if program.generation == "flashlight" and flags.get("tokensdir"):
-        own["tokens"] = str(Path(flags["tokensdir"], flags.get("tokens", "")))
+    known = flags_of(program.generation, given)
     texts = [f"--{name}={value}" for name, value in {**known, **own}.items()]
     return (program.path, "--flagsfile=", *texts)
 

@@ -82,7 +82,7 @@ def find_task(
     ignore_case: bool,
     heldout: str = "",
     program: DecodeProgram | None = None,
-    made: bool = True,
+    emissions: Sequence[Path] | None = None,
 ) -> DecodeTask:
     """Return the task that ``--test``, ``--datadir`` and ``--emission_dir`` describe.
 
@@ -93,7 +93,8 @@ def find_task(
         ignore_case: Whether upper and lower case are the same.
         heldout: Lists that are decoded once at the end, as ``--test`` names them.
         program: The binary that decodes; None for the decoder in process.
-        made: The emissions are there; else the task has none.
+        emissions: Those of each list, instead of ``--emission_dir``; none while they are not made
+            yet.
 
     Raises:
         UsageError: One of the flags is missing, or two lists have the same name.
@@ -104,7 +105,7 @@ def find_task(
     )
     if not names:
         raise UsageError("no --test: name the data list to tune on, as in --test=dev.lst")
-    if not flags.get("emission_dir"):
+    if emissions is None and not flags.get("emission_dir"):
         raise UsageError(
             "no --emission_dir: the embedded decoder needs the emissions of the list (a .npz file, "
             "or the folder that fl_asr_test --emission_dir wrote)"
@@ -114,12 +115,12 @@ def find_task(
     for stem in stems:
         if stems.count(stem) > 1:
             raise UsageError(f"two lists are named {stem!r}: rename one, results go by these names")
+    if emissions is None:
+        emissions = [locate_emissions(Path(flags["emission_dir"]), name) for name in every]
     return DecodeTask(
         lists=tuple(Path(flags.get("datadir", ""), name) for name in names),
         heldout=tuple(Path(flags.get("datadir", ""), name) for name in apart),
-        emissions=tuple(
-            locate_emissions(Path(flags["emission_dir"]), name) for name in every if made
-        ),
+        emissions=tuple(emissions),
         metric=metric,
         normalize=normalize,
         ignore_case=ignore_case,

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -22,6 +23,8 @@ _FILE_SERVERS = (
 """How the names of file systems begin that are somewhere else."""
 
 KENLM_BINARY = b"mmap lm http://kheafield.com/code"
+
+MOUNTS = Path("/proc/self/mounts")
 
 SPARE = 0.05
 """So much of a disk stays free."""
@@ -65,18 +68,27 @@ def stage(path: Path, scratch: Path, *, mode: str = "auto") -> Path:
     return path
 
 
-def is_remote(path: Path) -> bool:
-    """Return whether a file lies on a file server, by the mounts of this machine."""
+def is_remote(path: Path, *, mounts: Path = MOUNTS) -> bool:
+    """Return whether a file lies on a file server.
+
+    Args:
+        path: The file.
+        mounts: What is mounted where on this machine, as Linux tells it.
+    """
     real = os.path.realpath(path)
     best, kind = "", ""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/mounts").read_text(errors="surrogateescape").splitlines():
-            _, place, type_, *_ = line.split(" ")
-            place = place.encode().decode("unicode_escape", "surrogateescape")
+    with contextlib.suppress(OSError), mounts.open("rb") as lines:
+        for line in lines:
+            _, place, type_, *_ = [os.fsdecode(_unescaped(field)) for field in line.split(b" ")]
             inside = real == place or real.startswith(place.rstrip("/") + "/")
             if inside and len(place) >= len(best):
                 best, kind = place, type_
     return kind.startswith(_FILE_SERVERS)
+
+
+def _unescaped(field: bytes) -> bytes:
+    """Undo the octal escapes of blanks, line ends, ``#`` and the backslash; names are bytes."""
+    return re.sub(rb"\\([0-3][0-7]{2})", lambda escape: bytes([int(escape[1], 8)]), field)
 
 
 def _is_binary(path: Path) -> bool:

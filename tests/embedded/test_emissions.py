@@ -1,0 +1,298 @@
+"""``w2ltune emissions``: what the outputs show is believed, not what their tokens are called."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from w2ltune.__main__ import _dispatch
+from w2ltune.errors import InputError, UsageError
+from w2ltune.formats.emissions import open_emissions
+from w2ltune.formats.toolkits import LEAST_PROBABILITY
+
+SENTENCES = {"u-1": "yes no", "u-2": "no", "u-3": "yes yes no"}
+LETTERS = ["|", "y", "e", "s", "n", "o"]
+GIVEN = ["emissions", "--outputs=dev.npz", "--vocabulary=vocabulary.json", "--list=dev.lst"]
+
+Array = np.ndarray[Any, Any]
+
+
+@pytest.fixture
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{name} {name}.wav 1000 {text}\n" for name, text in SENTENCES.items()]
+    (tmp_path / "dev.lst").write_text("".join(rows))
+    return tmp_path
+
+
+def spoken(text: str, tokens: list[str], blank: int, *, second: bool = False) -> Array:
+    """Return raw values [frames, tokens]: each letter, then two frames with the blank best.
+
+    Args:
+        text: What is said.
+        tokens: Of the model.
+        blank: The column that is its blank.
+        second: The letter is second in the frames of its blank.
+    """
+    letters = [tokens.index(letter) for letter in text.replace(" ", "|")]
+    raw = np.random.default_rng(1).normal(0, 0.1, (3 * len(letters), len(tokens)))
+    for number, letter in enumerate(letters):
+        raw[3 * number, letter] += 5
+        raw[3 * number + 1 : 3 * number + 3, blank] += 5
+        if second:
+            raw[3 * number + 1 : 3 * number + 3, letter] += 3
+    return raw.astype(np.float32)
+
+
+def probabilities(raw: Array) -> Array:
+    exp = np.exp(raw)
+    return exp / exp.sum(axis=1, keepdims=True)
+
+
+def save(
+    tokens: list[str],
+    blank: int,
+    change: Callable[[Array], Array] = lambda raw: raw,
+    *,
+    named: int | None = None,
+    second: bool = False,
+) -> None:
+    """Save outputs and the vocabulary, of which only the first ``named`` tokens are written."""
+    saved = {
+        name: change(spoken(text, tokens, blank, second=second)) for name, text in SENTENCES.items()
+    }
+    np.savez("dev.npz", **saved)
+    Path("vocabulary.json").write_text(json.dumps(tokens[:named]))
+
+
+UNUSED = {
+    "a token that is called so": ["⁇", *LETTERS, "<pad>"],  # as SpeechBrain's blank
+    "the blank has an odd name": ["<unk>", *LETTERS, "<blank>"],
+    "one of many": ["<unk>", *LETTERS, "q", "[PAD]", "<mask>"],
+}
+
+
+@pytest.mark.parametrize("second", [False, True], ids=["noise", "same words"])
+@pytest.mark.parametrize("tokens", UNUSED.values(), ids=UNUSED)
+def test_an_unused_column_with_a_blanks_name(
+    in_folder: Path, tokens: list[str], second: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # With the letter second everywhere the wrong blank gives the right words, by luck.
+    save(tokens, 0, second=second)
+    with pytest.raises(InputError) as caught:
+        _dispatch([*GIVEN, "--out=out"])
+    assert f"{tokens[0]!r} is best in 67 % of the frames" in str(caught.value)
+    assert "is that the blank (--blank=0)?" in str(caught.value)
+    assert not Path("out").exists()
+    assert ("CER 0.0 %" in capsys.readouterr().out) is second
+    assert _dispatch([*GIVEN, "--out=out", "--blank=0"]) == 0
+    assert "greedy: WER 0.0 %" in capsys.readouterr().out
+    assert open_emissions(Path("out/dev.npz")).emission("u-1")[1].argmax() == len(
+        Path("out/tokens.txt").read_text().splitlines()
+    )
+
+
+@pytest.mark.parametrize("second", [False, True], ids=["noise", "same words"])
+def test_a_column_more_than_tokens(in_folder: Path, second: bool) -> None:
+    # NeMo's last column has no name and is the blank; elsewhere it may be an unused one.
+    tokens, last = ["<pad>", *LETTERS, "the last"], len(LETTERS) + 1
+    save(tokens, last, named=last, second=second)
+    assert _dispatch([*GIVEN, "--out=nemo"]) == 0
+    save(tokens, 0, named=last, second=second)
+    with pytest.raises(InputError, match=r"'<pad>' is best in 67 %.*\(--blank=0\)"):
+        _dispatch([*GIVEN, "--out=out"])
+    assert _dispatch([*GIVEN, "--out=out", "--blank=0"]) == 0
+
+
+def test_two_columns_of_the_same_name_are_told_apart(in_folder: Path) -> None:
+    last = len(LETTERS) + 1
+    save(["<blank>", *LETTERS, "no name"], last, named=last, second=True)
+    with pytest.raises(InputError, match=rf"'<blank>' is best in 67 %.*\(--blank={last}\)"):
+        _dispatch([*GIVEN, "--out=out"])
+
+
+def test_digits_that_are_tokens(in_folder: Path) -> None:
+    save(["<unk>", *LETTERS, "0", "<pad>"], 0)
+    with pytest.raises(InputError, match=r"\('--blank=<unk>'\)"):
+        _dispatch([*GIVEN, "--out=out", "--blank=0"])
+    assert _dispatch([*GIVEN, "--out=out", "--blank=<unk>"]) == 0
+
+
+def test_a_model_that_seldom_gives_its_blank(
+    in_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Silence is the word separator here, and letters last.
+    tokens = ["<pad>", *LETTERS]
+    outputs = {}
+    for name, text in SENTENCES.items():
+        path = [1] * 30 + [
+            column
+            for letter in f"{text} ".replace(" ", "|")
+            for column in [tokens.index(letter)] * 3
+        ]
+        raw = np.random.default_rng(2).normal(0, 0.1, (len(path), len(tokens)))
+        raw[np.arange(len(path)), path] += 5
+        outputs[name] = raw
+    outputs["u-1"][2, 0] += 9
+    np.savez("dev.npz", **outputs)
+    Path("vocabulary.json").write_text(json.dumps(tokens))
+    assert _dispatch([*GIVEN, "--out=out"]) == 0
+    assert "WER 0.0 %" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_probabilities_of_any_precision(
+    in_folder: Path, dtype: type, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens = ["<pad>", *LETTERS, *(f"{number}" for number in range(300))]
+    save(tokens, 0, lambda raw: probabilities(4 * raw).astype(dtype))
+    assert _dispatch([*GIVEN, "--out=out"]) == 0
+    assert "the values are probabilities; their logarithms" in capsys.readouterr().out
+    emission = open_emissions(Path("out/dev.npz")).emission("u-1")
+    assert np.isfinite(emission).all()
+    assert emission.min() >= np.log(np.float32(LEAST_PROBABILITY))
+    raw = 4 * spoken("yes no", tokens, 0)
+    expected = np.log(probabilities(raw))[:, [*range(1, len(tokens)), 0]]
+    near = expected > -12
+    assert np.abs(emission - expected)[near].max() < (0.01 if dtype == np.float16 else 1e-4)
+    assert _dispatch([*GIVEN, "--out=again", "--values=probabilities"]) == 0
+    again = open_emissions(Path("again/dev.npz")).emission("u-1")
+    assert np.array_equal(again, emission)
+
+
+def test_what_the_values_are_is_settled_once(
+    in_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens = ["<pad>", *LETTERS]
+    for change, said in (
+        (lambda raw: raw, "raw"),
+        (lambda raw: np.log(probabilities(raw)), "logarithms of probabilities"),
+        (lambda raw: np.where(raw < 2, -np.inf, 0), "logarithms of probabilities"),
+    ):
+        save(tokens, 0, change)
+        assert _dispatch([*GIVEN, "--out=out"]) == 0
+        assert f"the values are {said}" in capsys.readouterr().out
+    outputs = {name: spoken(text, tokens, 0) for name, text in SENTENCES.items()}
+    outputs["u-2"] = probabilities(outputs["u-2"])
+    np.savez("dev.npz", **outputs)
+    with pytest.raises(InputError, match="'u-2' holds probabilities that add up to 1, 'u-1' does"):
+        _dispatch([*GIVEN, "--out=other"])
+    assert _dispatch([*GIVEN, "--out=other", "--values=raw"]) == 0
+    assert np.array_equal(
+        open_emissions(Path("other/dev.npz")).emission("u-2"),
+        outputs["u-2"][:, [*range(1, len(tokens)), 0]],
+    )
+
+
+def test_probabilities_with_padding(in_folder: Path) -> None:
+    tokens = ["<pad>", *LETTERS]
+    parts = [probabilities(spoken(text, tokens, 0)) for text in SENTENCES.values()]
+    padded = np.zeros((3, max(map(len, parts)), len(tokens)), np.float16)
+    for row, part in zip(padded, parts, strict=True):
+        row[: len(part)] = part
+    np.save("dev.npy", padded)
+    Path("vocabulary.json").write_text(json.dumps(tokens))
+    Path("lengths.txt").write_text(" ".join(str(len(part)) for part in parts))
+    given = ["emissions", "--outputs=dev.npy", *GIVEN[2:], "--out=out"]
+    with pytest.raises(InputError, match=r"'u-3' holds prob.*'u-1' does not: .*\(--lengths\)"):
+        _dispatch(given)
+    assert _dispatch([*given, "--lengths=lengths.txt"]) == 0
+
+
+def test_values_beyond_the_checked_utterances(
+    in_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("w2ltune.embedded.emissions.MOST_CHECKED", 2)
+    tokens = ["<pad>", *LETTERS]
+    outputs = {name: spoken(text, tokens, 0) for name, text in SENTENCES.items()}
+    outputs["u-3"] = probabilities(outputs["u-3"])
+    np.savez("dev.npz", **outputs)
+    Path("vocabulary.json").write_text(json.dumps(tokens))
+    with pytest.raises(InputError, match="'u-3' holds probabilities"):
+        _dispatch([*GIVEN, "--out=out"])
+    assert not list(Path("out").iterdir())
+
+
+def with_value(value: float) -> Callable[[Array], Array]:
+    def change(raw: Array) -> Array:
+        changed = np.log(probabilities(raw.astype(float)))
+        changed[4, 2] = value
+        return changed
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "values", "message"),
+    [
+        (with_value(np.nan), "log", "'u-1' has nan, which is no number"),
+        (with_value(np.nan), "auto", "'u-1' has nan, which is no number"),
+        (with_value(np.inf), "log", "'u-1' has inf, which is no logarithm of a probability"),
+        (with_value(3), "log", "'u-1' has 3, which is no logarithm of a probability"),
+        (with_value(-np.inf), "raw", "'u-1' has -inf; expected are finite values"),
+        (with_value(np.inf), "auto", "'u-1' has inf; expected are finite values"),
+        (with_value(-1e300), "raw", "'u-1' has -inf; expected are finite values"),
+        (lambda raw: np.full_like(raw, -np.inf), "log", "a frame whose values are all -inf"),
+        (with_value(0), "probabilities", r"'u-1' has -[\d.]+, which is no probability"),
+        (lambda raw: raw**2, "probabilities", r"'u-1' has [\d.]+, which is no probability"),
+        (lambda raw: raw + 1j, "auto", "'u-1' holds values of complex64; expected float16"),
+        (lambda raw: raw.astype(int), "auto", "'u-1' holds values of int64; expected float16"),
+        (lambda raw: raw.astype(str), "auto", "'u-1' holds values of <U"),
+        (lambda raw: raw[:0], "auto", "'u-1' has no frames; take it out of the list"),
+        (lambda raw: raw[0], "auto", r"'u-1': shape \(7,\); expected \[frames, tokens\]"),
+        (lambda raw: raw[: len(raw), : len(raw) // 2], "auto", "'u-2' has 3 columns, 'u-1' has 7"),
+    ],
+)
+def test_values_that_cannot_be(
+    in_folder: Path, change: Callable[[Array], Array], values: str, message: str
+) -> None:
+    save(["<pad>", *LETTERS], 0, change)
+    with pytest.raises(InputError, match=message):
+        _dispatch([*GIVEN, "--out=out", f"--values={values}"])
+    assert not Path("out").exists()
+
+
+def test_minus_infinity_is_the_logarithm_of_nothing(in_folder: Path) -> None:
+    save(["<pad>", *LETTERS], 0, with_value(-np.inf))
+    assert _dispatch([*GIVEN, "--out=out", "--values=log"]) == 0
+    assert np.isneginf(open_emissions(Path("out/dev.npz")).emission("u-1")).sum() == 1
+
+
+@pytest.mark.parametrize("blank", [1000, 7, -8])
+def test_a_blank_out_of_range(in_folder: Path, blank: int) -> None:
+    save(["<pad>", *LETTERS], 0)
+    message = f"--blank={blank}: no such column; they are 0 to 6, or -1 for the last"
+    with pytest.raises(UsageError, match=message):
+        _dispatch([*GIVEN, "--out=out", f"--blank={blank}"])
+    assert _dispatch([*GIVEN, "--out=out", "--blank=-7"]) == 0
+
+
+def test_a_list_without_words(in_folder: Path) -> None:
+    save(["<pad>", *LETTERS], 0)
+    Path("dev.lst").write_text("u-1 x 1\nu-2 x 1\n")
+    with pytest.raises(InputError, match="the list has no words that the outputs could be"):
+        _dispatch([*GIVEN, "--out=out"])
+
+
+def test_inputs_are_not_replaced(in_folder: Path) -> None:
+    save(["<pad>", *LETTERS], 0)
+    with pytest.raises(UsageError, match=r"dev.npz would be replaced, which is an input"):
+        _dispatch([*GIVEN, "--out=."])
+    Path("tokens.txt").write_text("<pad>\n" + "".join(f"{letter}\n" for letter in LETTERS))
+    Path("dev.npz").rename("saved.npz")
+    with pytest.raises(UsageError, match=r"tokens.txt would be replaced"):
+        _dispatch(["emissions", "--outputs=saved.npz", "--vocabulary=./tokens.txt",
+                   "--list=dev.lst", "--out=."])  # fmt: skip
+    assert Path("tokens.txt").read_text().startswith("<pad>\n|\n")
+
+
+@pytest.mark.parametrize("token", ["a b", "", "\u3000", "\ud800"])
+def test_a_token_that_a_list_of_tokens_cannot_hold(in_folder: Path, token: str) -> None:
+    save(["<pad>", *LETTERS, token], 0)
+    with pytest.raises(UsageError, match="of column 7 is empty or has blanks, which a list"):
+        _dispatch([*GIVEN, "--out=out"])
