@@ -26,7 +26,7 @@ FLOORS = (
     ("decodesweep", "trainsweep", "rescoringrun"),
     ("rescoring", "decoderchoice"),
     ("decodeinput", "traininput", "forwardinput", "rescoreinput"),
-    ("decodeprogram",),
+    ("decodeprogram", "samplerchoice"),
     ("trainflags",),
     ("traincheck",),
     ("listcheck",),

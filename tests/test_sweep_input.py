@@ -174,6 +174,32 @@ def test_reference_with_alternatives(
     assert "sclite" in refused(task(), capsys)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dump": "true"}, "which separates the fields of a beam dump; rename it, or leave"),
+        ({"decoder": "binary", "binary": "/bin/true"}, "which the decoder program does not bear"),
+    ],
+)
+def test_an_id_with_a_bar(
+    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    changes: dict[str, object], message: str,
+) -> None:  # fmt: skip
+    (tmp_path / "data" / "dev.lst").write_text("a|1 x.wav 10 go\n")
+    assert f"the id 'a|1' has a '|', {message}" in refused(task(**changes), capsys)
+
+
+def test_the_binary_needs_audio_paths_without_blanks(
+    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audio = tmp_path / "my a.wav"
+    audio.touch()
+    row = {"id": "dev-0001", "audio": str(audio), "text": "go"}
+    (tmp_path / "data" / "dev.lst").write_text(json.dumps(row))
+    line = refused(task(decoder="binary", binary="/bin/true"), capsys)
+    assert f"utterance 'dev-0001': the audio path {str(audio)!r} has a blank" in line
+
+
 def test_bad_flagsfile_points_at_its_line(
     task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from w2ltune.decodeprogram import settle_flags
 from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderfiles import check_lm_head, read_tokens
-from w2ltune.embedded.decoderflags import DecoderFlags, decoder_flags, refuse_in_process
-from w2ltune.errors import UsageError, existing_file
+from w2ltune.embedded.decoderflags import decoder_flags, refuse_in_process
+from w2ltune.errors import UsageError
 from w2ltune.formats.nbest import BYTES_PER_HYPOTHESIS, NBest
 from w2ltune.runs.provenance import (
     SweepRequest,
@@ -24,6 +24,7 @@ from w2ltune.runs.provenance import (
     require_same,
     versions,
 )
+from w2ltune.samplerchoice import settle_sampler
 from w2ltune.scoring.significance import Clusters, bootstrap_interval, clusters_from_ids
 from w2ltune.search.decodespace import (
     complete_space,
@@ -32,15 +33,14 @@ from w2ltune.search.decodespace import (
     make_box,
     read_baseline,
 )
-from w2ltune.search.linear import LINEAR_WEIGHTS, Box
-from w2ltune.search.nbestsampler import linear_weights
+from w2ltune.search.linear import Box
 from w2ltune.search.plan import Score
-from w2ltune.search.poolkey import pool_key
-from w2ltune.search.samplers import check_sampler, grid_points
+from w2ltune.search.poolkey import pool_key, warm_lists
 from w2ltune.search.space import SearchSpace
 from w2ltune.sweepoptions import SweepOptions
 from w2ltune.trials.binarydecoder import refuse_ids
 from w2ltune.trials.dataset import Dataset, DecodeProgram, find_task, shuffled_order
+from w2ltune.trials.dumps import refuse_dump_ids
 from w2ltune.trials.sanity import Finding, check_all_emissions, check_task, refuse_absurd
 
 
@@ -152,7 +152,7 @@ def prepare(
     space: SearchSpace,
     *,
     command: Sequence[str],
-    emissions: Sequence[Path] = (),
+    emissions: Sequence[Path] | None = None,
 ) -> DecodeInput:
     """Check the inputs and put them together.
 
@@ -160,7 +160,8 @@ def prepare(
         options: Of the command.
         space: Its flags.
         command: Its arguments.
-        emissions: Those of each list, instead of ``--emission_dir``.
+        emissions: Those of each list, instead of ``--emission_dir``; none while they are not made
+            yet. Then all is checked that does not need them.
 
     Raises:
         W2LTuneError: Something is missing, damaged or does not fit, or the folder holds another
@@ -170,7 +171,7 @@ def prepare(
     tokens = read_tokens(flags.tokens_path)
     space = complete_space(space, flags, tokens)
     example = example_flags(space)
-    options = _with_sampler(options, space, flags, auto)
+    options = settle_sampler(options, space, flags, auto)
     baseline = None
     if options.baseline is not None:
         baseline = read_baseline(options.baseline, example)
@@ -186,17 +187,10 @@ def prepare(
         emissions=emissions,
     )
     task = replace(task, stage_lm=options.stage_lm, gpu=options.gpu > 0)
-    stems = [path.stem for path in (*task.lists, *task.heldout)]
-    for stem in stems:
-        if stems.count(stem) > 1:
-            raise UsageError(f"two lists are named {stem!r}: rename one, results go by these names")
     dataset = Dataset(task)
-    if options.max_rtf is not None and any(not u.duration_milliseconds for u in dataset.utterances):
-        raise UsageError(
-            f"--max_rtf={options.max_rtf:g}: the lists do not tell how long each utterance is"
-        )
-    if by_binary:
-        refuse_ids(dataset)
+    _check_utterances(dataset, options, by_binary=bool(by_binary))
+    if options.warm_start is not None:
+        warm_lists(options.warm_start)
     paths = input_paths(space, task, baseline)
     if program is not None:
         paths += [Path(program.path), *([Path(program.am)] if program.am else [])]
@@ -229,6 +223,8 @@ def prepare(
     if old is not None:
         require_same(old, request, path=path)
     if by_binary and program is not None:
+        if flags.lm and flags.lmtype == "kenlm":
+            check_lm_head(Path(flags.lm))
         findings = [Finding(text=f"decoded by {Path(program.path).name}: {by_binary}")]
     elif old is None or old.inputs != request.inputs:
         findings = check_task(dataset, Decoder(flags))
@@ -236,7 +232,6 @@ def prepare(
             refuse_absurd(findings)
     elif task.heldout:  # they may be new to an old sweep
         check_all_emissions(dataset, Decoder(flags).token_count)
-    clusters_from_ids(dataset.ids, options.cluster)  # fails at once, not after the first trial
     return DecodeInput(
         options=options,
         space=space,
@@ -256,47 +251,19 @@ def check_before_emissions(options: SweepOptions, space: SearchSpace) -> None:
     """Check what can be checked before there are emissions, for they may take hours.
 
     Raises:
-        W2LTuneError: Something is missing, damaged or does not fit.
+        W2LTuneError: As for `prepare`.
     """
-    space, auto, flags, *_ = settle_flags(options, space)
-    space = complete_space(space, flags, read_tokens(flags.tokens_path))
-    _with_sampler(options, space, flags, auto)
-    if flags.uselexicon:
-        existing_file(flags.lexicon, "lexicon (--lexicon)")
-    if flags.lm:
-        check_lm_head(existing_file(flags.lm, "language model (--lm)"))
+    prepare(options, space, command=(), emissions=())
 
 
-def _with_sampler(
-    options: SweepOptions, space: SearchSpace, flags: DecoderFlags, auto: Mapping[str, str]
-) -> SweepOptions:
-    """Settle which sampler is meant, and whether it can do what is asked."""
-    chosen = _chosen_sampler(options, space, flags)
-    if auto and chosen.sampler != "nbest":
+def _check_utterances(dataset: Dataset, options: SweepOptions, *, by_binary: bool) -> None:
+    """Refuse lists that cannot hold out to the end of what is asked."""
+    if options.max_rtf is not None and any(not u.duration_milliseconds for u in dataset.utterances):
         raise UsageError(
-            f"--{next(iter(auto))}=auto needs --sampler=nbest; give a number or a distribution"
+            f"--max_rtf={options.max_rtf:g}: the lists do not tell how long each utterance is"
         )
-    return chosen
-
-
-def _chosen_sampler(options: SweepOptions, space: SearchSpace, flags: DecoderFlags) -> SweepOptions:
-    why_not = ""
-    if space.script is not None:
-        why_not = "a --space script decides the flags"
-    elif not linear_weights(space.distributions):
-        why_not = f"none of {', '.join(LINEAR_WEIGHTS)} has a range"
-    elif flags.logadd or "logadd" in space.distributions:
-        why_not = "with --logadd the score is not linear in the weights"
-    if options.sampler == "auto" and options.perturb is not None:
-        return replace(options, sampler="random")
-    if options.sampler == "auto":
-        return replace(options, sampler="tpe" if why_not else "nbest")
-    if options.sampler == "nbest":
-        if why_not:
-            raise UsageError(f"--sampler=nbest: {why_not}; use --sampler=tpe")
-        return options
-    check_sampler(options.sampler, space.distributions, script=space.script is not None)
-    if options.sampler == "grid":
-        points = len(grid_points(space.distributions, options.n))
-        return replace(options, n=min(options.n, points))  # a point twice tells nothing new
-    return options
+    if by_binary:
+        refuse_ids(dataset)
+    if options.dump:
+        refuse_dump_ids(dataset)
+    clusters_from_ids(dataset.ids, options.cluster)

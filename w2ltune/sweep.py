@@ -53,7 +53,7 @@ def _sweep_decodes(arguments: list[str]) -> int:
         any_flag=options.allow_unknown_flags,
     )
     sources = emission_sources(options, space.fixed)
-    emissions = tuple(source.emissions for source in sources)
+    emissions = tuple(source.emissions for source in sources) or None
     missing = [source for source in sources if not source.whole()]
     if missing:
         check_before_emissions(options, space)

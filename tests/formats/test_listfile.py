@@ -129,7 +129,7 @@ def test_unknown_duration_is_written_as_0(tmp_path):
     assert (tmp_path / "b.lst").read_text() == "a a.wav 0 one\n"
 
 
-@pytest.mark.parametrize("audio", ["", "my wav/a.wav"])
+@pytest.mark.parametrize("audio", ["", "my wav/a.wav", " a.wav", "a.wav\t"])
 def test_list_that_cannot_be_written_leaves_nothing(tmp_path, audio):
     with pytest.raises(InputError, match="utterance 'b' cannot be written"):
         write_list(

@@ -138,6 +138,9 @@ def test_what_the_program_does_not_bear(dataset, tmp_path):
     row = dataset.utterances[1]
     for change, message in (
         ({"id": "a/b"}, "the id 'a/b' has a '/'"),
+        ({"id": "a|b"}, r"the id 'a\|b' has a '\|'"),
+        ({"path": "my a.wav"}, "the audio path 'my a.wav' has a blank"),
+        ({"path": " a.wav"}, "the audio path ' a.wav' has a blank"),
         ({"path": ""}, "has no audio file in its list"),
         ({"path": "/none.wav"}, "no such audio file '/none.wav'"),
     ):

@@ -66,6 +66,21 @@ def test_what_a_task_needs(flags, error, message):
         find_task(flags, metric="wer", normalize=None, ignore_case=False)
 
 
+def test_lists_of_one_name_are_refused():
+    flags = {"test": "a/dev.lst,b/dev.json", "emission_dir": "none"}
+    with pytest.raises(UsageError, match="two lists are named 'dev'"):
+        find_task(flags, metric="wer", normalize=None, ignore_case=False)
+
+
+def test_before_emissions_are_made_the_lists_are_there(tmp_path):
+    write_set(tmp_path, "dev", ["a b"])
+    flags = {"test": "dev.lst", "datadir": str(tmp_path)}
+    task = find_task(flags, metric="wer", normalize=None, ignore_case=False, emissions=())
+    dataset = Dataset(task)
+    assert (task.emissions, list(dataset.emission_sets)) == ((), [])
+    assert dataset.references == [["a", "b"]]
+
+
 def test_utterances_of_several_lists(tmp_path):
     dataset = Dataset(
         make_task(

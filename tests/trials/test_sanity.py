@@ -17,14 +17,19 @@ from w2ltune.trials.sanity import check_task, refuse_absurd
 
 
 def findings(
-    tmp_path: Path, *, rows: list[str] | None = None, frames: int | None = None, **flags: str
+    tmp_path: Path,
+    *,
+    rows: list[str] | None = None,
+    frames: int | None = None,
+    made: bool = True,
+    **flags: str,
 ) -> list[str]:
     dev = open_emissions(VOICE_COMMANDS / "emissions/dev.npz")
     own = (VOICE_COMMANDS / "dev.lst").read_text(encoding="utf-8").splitlines()[:20]
     (tmp_path / "dev.lst").write_text("\n".join(rows or own) + "\n", encoding="utf-8")
     items = [(name, np.array(dev.emission(name)[:frames])) for name in dev.ids]
     write_emissions(tmp_path / "dev.npz", items)
-    task = DecodeTask(lists=(tmp_path / "dev.lst",), emissions=(tmp_path / "dev.npz",))
+    task = DecodeTask(lists=(tmp_path / "dev.lst",), emissions=(tmp_path / "dev.npz",) * made)
     base = {name: str(VOICE_COMMANDS / f"{name}.txt") for name in ("tokens", "lexicon")}
     decoder = Decoder(decoder_flags(base | {"lm": str(VOICE_COMMANDS / "lm.arpa")} | flags))
     found = check_task(Dataset(task), decoder)
@@ -37,6 +42,10 @@ def test_good_inputs(tmp_path: Path) -> None:
     assert greedy.startswith("greedy (no LM, no lexicon): WER ")
     assert lexicon.startswith("reference words outside the lexicon: 0 of ")
     assert "lexicon words unknown to the LM: 4 of 340" in lm
+
+
+def test_before_emissions_are_made_the_words_are_looked_at(tmp_path: Path) -> None:
+    assert findings(tmp_path, made=False) == findings(tmp_path)[1:]
 
 
 def test_words_outside_the_lexicon_bound_the_wer(tmp_path: Path) -> None:

@@ -26,6 +26,9 @@ from w2ltune.formats.compressed import DAMAGE, open_unpacked, packing
 
 Separator: TypeAlias = Literal["bar", "blank"]
 
+BAR = "|"
+"""Between the fields; no utterance id may hold it."""
+
 _FORMS: dict[Separator, str] = {
     "bar": "'id | score | AM score | LM score | WER (%) | words'",
     "blank": "'id score AM-score LM-score WER words'",
@@ -142,7 +145,7 @@ def write_beam_dump(
     Raises:
         InputError: An id holds the separator, so that the line could not be read back.
     """
-    between, forbidden = (" | ", "|") if separator == "bar" else (" ", " ")
+    between, forbidden = (f" {BAR} ", BAR) if separator == "bar" else (" ", " ")
     with replacing(path, binary=True) as file, packing(file, path) as out:
         for name, hypothesis in items:
             if forbidden in name:
@@ -187,7 +190,7 @@ def detect_separator(text: str) -> Separator | None:
 
 def _parse(text: str, separator: Separator) -> tuple[str, Hypothesis]:
     """Return utterance id and hypothesis; ValueError when the line does not have the form."""
-    fields = text.split("|" if separator == "bar" else None, 5)
+    fields = text.split(BAR if separator == "bar" else None, 5)
     if separator == "blank" and len(fields) == 5:
         fields.append("")  # the empty hypothesis
     name, *numbers, words = (field.strip(" ") for field in fields)

@@ -111,7 +111,7 @@ def write_list(path: str | os.PathLike[str], utterances: Iterable[Utterance]) ->
     """
     with replacing(Path(path)) as file:
         for utterance in utterances:
-            if len(_columns(utterance.path)) != 1:
+            if not is_column(utterance.path):
                 raise InputError(
                     f"utterance {utterance.id!r} cannot be written to {os.fspath(path)!r}: a list "
                     f"for the binary needs an audio path without blanks, not {utterance.path!r}"
@@ -119,6 +119,11 @@ def write_list(path: str | os.PathLike[str], utterances: Iterable[Utterance]) ->
             duration = format_value(utterance.duration_milliseconds or 0).removesuffix(".0")
             row = (utterance.id, utterance.path, duration, *utterance.reference)
             file.write(" ".join(row) + "\n")
+
+
+def is_column(text: str) -> bool:
+    """Whether a text can be a column of a row: there is some, without blanks."""
+    return _columns(text) == [text]
 
 
 _RowParser: TypeAlias = Callable[[str], Utterance]
@@ -167,7 +172,7 @@ def _json_row(row: str) -> Utterance:
         raise ValueError(f'{_short(row)} has no "text": "words..."')
     path = _first_text(fields, JSON_PATH_KEYS)
     name = _first_text(fields, JSON_ID_KEYS) or Path(path).stem
-    if len(_columns(name)) != 1 or name != name.strip(_BLANKS):
+    if not is_column(name):
         raise ValueError(
             f"{_short(row)} needs an id without blanks in one of {', '.join(JSON_ID_KEYS)}, "
             f"or the name of its audio file in one of {', '.join(JSON_PATH_KEYS)}"

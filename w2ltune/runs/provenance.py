@@ -150,17 +150,18 @@ def read_request(path: Path) -> SweepRequest | None:
 
     Raises:
         StudyMismatchError: It was written by a newer w2ltune.
+        InputError: It is damaged, or of another program.
     """
     content = files.read_json(path)
     if content is None:
         return None
-    if content.get("format", FORMAT) > FORMAT:
-        raise StudyMismatchError(
-            f"format {content['format']} is newer than this w2ltune ({__version__}, format "
-            f"{FORMAT}); use the newer one",
-            path=path,
-        )
     try:
+        if content.get("format", FORMAT) > FORMAT:
+            raise StudyMismatchError(
+                f"format {content['format']} is newer than this w2ltune ({__version__}, format "
+                f"{FORMAT}); use the newer one",
+                path=path,
+            )
         content["command"] = tuple(content.get("command", ()))
         inputs = content["inputs"].items()
         content["inputs"] = {name: Fingerprint(**value) for name, value in inputs}

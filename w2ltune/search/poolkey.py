@@ -62,6 +62,26 @@ def same_but_searched(a: Mapping[str, str], b: Mapping[str, str]) -> bool:
     return all(getattr(first, name) == getattr(second, name) for name in names)
 
 
+def warm_lists(sweep: Path) -> list[Path]:
+    """Return the files with the n-best lists of an earlier sweep.
+
+    Raises:
+        InputError: It has none.
+    """
+    found = [
+        directory.nbest
+        for directory in trial_directories(sweep / "trials")
+        if directory.nbest.exists() and directory.read_result() is not None
+    ]
+    if not found:
+        raise InputError(
+            "--warm_start: no trial there has n-best lists; it must be the folder of a sweep with "
+            "--sampler=nbest",
+            path=sweep,
+        )
+    return found
+
+
 def warm_pool(sweep: Path | None, key: str) -> dict[str, NBest]:
     """Return the n-best lists of an earlier sweep, by key.
 
@@ -75,18 +95,11 @@ def warm_pool(sweep: Path | None, key: str) -> dict[str, NBest]:
     if sweep is None:
         return {}
     found, refused = [], None
-    for directory in trial_directories(sweep / "trials"):
-        if directory.nbest.exists() and directory.read_result() is not None:
-            try:
-                found.append(read_nbest(directory.nbest, key=key))
-            except InputError as error:  # of another setting, as of another LM
-                refused = error
+    for path in warm_lists(sweep):
+        try:
+            found.append(read_nbest(path, key=key))
+        except InputError as error:  # of another setting, as of another LM
+            refused = error
     if not found and refused is not None:
         raise refused
-    if not found:
-        raise InputError(
-            "--warm_start: no trial there has n-best lists; it must be the folder of a sweep with "
-            "--sampler=nbest",
-            path=sweep,
-        )
     return {key: merge(found)}

@@ -16,11 +16,11 @@ from pathlib import Path
 from w2ltune.embedded.beamsearch import UNKNOWN_WORD
 from w2ltune.embedded.decoderflags import OUR_FLAGS, DecoderFlags, feature_weights
 from w2ltune.errors import InputError, TrialFailedError
-from w2ltune.formats.beamdump import Hypothesis, read_beam_dump
+from w2ltune.formats.beamdump import BAR, Hypothesis, read_beam_dump
 from w2ltune.formats.decodelog import find_summary
 from w2ltune.formats.emissions import write_emission_bin
 from w2ltune.formats.known_flags import flags_of
-from w2ltune.formats.listfile import write_list
+from w2ltune.formats.listfile import is_column, write_list
 from w2ltune.runs.explain import explain_exit
 from w2ltune.runs.process import Program, start
 from w2ltune.trials.dataset import Dataset, DecodeProgram
@@ -172,23 +172,31 @@ def _complete(found: Hypothesis, weights: DecoderFlags) -> Hypothesis:
 
 
 def refuse_ids(dataset: Dataset) -> None:
-    """Refuse what the program does not bear: ids with a "/", rows without a readable audio file.
+    """Refuse what the program does not bear: ids and audio paths that its files cannot hold.
 
-    It opens the audio even where it reads the emissions.
+    It opens the audio even where it reads the emissions, whose files are named by the ids, and it
+    writes the ids into a beam dump.
 
     Raises:
         InputError: The first of them is named.
     """
     for utterance in dataset.utterances:
-        if "/" in utterance.id:
-            raise InputError(
-                f"the id {utterance.id!r} has a '/', which the decoder program does not bear; "
-                "rename it, or leave out --decoder=binary"
-            )
+        for mark in ("/", BAR):
+            if mark in utterance.id:
+                raise InputError(
+                    f"the id {utterance.id!r} has a {mark!r}, which the decoder program does not "
+                    "bear; rename it, or leave out --decoder=binary"
+                )
         if not utterance.path:
             raise InputError(
                 f"utterance {utterance.id!r} has no audio file in its list: the decoder program "
                 "opens it even where it reads emissions"
+            )
+        if not is_column(utterance.path):
+            raise InputError(
+                f"utterance {utterance.id!r}: the audio path {utterance.path!r} has a blank, which "
+                "the lists of the decoder program cannot hold; rename it, or leave out "
+                "--decoder=binary"
             )
         if not Path(utterance.path).is_file():
             raise InputError(

@@ -53,7 +53,8 @@ class DecodeTask:
     Attributes:
         lists: The data lists that are tuned on; their utterances are decoded as one set.
         heldout: Lists that are decoded once, with the choice.
-        emissions: The emission file or folder of each list, of ``lists`` and then ``heldout``.
+        emissions: The emission file or folder of each list, of ``lists`` and then ``heldout``;
+            none while they are not made yet.
         metric: Count words or characters.
         normalize: Python file with ``normalize(text)``, or None.
         ignore_case: Whether upper and lower case are the same.
@@ -81,7 +82,7 @@ def find_task(
     ignore_case: bool,
     heldout: str = "",
     program: DecodeProgram | None = None,
-    emissions: Sequence[Path] = (),
+    emissions: Sequence[Path] | None = None,
 ) -> DecodeTask:
     """Return the task that ``--test``, ``--datadir`` and ``--emission_dir`` describe.
 
@@ -92,10 +93,11 @@ def find_task(
         ignore_case: Whether upper and lower case are the same.
         heldout: Lists that are decoded once at the end, as ``--test`` names them.
         program: The binary that decodes; None for the decoder in process.
-        emissions: Those of each list, instead of ``--emission_dir``.
+        emissions: Those of each list, instead of ``--emission_dir``; none while they are not made
+            yet.
 
     Raises:
-        UsageError: One of the flags is missing.
+        UsageError: One of the flags is missing, or two lists have the same name.
         InputError: There are no emissions for a list.
     """
     names, apart = (
@@ -103,16 +105,22 @@ def find_task(
     )
     if not names:
         raise UsageError("no --test: name the data list to tune on, as in --test=dev.lst")
-    if not emissions and not flags.get("emission_dir"):
+    if emissions is None and not flags.get("emission_dir"):
         raise UsageError(
             "no --emission_dir: the embedded decoder needs the emissions of the list (a .npz file, "
             "or the folder that fl_asr_test --emission_dir wrote)"
         )
+    every = [*names, *apart]
+    stems = [Path(name).stem for name in every]
+    for stem in stems:
+        if stems.count(stem) > 1:
+            raise UsageError(f"two lists are named {stem!r}: rename one, results go by these names")
+    if emissions is None:
+        emissions = [locate_emissions(Path(flags["emission_dir"]), name) for name in every]
     return DecodeTask(
         lists=tuple(Path(flags.get("datadir", ""), name) for name in names),
         heldout=tuple(Path(flags.get("datadir", ""), name) for name in apart),
-        emissions=tuple(emissions)
-        or tuple(locate_emissions(Path(flags["emission_dir"]), name) for name in [*names, *apart]),
+        emissions=tuple(emissions),
         metric=metric,
         normalize=normalize,
         ignore_case=ignore_case,
@@ -141,12 +149,13 @@ class Dataset:
         self.task = task
         self._normalize = load_normalizer(task.normalize, ignore_case=task.ignore_case)
         self.utterances: list[Utterance] = []
-        self._sets: list[EmissionSet] = []
+        self._sets: list[EmissionSet] = [
+            open_emissions(emissions, scratch=scratch) for emissions in task.emissions
+        ]
         self.list_of: list[int] = []
         owner: dict[str, Path] = {}
         lists = [*task.lists, *task.heldout]
-        for number, (path, emissions) in enumerate(zip(lists, task.emissions, strict=True)):
-            self._sets.append(open_emissions(emissions, scratch=scratch))
+        for number, path in enumerate(lists):
             for utterance in read_list(path):
                 if utterance.id in owner:
                     why = (
@@ -178,7 +187,7 @@ class Dataset:
 
     @property
     def emission_sets(self) -> Sequence[EmissionSet]:
-        """The emissions of each list."""
+        """The emissions of each list; none while they are not made yet."""
         return self._sets
 
     def units(self, text: str) -> list[str]:

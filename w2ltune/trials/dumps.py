@@ -16,8 +16,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from w2ltune import files
-from w2ltune.formats.beamdump import Hypothesis, write_beam_dump
+from w2ltune.errors import InputError
+from w2ltune.formats.beamdump import BAR, Hypothesis, write_beam_dump
 from w2ltune.trials.dataset import Dataset
+
+
+def refuse_dump_ids(dataset: Dataset) -> None:
+    """Refuse ids that a beam dump cannot hold, before anything is decoded for it.
+
+    Raises:
+        InputError: The first of them is named.
+    """
+    for name in dataset.ids:
+        if BAR in name:
+            raise InputError(
+                f"the id {name!r} has a {BAR!r}, which separates the fields of a beam dump; rename "
+                "it, or leave out --dump"
+            )
 
 
 def write_dump(

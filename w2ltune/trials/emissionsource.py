@@ -22,7 +22,7 @@ from pathlib import Path
 
 from w2ltune.errors import InputError
 from w2ltune.formats.known_flags import Generation, flags_of
-from w2ltune.formats.listfile import Utterance, read_list
+from w2ltune.formats.listfile import Utterance, is_column, read_list
 from w2ltune.runs.provenance import fingerprint
 from w2ltune.trials.testprogram import program_arguments
 
@@ -126,7 +126,7 @@ def _refuse(utterance: Utterance, path: Path) -> None:
             "rename it",
             path=path,
         )
-    if len(utterance.path.split()) != 1:
+    if not is_column(utterance.path):
         raise InputError(
             f"utterance {utterance.id!r}: its emission is made from its audio, and the program "
             f"needs a path without blanks to it, not {utterance.path!r}",

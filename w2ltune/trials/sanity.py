@@ -43,16 +43,19 @@ class Finding:
 def check_task(dataset: Dataset, decoder: Decoder) -> list[Finding]:
     """Return what is worth knowing of the inputs before decoding them.
 
+    While there are no emissions it is what lexicon, LM and references tell.
+
     Raises:
         InputError: Emissions are missing, hold NaN, or have another number of tokens.
     """
     check_all_emissions(dataset, decoder.token_count)
-    findings = [_greedy(dataset, decoder)]
+    findings = [_greedy(dataset, decoder)] if dataset.emission_sets else []
     if decoder.flags.uselexicon:
         findings.append(_outside_lexicon(dataset, decoder))
     if decoder.flags.uselexicon and decoder.flags.word_lm and decoder.flags.lm:
         findings.append(_unknown_to_lm(decoder))
-    findings.append(_too_short(dataset, decoder))
+    if dataset.emission_sets:
+        findings.append(_too_short(dataset, decoder))
     return [finding for finding in findings if finding.text]
 
 
