@@ -21,6 +21,8 @@ REQUEST = {
     "seed": 1, "versions": {}, "commit": "", "format": 1,
 }  # fmt: skip
 STUDY = "sweeps/am/sweep.json"
+DECIDED = "sweeps/am/decoder.json"
+DECISION = {"decoder": "process", "why": "", "compared": False}
 ROWS = "a-1 {audio} 1000 one two\na-2 {audio} 1000 three\n"
 
 
@@ -114,6 +116,13 @@ def test_in_process_ids_may_have_a_bar(flags: Flags) -> None:
         ({}, {STUDY: "[1]"}, f"{STUDY}: no request of this program"),
         ({}, {STUDY: '{"format": "x"}'}, f"{STUDY}: no request of this program"),
         ({}, {STUDY: '{"format": 99}'}, f"{STUDY}: format 99 is newer"),
+        ({}, {STUDY: json.dumps({**REQUEST, "flags": []})}, f"{STUDY}: no request of this program"),
+        (
+            {"decoder": "process"}, {DECIDED: json.dumps({**DECISION, "decoder": "binary"})},
+            f"{DECIDED}: its trials were decoded otherwise (--decoder=binary), and now in process",
+        ),
+        ({"decoder": "binary"}, {DECIDED: json.dumps(DECISION)}, "now the binary would decode"),
+        ({"decoder": "binary"}, {DECIDED: "[]"}, f"{DECIDED}: not of this program"),
         ({"lexicon": "l"}, {"l": "ONE o n e |\n"}, "is the case of the letters the same?"),
         ({"lexicon": "l"}, {"l": "one o n 7 |\n"}, "l:1: token '7' in the spelling of 'one'"),
         ({"lm": "lm"}, {"lm": "\\data\\\nngram 1=9\n"}, "cut short"),

@@ -247,13 +247,13 @@ def prepare(
     )
 
 
-def check_before_emissions(options: SweepOptions, space: SearchSpace) -> None:
+def check_before_emissions(options: SweepOptions, space: SearchSpace) -> DecodeInput:
     """Check what can be checked before there are emissions, for they may take hours.
 
     Raises:
         W2LTuneError: As for `prepare`.
     """
-    prepare(options, space, command=(), emissions=())
+    return prepare(options, space, command=(), emissions=())
 
 
 def _check_utterances(dataset: Dataset, options: SweepOptions, *, by_binary: bool) -> None:

@@ -67,6 +67,17 @@ def ensure_emissions(sources: Sequence[EmissionSource], console: Console) -> Non
     console.print(f"  done in {time.monotonic() - began:.0f} s")
 
 
+def refuse_other_decoder(given: DecodeInput) -> None:
+    """Refuse another decoder than the sweep began with, where that needs no comparison.
+
+    Raises:
+        StudyMismatchError: It is another.
+    """
+    decision = _without_comparison(given)
+    if decision is not None:
+        _refuse_change(given, _read(given), decision)
+
+
 def settle_decoder(given: DecodeInput, console: Console) -> tuple[DecodeInput, Decision]:
     """Hold the decoder in process against the binary, where both could decode.
 
@@ -109,8 +120,12 @@ def keep_decision(given: DecodeInput, decision: Decision) -> None:
 
 
 def _read(given: DecodeInput) -> Decision | None:
-    content = files.read_json(given.folder / NAME)
-    return None if content is None else Decision(**content)
+    path = given.folder / NAME
+    content = files.read_json(path)
+    try:
+        return None if content is None else Decision(**content)
+    except TypeError:
+        raise InputError("not of this program; use another folder", path=path) from None
 
 
 def _refuse_change(given: DecodeInput, known: Decision | None, decision: Decision) -> None:
@@ -126,13 +141,19 @@ def _refuse_change(given: DecodeInput, known: Decision | None, decision: Decisio
     )
 
 
-def _decide(given: DecodeInput, known: Decision | None, console: Console) -> Decision:
+def _without_comparison(given: DecodeInput) -> Decision | None:
     if given.by_binary:
         return Decision(decoder="binary", why=given.by_binary, compared=False)
     if given.program is None or given.options.decoder == "process":
         return Decision(decoder="process", why="", compared=False)
-    if known is not None and known.compared:
-        return known
+    return None
+
+
+def _decide(given: DecodeInput, known: Decision | None, console: Console) -> Decision:
+    settled = _without_comparison(given) or (known if known and known.compared else None)
+    if settled is not None:
+        return settled
+    assert given.program is not None
     name = Path(given.program.path).name
     console.print(
         f"comparing with {name} on {min(SAMPLE_UTTERANCES, given.dataset.dev_count)} utterances",

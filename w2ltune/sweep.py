@@ -41,7 +41,7 @@ def _sweep_decodes(arguments: list[str]) -> int:
     from w2ltune.cluster.submit import submit_command
     from w2ltune.decodeinput import check_before_emissions, prepare
     from w2ltune.decodeprogram import emission_sources
-    from w2ltune.decoderchoice import ensure_emissions, settle_decoder
+    from w2ltune.decoderchoice import ensure_emissions, refuse_other_decoder, settle_decoder
     from w2ltune.decodesweep import run
     from w2ltune.report.progress import make_console
     from w2ltune.search.decodespace import build_space
@@ -56,7 +56,7 @@ def _sweep_decodes(arguments: list[str]) -> int:
     emissions = tuple(source.emissions for source in sources) or None
     missing = [source for source in sources if not source.whole()]
     if missing:
-        check_before_emissions(options, space)
+        refuse_other_decoder(check_before_emissions(options, space))
     if submits(options, local=options.local):
         if not missing:
             prepare(options, space, command=arguments, emissions=emissions)

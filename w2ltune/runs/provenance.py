@@ -163,6 +163,8 @@ def read_request(path: Path) -> SweepRequest | None:
                 path=path,
             )
         content["command"] = tuple(content.get("command", ()))
+        for kind in ("flags", "space", "scoring"):
+            content[kind].items()  # any other type is not ours
         inputs = content["inputs"].items()
         content["inputs"] = {name: Fingerprint(**value) for name, value in inputs}
         return SweepRequest(**content)
