@@ -27,6 +27,7 @@ class Nodes:
             stderr=subprocess.DEVNULL,
             env={**os.environ, **self.environment, MARK: "fakecluster", **variables},
             text=True,
+            cwd=folder.anchor,  # as somebody's own cluster, started elsewhere
         )
         self.environment["RAY_ADDRESS"] = self._answer()
 

@@ -11,7 +11,8 @@ from conftest import VOICE_COMMANDS
 
 from w2ltune import sweep
 from w2ltune.commandline import parse
-from w2ltune.decodeinput import check_before_emissions
+from w2ltune.decodeinput import prepare
+from w2ltune.decodeprogram import emission_sources
 from w2ltune.errors import run_command
 from w2ltune.search.decodespace import build_space
 from w2ltune.sweepoptions import SweepOptions
@@ -86,7 +87,7 @@ def test_in_process_ids_may_have_a_bar(flags: Flags) -> None:
     options, given = parse(arguments(flags), SweepOptions, usage="")
     names = SweepOptions.__dataclass_fields__
     space = build_space(given, script=None, options=names, any_flag=False)
-    check_before_emissions(options, space)
+    prepare(options, space, command=(), sources=emission_sources(options, space.fixed))
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,12 @@ def nodes(tmp_path: Path) -> Iterator[Nodes]:
 
 
 def test_nodes_come_and_go(task: Callable[..., list[str]], tmp_path: Path, nodes: Nodes) -> None:
+    relative = [
+        argument.replace(f"{tmp_path}/", "") for argument in task(n=30, beamsize=300, pruner="none")
+    ]
     sweep = Sweep(
-        task(n=30, beamsize=300, pruner="none"), REPOSITORY, tmp_path / "log", mark="fakecluster",
-        environment=nodes.environment,
-    )  # fmt: skip
+        relative, tmp_path, tmp_path / "log", mark="fakecluster", environment=nodes.environment
+    )
     sweep.start()
     ledger = Ledger(tmp_path / "sweeps/small/trials")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -14,6 +15,8 @@ from binarytask import ENVIRONMENT, Flags, arguments, counts, make_model, run
 from conftest import REPOSITORY
 from killing import Sweep
 from trainingtask import DOUBLES
+
+from w2ltune.runs.lock import StudyLock, this_process
 
 pytestmark = pytest.mark.ray
 
@@ -111,49 +114,71 @@ def test_emissions_that_cannot_be_made(model: Flags, tmp_path: Path, damage: str
     assert not (tmp_path / "sweeps/am/sweep.json").exists()
 
 
+def replace_audio(path: Path, byte: bytes) -> None:
+    """Write another audio of the same size and time."""
+    before = path.stat()
+    path.write_bytes(path.read_bytes()[:-100] + byte * 100)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 def test_emissions_are_those_of_the_audio(model: Flags, tmp_path: Path) -> None:
     """Neither equal lists of other audio nor audio that was replaced get what was made before."""
-    shutil.copytree(tmp_path / "training", tmp_path / "noisy")
-    for folder in ("training", "noisy"):
-        path = tmp_path / folder / "near.lst"
-        rows = (tmp_path / "training" / "train.lst").read_text().splitlines()
-        short = [row.replace(f"{tmp_path}/training/", "") for row in rows[:12]]
-        path.write_text("\n".join(short) + "\n")
+    rows = (tmp_path / "training" / "train.lst").read_text().splitlines()[:12]
+    near = [row.replace(f"{tmp_path}/training/", "") for row in rows]
+    (tmp_path / "training" / "near.lst").write_text("\n".join(near) + "\n")
+    for copy in ("same", "noisy"):
+        shutil.copytree(tmp_path / "training", tmp_path / copy)
+    audio = tmp_path / "noisy" / "audio" / "train-3.wav"
+    replace_audio(audio, b"a")
     flags = model | {"test": "near.lst", "emission_cache": tmp_path / "cache", "n": 1}
-    made = set[Path]()
-    for number, folder in enumerate(["training", "noisy", "noisy"]):
-        if number == 2:
-            wav = next((tmp_path / "noisy" / "audio").glob("train-3.wav"))
-            wav.write_bytes(wav.read_bytes())
-        done = run(flags, prefix=f"sweep{number}", folder=tmp_path / folder)
+
+    def made_by(folder: str, **changes: object) -> int:
+        before = len(list((tmp_path / "cache").glob("near.lst-*")))
+        done = run(flags, folder=tmp_path / folder, **{"prefix": folder, **changes})
         assert done.returncode == 0, done.stderr
-        found = set((tmp_path / "cache").iterdir())
-        assert len(found - made) == 1
-        made = found
-    (tmp_path / "noisy" / "audio" / "train-3.wav").unlink()
-    done = run(flags, prefix="sweep3", folder=tmp_path / "noisy")
+        return len(list((tmp_path / "cache").iterdir())) - before
+
+    assert made_by("training") == 1
+    assert made_by("same") == 0
+    assert made_by("noisy") == 1
+    assert made_by("noisy") == 0
+    # A sweep has one audio and one model from its first trial to its last.
+    replace_audio(audio, b"b")
+    done = run(flags, folder=tmp_path / "noisy", prefix="noisy", n=2)
+    assert done.returncode == 2
+    assert "what the emissions of near.lst are made of has changed since" in done.stderr
+    assert "emissions of near.lst by" not in done.stdout
+    assert made_by("noisy", prefix="another") == 1
+    audio.unlink()  # what was made stays good
+    assert made_by("noisy", prefix="another", n=2) == 0
+    done = run(flags, folder=tmp_path / "noisy", prefix="third")
     assert done.returncode == 2
     assert "utterance 'train-3': cannot open its audio 'audio/train-3.wav'" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"lexicon": "none.txt"}, "lexicon (--lexicon): no such file 'none.txt'"),
-        ({"lm": "none.arpa"}, "language model (--lm): no such file 'none.arpa'"),
-        ({"sampler": "tp"}, "did you mean 'tpe'?"),
-        ({"test": "none.lst"}, "none.lst"),
-        ({"am": "none.bin"}, "none.bin"),
-    ],
-)
-def test_mistakes_are_told_before_emissions_are_made(
-    model: Flags, tmp_path: Path, changes: Flags, message: str
-) -> None:
-    done = run(model, **changes)
+def test_another_model_of_the_same_name_is_another_sweep(model: Flags, tmp_path: Path) -> None:
+    done = run(model, sampler="tpe")
+    assert done.returncode == 0, done.stderr
+    path = Path(str(model["am"]))
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    for program in ({}, {"binary": None, "test_binary": DOUBLES / "fl_asr_test"}):
+        done = run(model, sampler="tpe", n=4, **program)
+        assert done.returncode == 2
+        assert "--am has changed since" in done.stderr
+    assert len(list((tmp_path / "sweeps/am/emissions").iterdir())) == 1
+
+
+def test_nobody_makes_emissions_for_a_sweep_that_is_running(model: Flags, tmp_path: Path) -> None:
+    (tmp_path / "sweeps/am/lock").mkdir(parents=True)
+    lock = StudyLock(tmp_path / "sweeps/am/lock", this_process())
+    lock.acquire()
+    try:
+        done = run(model)
+    finally:
+        lock.release()
     assert done.returncode == 2
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert not (tmp_path / "sweeps").exists()
+    assert "running already (process" in done.stderr
+    assert not (tmp_path / "sweeps/am/emissions").exists()
 
 
 def test_the_folder_moves_and_a_list_comes_later(model: Flags, tmp_path: Path) -> None:
@@ -200,6 +225,10 @@ def test_lists_that_the_program_cannot_read_are_refused(model: Flags, tmp_path: 
     folder = tmp_path / "training"
     (folder / "text").write_text("dev-0 one two\n")
     (folder / "blank.json").write_text('{"id": "dev-0", "audio": "a b.wav", "text": "one"}\n')
+    (folder / "odd.json").write_text('{"id": "dev-0", "audio": "a\\u0000.wav", "text": "one"}\n')
+    done = run(model, test="odd.json")
+    assert done.returncode == 2
+    assert "cannot open its audio" in done.stderr
     for name, path in (("text", "''"), ("blank.json", "'a b.wav'")):
         done = run(model, test=name)
         assert done.returncode == 2

@@ -18,6 +18,7 @@ from w2ltune.errors import UsageError
 from w2ltune.formats.nbest import BYTES_PER_HYPOTHESIS, NBest
 from w2ltune.runs.provenance import (
     SweepRequest,
+    fingerprint,
     fingerprints,
     git_commit,
     read_request,
@@ -41,7 +42,11 @@ from w2ltune.sweepoptions import SweepOptions
 from w2ltune.trials.binarydecoder import refuse_ids
 from w2ltune.trials.dataset import Dataset, DecodeProgram, find_task, shuffled_order
 from w2ltune.trials.dumps import refuse_dump_ids
+from w2ltune.trials.emissionsource import EmissionSource
 from w2ltune.trials.sanity import Finding, check_all_emissions, check_task, refuse_absurd
+
+AM, BINARY = "--am", "--binary"
+"""Inputs that stay the same when their files move."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +65,7 @@ class DecodeInput:
         findings: What is worth knowing of the inputs; empty when they were looked at before.
         program: The binary, if one was given.
         by_binary: Why it has to decode; "" where the decoder in process may.
+        made_of: Inputs that stand for the emissions of the dev lists, where w2ltune makes them.
         warm: N-best lists of the earlier sweep of ``--warm_start``, by key.
     """
 
@@ -74,6 +80,7 @@ class DecodeInput:
     findings: Sequence[Finding]
     program: DecodeProgram | None
     by_binary: str
+    made_of: Sequence[str] = ()
     warm: Mapping[str, NBest] = field(default_factory=dict)
 
     @property
@@ -103,15 +110,16 @@ class DecodeInput:
     def key(self, flags: Mapping[str, str]) -> str:
         """Return the name of the pool of a trial's flags."""
         task = self.dataset.task
-        data = [*task.lists, *task.emissions[: len(task.lists)]]
-        data += [task.normalize] if task.normalize else []
+        emissions = self.made_of or [str(path) for path in task.emissions[: len(task.lists)]]
+        data = [*map(str, task.lists), *emissions]
+        data += [str(task.normalize)] if task.normalize else []
         by = self.program if self.by_binary else None
         return pool_key(
             flags,
             data=data,
             scoring=self.request.scoring,
             inputs=self.request.inputs,
-            programs=() if by is None else (by.path, by.am),
+            programs=() if by is None else (BINARY, AM) if by.am else (BINARY,),
         )
 
     def audio_seconds(self, utterances: Sequence[int] | npt.NDArray[np.intp]) -> float | None:
@@ -152,7 +160,7 @@ def prepare(
     space: SearchSpace,
     *,
     command: Sequence[str],
-    emissions: Sequence[Path] | None = None,
+    sources: Sequence[EmissionSource] = (),
 ) -> DecodeInput:
     """Check the inputs and put them together.
 
@@ -160,8 +168,8 @@ def prepare(
         options: Of the command.
         space: Its flags.
         command: Its arguments.
-        emissions: Those of each list, instead of ``--emission_dir``; none while they are not made
-            yet. Then all is checked that does not need them.
+        sources: How the emissions of each list are made, instead of ``--emission_dir``. While some
+            are not made yet, all is checked that does not need them.
 
     Raises:
         W2LTuneError: Something is missing, damaged or does not fit, or the folder holds another
@@ -184,16 +192,22 @@ def prepare(
         ignore_case=options.ignore_case,
         heldout=options.heldout,
         program=program if by_binary else None,
-        emissions=emissions,
+        emissions=_emissions(sources) if sources else None,
     )
-    task = replace(task, stage_lm=options.stage_lm, gpu=options.gpu > 0)
+    folder = str(Path.cwd())
+    task = replace(task, stage_lm=options.stage_lm, gpu=options.gpu > 0, folder=folder)
     dataset = Dataset(task)
     _check_utterances(dataset, options, by_binary=bool(by_binary))
     if options.warm_start is not None:
         warm_lists(options.warm_start)
-    paths = input_paths(space, task, baseline)
+    inputs = fingerprints(
+        input_paths(space, replace(task, emissions=()) if sources else task, baseline)
+    )
+    inputs |= {source.role: source.content for source in sources if source.path in task.lists}
     if program is not None:
-        paths += [Path(program.path), *([Path(program.am)] if program.am else [])]
+        inputs[BINARY] = fingerprint(Path(program.path))
+    if sources or (program is not None and program.am):
+        inputs[AM] = fingerprint(Path(example["am"]))
     scoring = {
         "metric": options.metric,
         "normalize": str(options.normalize or ""),
@@ -211,7 +225,7 @@ def prepare(
         flags={name: value for name, value in space.fixed.items() if name not in auto},
         space=searched,
         scoring=scoring,
-        inputs=fingerprints(paths),
+        inputs=inputs,
         seed=secrets.randbelow(2**31) if options.seed is None else options.seed,
         versions=versions(),
         commit=git_commit(),
@@ -244,16 +258,13 @@ def prepare(
         findings=findings,
         program=program,
         by_binary=by_binary,
+        made_of=[source.role for source in sources if source.path in task.lists],
     )
 
 
-def check_before_emissions(options: SweepOptions, space: SearchSpace) -> DecodeInput:
-    """Check what can be checked before there are emissions, for they may take hours.
-
-    Raises:
-        W2LTuneError: As for `prepare`.
-    """
-    return prepare(options, space, command=(), emissions=())
+def _emissions(sources: Sequence[EmissionSource]) -> list[Path]:
+    made = all(source.whole() for source in sources)
+    return [source.emissions for source in sources] if made else []
 
 
 def _check_utterances(dataset: Dataset, options: SweepOptions, *, by_binary: bool) -> None:

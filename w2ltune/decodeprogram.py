@@ -22,12 +22,13 @@ from w2ltune.embedded.decoderflags import (
 from w2ltune.errors import InputError, UsageError, existing_file
 from w2ltune.formats.checkpoint import read_header
 from w2ltune.formats.known_flags import Generation
+from w2ltune.runs.provenance import Fingerprint, read_request
 from w2ltune.search.decodespace import example_flags, split_auto
 from w2ltune.search.space import SearchSpace
 from w2ltune.sweepoptions import SweepOptions
 from w2ltune.traincheck import check_binary, generation_of
 from w2ltune.trials.dataset import DecodeProgram
-from w2ltune.trials.emissionsource import EmissionSource, content_of
+from w2ltune.trials.emissionsource import EmissionSource, NoAudioError, content_of
 from w2ltune.trials.testprogram import find_test_program
 
 _OF_THE_MODEL = DECODER_FLAGS & {
@@ -162,20 +163,30 @@ def emission_sources(options: SweepOptions, fixed: Mapping[str, str]) -> tuple[E
     if flags.get("lexicon"):
         inputs.append(existing_file(flags["lexicon"], "lexicon (--lexicon)"))
     folder = str(Path.cwd())
-    return tuple(
-        EmissionSource(
+    cache = Path(os.path.abspath(options.emission_cache or options.folder / "emissions"))  # noqa: PTH100
+
+    def source(path: Path) -> EmissionSource:
+        made = EmissionSource(
             program=program,
             generation=generation,
             am=_absolute(am),
             path=path,
             folder=folder,
             flags=flags,
-            cache=Path(os.path.abspath(options.emission_cache or options.folder / "emissions")),  # noqa: PTH100
-            content=content_of(path, inputs, folder),
+            cache=cache,
+            content=Fingerprint(size=0, mtime_ns=0, sha256=""),
             gpu=options.gpu > 0,
         )
-        for path in (Path(fixed.get("datadir", ""), name) for name in names)
-    )
+        try:
+            return replace(made, content=content_of(path, inputs, folder))
+        except NoAudioError:  # which decoding in process does without
+            earlier = read_request(options.folder / "sweep.json")
+            known = None if earlier is None else earlier.inputs.get(made.role)
+            if known is None or not replace(made, content=known).whole():
+                raise
+            return replace(made, content=known)
+
+    return tuple(source(Path(fixed.get("datadir", ""), name)) for name in names)
 
 
 def _test_program(options: SweepOptions) -> tuple[str, Generation]:

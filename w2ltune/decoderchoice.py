@@ -17,6 +17,7 @@ from w2ltune.runs.signals import by_hand, stopping_signals
 from w2ltune.search.decodespace import example_flags
 from w2ltune.search.poolkey import warm_pool
 from w2ltune.trials.agreement import SAMPLE_UTTERANCES, compare
+from w2ltune.trials.binarydecoder import refuse_ids
 from w2ltune.trials.emissionsource import EmissionSource
 
 if TYPE_CHECKING:
@@ -67,15 +68,18 @@ def ensure_emissions(sources: Sequence[EmissionSource], console: Console) -> Non
     console.print(f"  done in {time.monotonic() - began:.0f} s")
 
 
-def refuse_other_decoder(given: DecodeInput) -> None:
-    """Refuse another decoder than the sweep began with, where that needs no comparison.
+def check_decoder(given: DecodeInput) -> None:
+    """Check what depends on the decoder, where no comparison is needed to know it.
 
     Raises:
-        StudyMismatchError: It is another.
+        StudyMismatchError: The sweep was begun with the other decoder.
+        InputError: The lists of ``--warm_start`` were decoded otherwise.
     """
-    decision = _without_comparison(given)
+    known = _read(given)
+    decision = _without_comparison(given, known)
     if decision is not None:
-        _refuse_change(given, _read(given), decision)
+        _refuse_change(given, known, decision)
+        _with_decoder(given, decision)
 
 
 def settle_decoder(given: DecodeInput, console: Console) -> tuple[DecodeInput, Decision]:
@@ -100,11 +104,7 @@ def settle_decoder(given: DecodeInput, console: Console) -> tuple[DecodeInput, D
     _refuse_change(given, known, decision)
     if decision.why and not given.by_binary:  # else it stands among the findings
         console.print(f"  {decision.why}", markup=False, soft_wrap=True)
-    if decision.decoder == "binary" and not given.by_binary:
-        given.dataset.task = replace(given.dataset.task, program=given.program)
-        given = replace(given, by_binary=decision.why)
-    warm = warm_pool(given.options.warm_start, given.key(example_flags(given.space)))
-    return replace(given, warm=warm), decision
+    return _with_decoder(given, decision), decision
 
 
 def keep_decision(given: DecodeInput, decision: Decision) -> None:
@@ -141,16 +141,25 @@ def _refuse_change(given: DecodeInput, known: Decision | None, decision: Decisio
     )
 
 
-def _without_comparison(given: DecodeInput) -> Decision | None:
+def _with_decoder(given: DecodeInput, decision: Decision) -> DecodeInput:
+    if decision.decoder == "binary" and not given.by_binary:
+        refuse_ids(given.dataset)
+        given.dataset.task = replace(given.dataset.task, program=given.program)
+        given = replace(given, by_binary=decision.why)
+    warm = warm_pool(given.options.warm_start, given.key(example_flags(given.space)))
+    return replace(given, warm=warm)
+
+
+def _without_comparison(given: DecodeInput, known: Decision | None) -> Decision | None:
     if given.by_binary:
         return Decision(decoder="binary", why=given.by_binary, compared=False)
     if given.program is None or given.options.decoder == "process":
         return Decision(decoder="process", why="", compared=False)
-    return None
+    return known if known is not None and known.compared else None
 
 
 def _decide(given: DecodeInput, known: Decision | None, console: Console) -> Decision:
-    settled = _without_comparison(given) or (known if known and known.compared else None)
+    settled = _without_comparison(given, known)
     if settled is not None:
         return settled
     assert given.program is not None

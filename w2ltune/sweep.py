@@ -39,11 +39,12 @@ def _sweep_decodes(arguments: list[str]) -> int:
     from w2ltune.cluster.session import connect
     from w2ltune.cluster.slurmoptions import submits
     from w2ltune.cluster.submit import submit_command
-    from w2ltune.decodeinput import check_before_emissions, prepare
+    from w2ltune.decodeinput import prepare
     from w2ltune.decodeprogram import emission_sources
-    from w2ltune.decoderchoice import ensure_emissions, refuse_other_decoder, settle_decoder
+    from w2ltune.decoderchoice import check_decoder, ensure_emissions, settle_decoder
     from w2ltune.decodesweep import run
     from w2ltune.report.progress import make_console
+    from w2ltune.runs.lock import StudyLock, this_process
     from w2ltune.search.decodespace import build_space
 
     space = build_space(
@@ -53,22 +54,21 @@ def _sweep_decodes(arguments: list[str]) -> int:
         any_flag=options.allow_unknown_flags,
     )
     sources = emission_sources(options, space.fixed)
-    emissions = tuple(source.emissions for source in sources) or None
     missing = [source for source in sources if not source.whole()]
-    if missing:
-        refuse_other_decoder(check_before_emissions(options, space))
-    if submits(options, local=options.local):
-        if not missing:
-            prepare(options, space, command=arguments, emissions=emissions)
+    submitted = submits(options, local=options.local)
+    if missing or submitted:  # nobody should wait hours for a mistake
+        check_decoder(prepare(options, space, command=arguments, sources=sources))
+    if submitted:
         return submit_command(
             "w2ltune.sweep", arguments, study=options.folder, options=options, gpus=options.gpu
         )
     console = make_console()
     with contextlib.ExitStack() as stack:
         if missing:
+            StudyLock(options.folder / "lock", this_process()).refuse_owned()
             stack.enter_context(connect(f"sweep:{options.prefix}", cores=options.cores))
             ensure_emissions(missing, console)
-        decode = prepare(options, space, command=arguments, emissions=emissions)
+        decode = prepare(options, space, command=arguments, sources=sources)
         return run(*settle_decoder(decode, console), console)
 
 

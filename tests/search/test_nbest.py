@@ -57,7 +57,7 @@ def key() -> Callable[[Mapping[str, str]], str]:
     inputs = fingerprints([*(Path(FLAGS[name]) for name in ("tokens", "lexicon", "lm")), *_DATA])
 
     def compute(flags: Mapping[str, str]) -> str:
-        return pool_key(flags, data=_DATA, scoring={"metric": "wer"}, inputs=inputs)
+        return pool_key(flags, data=[*map(str, _DATA)], scoring={"metric": "wer"}, inputs=inputs)
 
     return compute
 

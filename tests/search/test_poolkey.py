@@ -33,7 +33,9 @@ def key(tmp_path: Path) -> Callable[..., str]:
         given |= {name: str(folder / given[name]) for name in FILES if given[name]}
         data = [folder / "dev.lst", folder / "dev.npz"]
         files = [Path(given[name]) for name in FILES if given[name]]
-        return pool_key(given, data=data, scoring=scoring, inputs=fingerprints([*files, *data]))
+        return pool_key(
+            given, data=[*map(str, data)], scoring=scoring, inputs=fingerprints([*files, *data])
+        )
 
     return compute
 
@@ -102,7 +104,7 @@ def test_the_order_of_the_lists_counts(tmp_path: Path) -> None:
     lists = [VOICE_COMMANDS / "dev.lst", VOICE_COMMANDS / "dev-long.lst"]
     inputs = fingerprints([*map(Path, (flags["tokens"], flags["lexicon"])), *lists])
     keys = {
-        pool_key(flags, data=data, scoring=SCORING, inputs=inputs)
+        pool_key(flags, data=[*map(str, data)], scoring=SCORING, inputs=inputs)
         for data in (lists, lists[::-1], lists[:1])
     }
     assert len(keys) == 3

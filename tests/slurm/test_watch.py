@@ -70,3 +70,19 @@ def test_what_answers():
         address = f"127.0.0.1:{server.getsockname()[1]}"
         assert answers(address)
     assert not answers(address)
+
+
+def test_one_look_after_a_long_sleep_is_no_loss():
+    program = (
+        "import itertools, time\n"
+        "from w2ltune.cluster.watch import watched\n"
+        "looks = itertools.count()\n"
+        "def lives():\n"
+        "    look = next(looks)\n"
+        "    if look == 3: time.sleep(0.5)\n"  # as a process that was suspended
+        "    return look != 3\n"
+        "with watched(lives, lost_seconds=0.2, look_seconds=0.02):\n"
+        "    time.sleep(1)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -8,6 +8,7 @@ first, and ends it as a command that can be continued.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import threading
@@ -20,6 +21,7 @@ LOOK_SECONDS = 1.0
 LOST_SECONDS = 20.0
 """So long the command may take to notice it too, and to say how far it came."""
 
+LEAST_LOOKS = 5
 CONNECT_SECONDS = 5.0
 SHOW_CURSOR = b"\033[?25h"
 
@@ -41,11 +43,14 @@ def watched(
     over = threading.Event()
 
     def watch() -> None:
-        lived = time.monotonic()
+        lived, missed = time.monotonic(), 0
         while not over.wait(look_seconds):
             if lives():
-                lived = time.monotonic()
-            elif time.monotonic() - lived > lost_seconds and not over.is_set():
+                lived, missed = time.monotonic(), 0
+                continue
+            missed += 1  # this process itself may have been suspended for long
+            lost = missed >= LEAST_LOOKS and time.monotonic() - lived > lost_seconds
+            if lost and not over.is_set():
                 _end(lost_seconds)
 
     threading.Thread(target=watch, name="ray watcher", daemon=True).start()
@@ -56,12 +61,14 @@ def watched(
 
 
 def answers(address: str) -> bool:
-    """Return whether somebody listens at ``host:port``."""
+    """Return whether somebody listens at ``host:port``; True where this cannot be found out."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
-    except OSError:
+    except (ConnectionError, TimeoutError):
         return False
+    except OSError as error:  # as for want of files
+        return error.errno not in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN)
     return True
 
 

@@ -181,8 +181,8 @@ def flags_of(generation: Generation, flags: Mapping[str, str]) -> dict[str, str]
         for name, value in flags.items()
         if name not in KNOWN_FLAGS or generation in KNOWN_FLAGS[name].generations
     }
-    if generation == "flashlight" and flags.get("tokensdir"):
-        own["tokens"] = os.path.join(flags["tokensdir"], flags.get("tokens", ""))  # noqa: PTH118
+    if generation == "flashlight" and flags.get("tokensdir") and flags.get("tokens"):
+        own["tokens"] = os.path.join(flags["tokensdir"], flags["tokens"])  # noqa: PTH118
     return own
 
 

@@ -146,12 +146,7 @@ class StudyLock:
                 if self._create(1 if current is None else current.generation + 1):
                     break
                 continue
-            if not self._is_likely_dead(current):
-                raise StudyOwnedError(
-                    f"{self._folder.parent}: running already ({current}); wait for "
-                    "it, or stop it. If you know that it is dead, "
-                    f"set {TAKE_OVER_VARIABLE}={current.generation} for this command"
-                )
+            self._refuse_living(current)
             if current != last:
                 last, since = current, time.monotonic()
             still = time.monotonic() - since >= wait_seconds
@@ -160,6 +155,24 @@ class StudyLock:
             time.sleep(poll_seconds)
         self._heart = threading.Thread(target=self._beat, name="study lock", daemon=True)
         self._heart.start()
+
+    def refuse_owned(self) -> None:
+        """Look whether this process could become the owner, before work that comes first.
+
+        Raises:
+            StudyOwnedError: Another process owns the study.
+        """
+        current = current_owner(self._folder)
+        if current is not None and not self._may_follow(current):
+            self._refuse_living(current)
+
+    def _refuse_living(self, current: Owner) -> None:
+        if not self._is_likely_dead(current):
+            raise StudyOwnedError(
+                f"{self._folder.parent}: running already ({current}); wait for "
+                "it, or stop it. If you know that it is dead, "
+                f"set {TAKE_OVER_VARIABLE}={current.generation} for this command"
+            )
 
     def _may_follow(self, current: Owner) -> bool:
         if current.released or current.lives_on_this_host() is False:

@@ -19,7 +19,7 @@ from w2ltune.search.linear import LINEAR_WEIGHTS
 def pool_key(
     flags: Mapping[str, str],
     *,
-    data: Sequence[Path],
+    data: Sequence[str],
     scoring: Mapping[str, str],
     inputs: Mapping[str, Fingerprint],
     programs: Sequence[str] = (),
@@ -28,7 +28,7 @@ def pool_key(
 
     Args:
         flags: A trial's flags.
-        data: Lists, emissions and the normalisation, in order.
+        data: Names among the inputs of lists, emissions and the normalisation, in order.
         scoring: How errors are counted.
         inputs: Fingerprints of all files by path.
         programs: The binary that decodes and its model; none for the decoder in process.
@@ -36,15 +36,16 @@ def pool_key(
     typed = decoder_flags(flags)
     files = [str(typed.tokens_path), typed.lexicon, typed.lm, typed.transitions]
     content = {
-        "files": [_hash(path, inputs) for path in [*files, *map(str, data)]],
+        "files": [_hash(path, inputs) for path in [*files, *data]],
         "decoder": [
             typed.criterion, typed.decodertype, typed.uselexicon, typed.smearing,
             typed.wordseparator, typed.usewordpiece, typed.replabel, typed.surround,
             typed.maxword, typed.logadd,
         ],
         "counted": [scoring.get("metric", ""), scoring.get("ignore_case", "")],
-        "programs": [_hash(path, inputs) for path in programs],
     }  # fmt: skip
+    if programs:
+        content["programs"] = [_hash(path, inputs) for path in programs]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

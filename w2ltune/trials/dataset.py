@@ -61,6 +61,7 @@ class DecodeTask:
         program: The binary that decodes; None for the decoder in process.
         stage_lm: Whether a language model is copied to each node, as for `staging.stage`.
         gpu: Whether each process of the binary has a GPU of its own, on nodes that have some.
+        folder: To which all paths are relative; "" for that of the process.
     """
 
     lists: tuple[Path, ...]
@@ -72,6 +73,7 @@ class DecodeTask:
     program: DecodeProgram | None = None
     stage_lm: str = "auto"
     gpu: bool = False
+    folder: str = ""
 
 
 def find_task(

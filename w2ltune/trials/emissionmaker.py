@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -26,12 +27,17 @@ from w2ltune.runs.rundir import make_shared
 from w2ltune.runs.signals import by_hand
 from w2ltune.trials.emissionsource import EMISSIONS, NOTE, EmissionSource
 from w2ltune.trials.ranks import with_devices
-from w2ltune.trials.resources import cluster_gpus
+from w2ltune.trials.resources import cluster_gpus, stays
 
 LOOK_SECONDS = 0.5
 LOST_NODES = 5
 END_SECONDS = 10.0
+ABANDONED_SECONDS = 86400.0
+"""A job may be suspended for long, and go on."""
+
 MAKING = ".making-"
+KILLED = (signal.SIGTERM, signal.SIGKILL, signal.SIGHUP)
+"""What a program dies of whose node is taken away."""
 
 
 def make_emissions(
@@ -59,10 +65,11 @@ def make_emissions(
         num_cpus=1, num_gpus=gpus, max_retries=LOST_NODES, name="emissions"
     )
     own = f"{MAKING}{uuid.uuid4().hex[:8]}"
-    live: dict[Any, EmissionSource] = {
-        task.remote(source, cache / f"{own}-{number}"): source
-        for number, source in enumerate(sources)
+    making = [cache / f"{own}-{number}" for number in range(len(sources))]
+    live: dict[Any, int] = {
+        task.remote(source, making[number]): number for number, source in enumerate(sources)
     }
+    losses = 0
     counts = [len(read_list(source.path)) for source in sources]
     try:
         while live:
@@ -72,19 +79,23 @@ def make_emissions(
                     interrupted=by_hand(reason),
                 )
             for answer in ray.wait(list(live), timeout=LOOK_SECONDS)[0]:
-                name = live.pop(answer).path
+                number = live.pop(answer)
+                name = sources[number].path
                 try:
-                    failure = ray.get(answer)
+                    failure, node = ray.get(answer)
                 except RayTaskError as error:
                     raise TrialFailedError(f"emissions of {name}: {error.cause}") from None
                 except RayError as error:
                     require_ray()
-                    failure = f"lost by Ray ({type(error).__name__})"
-                if failure:
+                    failure, node = f"lost by Ray ({type(error).__name__})", ""
+                if node and losses < LOST_NODES and not stays(node):
+                    losses += 1
+                    live[task.remote(sources[number], making[number])] = number
+                elif failure:
                     raise TrialFailedError(f"emissions of {name}: {failure}")
             done = [
-                count if source.whole() else _written(cache / f"{own}-{number}")
-                for number, (source, count) in enumerate(zip(sources, counts, strict=True))
+                count if source.whole() else _written(folder)
+                for source, folder, count in zip(sources, making, counts, strict=True)
             ]
             progress(min(1.0, sum(done) / sum(counts)))
     finally:
@@ -93,19 +104,33 @@ def make_emissions(
                 ray.cancel(answer, force=True)
             if live:  # what writes there still must be gone first
                 ray.wait(list(live), num_returns=len(live), timeout=END_SECONDS)
-        for left in cache.glob(f"{own}-*"):
-            shutil.rmtree(left, ignore_errors=True)
+        _remove(cache, f"{own}-*")
 
 
-def _make_list(source: EmissionSource, making: Path) -> str:
-    """Let the program write the emissions of a list; return what went wrong, or ""."""
+def _remove(cache: Path, pattern: str) -> None:
+    """Remove attempts; a program that is being killed may write for some seconds more."""
+    end = time.monotonic() + END_SECONDS
+    while (left := list(cache.glob(pattern))) and time.monotonic() < end:
+        for folder in left:
+            shutil.rmtree(folder, ignore_errors=True)
+        if any(folder.exists() for folder in left):
+            time.sleep(LOOK_SECONDS)
+
+
+def _make_list(source: EmissionSource, making: Path) -> tuple[str, str]:
+    """Let the program write the emissions of a list.
+
+    Returns:
+        What went wrong, or "", and the node where the program was killed, or "".
+    """
     os.umask(0o002)
     # Of this attempt: one that was lost with its node may still write to its own.
     folder = making.with_name(f"{making.name}-{uuid.uuid4().hex[:8]}")
     log = folder / "log"
     try:
+        os.chdir(source.folder)  # the cluster may have been started elsewhere
         if source.whole():  # another command was faster
-            return ""
+            return "", ""
         for inner in ("glog", EMISSIONS):  # the program makes no folder above its own
             (folder / inner).mkdir(parents=True)
         write_list(folder / source.path.name, read_list(source.path))
@@ -113,11 +138,12 @@ def _make_list(source: EmissionSource, making: Path) -> str:
         with start(with_devices(program)) as child:
             code = child.wait() or 0
         if code:
-            return f"{explain_exit(code, log)} (log: {_keep(log, source)})"
+            node = ray.get_runtime_context().get_node_id() if -code in KILLED else ""
+            return f"{explain_exit(code, log)} (log: {_keep(log, source)})", node
         with log.open(encoding="utf-8", errors="replace") as lines:
             if find_summary(lines) is None:
                 kept = _keep(log, source)
-                return f"the program ended well but without its last line (log: {kept})"
+                return f"the program ended well but without its last line (log: {kept})", ""
         frames, tokens = _check(folder / EMISSIONS / source.path.name, source.path)
         note = {"am": source.am, "program": source.program, "list": str(source.path)}
         files.write_json(folder / NOTE, {**note, "frames": frames, "tokens": tokens})
@@ -127,22 +153,30 @@ def _make_list(source: EmissionSource, making: Path) -> str:
         except OSError:
             if not source.whole():  # another command was faster, and may read them already
                 raise
+        _log(source).unlink(missing_ok=True)  # of an attempt that failed
     except (W2LTuneError, OSError) as error:
-        return str(error)
+        return str(error), ""
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return ""
+    return "", ""
 
 
 def _keep(log: Path, source: EmissionSource) -> Path:
     """Keep the log of a run that failed; return where it is."""
-    return log.replace(source.home.with_name(f"{source.home.name}.log"))
+    return log.replace(_log(source))
+
+
+def _log(source: EmissionSource) -> Path:
+    return source.home.with_name(f"{source.home.name}.log")
 
 
 def _written(making: Path) -> int:
     """Return how many emissions the attempt at a list that has most has written."""
-    attempts = making.parent.glob(f"{making.name}-*")
-    return max((sum(1 for _ in a.glob(f"{EMISSIONS}/*/*.bin")) for a in attempts), default=0)
+    counts = [0]
+    for attempt in making.parent.glob(f"{making.name}-*"):
+        with contextlib.suppress(OSError):  # it has just been finished or given up
+            counts.append(sum(1 for _ in attempt.glob(f"{EMISSIONS}/*/*.bin")))
+    return max(counts)
 
 
 def _check(folder: Path, path: Path) -> tuple[int, int]:
@@ -162,12 +196,11 @@ def _check(folder: Path, path: Path) -> tuple[int, int]:
     return frames, widths.pop()
 
 
-def _remove_abandoned(folder: Path) -> None:
-    """Remove what killed attempts left an hour ago and more."""
-    for old in folder.glob(f"{MAKING}*"):
-        newest = old.stat().st_mtime
-        for path in old.rglob("*"):  # one that is at work writes below, not to the folder itself
-            with contextlib.suppress(FileNotFoundError):
-                newest = max(newest, path.stat().st_mtime)
-        if time.time() - newest > 3600:
-            shutil.rmtree(old, ignore_errors=True)
+def _remove_abandoned(cache: Path) -> None:
+    """Remove what killed attempts left a day ago and more."""
+    for old in cache.glob(f"{MAKING}*"):
+        with contextlib.suppress(OSError):  # it has just been finished or given up
+            # One that is at work writes below, not to the folder itself.
+            newest = max(Path(folder).stat().st_mtime for folder, _, _ in os.walk(old))
+            if time.time() - newest > ABANDONED_SECONDS:
+                shutil.rmtree(old, ignore_errors=True)

@@ -16,18 +16,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from w2ltune.errors import InputError
 from w2ltune.formats.known_flags import Generation, flags_of
 from w2ltune.formats.listfile import Utterance, is_column, read_list
-from w2ltune.runs.provenance import fingerprint
+from w2ltune.runs.provenance import Fingerprint, fingerprint
 from w2ltune.trials.testprogram import program_arguments
 
 EMISSIONS = "emissions"
 NOTE = "made.json"
+
+AUDIO_PARTS = 5
+AUDIO_PART_BYTES = 4096
+
+
+class NoAudioError(InputError):
+    """An audio file cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +49,7 @@ class EmissionSource:
         folder: Where the program runs; paths in the list are relative to it.
         flags: Flags that the user gave, over those of the model.
         cache: The folder in which emissions are kept.
-        content: A hash of all that they come from.
+        content: Of all that they come from.
         gpu: Whether the program takes a GPU.
     """
 
@@ -53,13 +60,18 @@ class EmissionSource:
     folder: str
     flags: Mapping[str, str]
     cache: Path
-    content: str
+    content: Fingerprint
     gpu: bool
 
     @property
     def home(self) -> Path:
         """The folder that there is when they are whole."""
-        return self.cache / f"{self.path.name}-{self.content[:16]}"
+        return self.cache / f"{self.path.name}-{self.content.sha256[:16]}"
+
+    @property
+    def role(self) -> str:
+        """What they come from, as an input of a sweep."""
+        return role_of(self.path)
 
     @property
     def emissions(self) -> Path:
@@ -84,39 +96,50 @@ class EmissionSource:
         return program_arguments((self.program,), given)
 
 
-def content_of(path: Path, files: list[Path], folder: str) -> str:
-    """Return a hash of what emissions come from.
+def role_of(path: Path) -> str:
+    """Return how what the emissions of a list come from is called, wherever it lies."""
+    return f"what the emissions of {path.name} are made of"
 
-    Audio files go in by their places, sizes and times: reading hours of audio takes too long.
+
+def content_of(path: Path, files: Sequence[Path], folder: str) -> Fingerprint:
+    """Return the fingerprint of what the emissions of a list come from.
+
+    Of each audio file its size and parts of it go in: hours of audio take too long to be read, and
+    its place and time change where it is copied to each node.
 
     Args:
         path: The list.
         files: The other files, by their content.
         folder: To which the audio files of the list are relative.
 
+    Returns:
+        The fingerprint; its size is that of the audio.
+
     Raises:
-        InputError: A file cannot be read, or the list names no audio that the program could open.
+        NoAudioError: An audio file cannot be read.
+        InputError: Another file cannot be read, or the list has rows that the program cannot take.
     """
     digest = hashlib.sha256()
     digest.update(json.dumps([fingerprint(file).sha256 for file in (path, *files)]).encode())
-    places: dict[str, str] = {}
+    bytes_of_all = 0
     for utterance in read_list(path):
         _refuse(utterance, path)
-        audio = os.path.join(folder, utterance.path)  # noqa: PTH118 (hundreds of thousands)
-        above, name = os.path.split(audio)
-        if above not in places:  # a link to a corpus may be turned to another one
-            places[above] = os.path.realpath(above)
         try:
-            stat = os.stat(audio)  # noqa: PTH116
-        except OSError as error:
-            raise InputError(
-                f"utterance {utterance.id!r}: cannot open its audio {utterance.path!r} "
-                f"({error.strerror}), and its emission is to be made from it",
+            with open(os.path.join(folder, utterance.path), "rb") as file:  # noqa: PTH118, PTH123
+                size = os.fstat(file.fileno()).st_size
+                digest.update(f"{size}\0".encode())
+                for part in range(AUDIO_PARTS):
+                    file.seek(max(0, size - AUDIO_PART_BYTES) * part // (AUDIO_PARTS - 1))
+                    digest.update(file.read(AUDIO_PART_BYTES))
+        except (OSError, ValueError) as error:  # the latter for a path that there cannot be
+            why = getattr(error, "strerror", None) or error
+            raise NoAudioError(
+                f"utterance {utterance.id!r}: cannot open its audio {utterance.path!r} ({why}), "
+                "and its emission is to be made from it",
                 path=path,
             ) from None
-        digest.update(f"{places[above]}/{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode(
-            errors="surrogateescape"))  # fmt: skip
-    return digest.hexdigest()
+        bytes_of_all += size
+    return Fingerprint(size=bytes_of_all, mtime_ns=0, sha256=digest.hexdigest())
 
 
 def _refuse(utterance: Utterance, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import time
@@ -136,8 +137,9 @@ class Scoring:
                     self._take(answer)
                 look()
         finally:
-            for worker in (*self._live.values(), *self._idle):
-                ray.kill(worker.handle)
+            with contextlib.suppress(RayError):  # Ray itself may be lost
+                for worker in (*self._live.values(), *self._idle):
+                    ray.kill(worker.handle)
 
     def _assign(self, room: int) -> None:
         """Give each idle worker a shard, and start workers for the others."""

@@ -12,6 +12,7 @@ as those of a decode.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -112,8 +113,9 @@ def rescore(
                 reason = f"no node can decode since {node_wait_minutes:g} minutes"
                 raise _stopped(reason, total - len(live), total)
     finally:
-        for answer in live:
-            ray.cancel(answer, force=True)
+        with contextlib.suppress(RayError):  # Ray itself may be lost
+            for answer in live:
+                ray.cancel(answer, force=True)
     return notes
 
 

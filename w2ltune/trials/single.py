@@ -11,6 +11,7 @@ import numpy.typing as npt
 import ray
 from ray.exceptions import RayError
 
+from w2ltune.cluster.session import require_ray
 from w2ltune.errors import StoppedError, TrialFailedError
 from w2ltune.formats.beamdump import Hypothesis
 from w2ltune.trials.worker import BlockResult
@@ -41,8 +42,8 @@ def decode_some(
         Counts [utterances, 4] in the order asked, CPU seconds, utterances without a hypothesis.
 
     Raises:
-        TrialFailedError: The decoder failed, or the pool cannot be reached.
-        StoppedError: The command was asked to stop.
+        TrialFailedError: The decoder failed.
+        StoppedError: The command was asked to stop, or the pool cannot be reached.
     """
     found = _in_blocks(pool, flags, utterances, progress=progress, stopped=stopped)
     counts = np.concatenate([part.counts for part in found if part.counts is not None])
@@ -70,8 +71,8 @@ def decode_lists(
         stopped: Returns why the whole command stops, or "".
 
     Raises:
-        TrialFailedError: The decoder failed, or the pool cannot be reached.
-        StoppedError: The command was asked to stop.
+        TrialFailedError: The decoder failed.
+        StoppedError: The command was asked to stop, or the pool cannot be reached.
     """
     found = _in_blocks(
         pool, flags, utterances, nbest=nbest, dump=True, progress=progress, stopped=stopped
@@ -107,8 +108,11 @@ def _in_blocks(
             results |= found or {}
             reached = time.monotonic()
         except RayError:  # the pool is being started again
+            require_ray()
             if time.monotonic() - reached > GIVE_UP_SECONDS:
-                raise TrialFailedError("the decoder pool cannot be reached") from None
+                raise StoppedError(
+                    "the decoder pool cannot be reached; the same command continues"
+                ) from None
             time.sleep(WAIT_SECONDS)
         for result in results.values():
             if result.failure:

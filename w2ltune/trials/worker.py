@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -56,6 +58,9 @@ class DecoderWorker:
     """
 
     def __init__(self, task: DecodeTask, name: str) -> None:
+        if task.folder:  # of the command; the cluster may have been started elsewhere
+            with contextlib.suppress(OSError):  # what is not found there is told then
+                os.chdir(task.folder)
         self._task = task
         self._scratch = Path(tempfile.gettempdir(), name)
         self._dataset: Dataset | None = None
