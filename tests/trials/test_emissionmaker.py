@@ -21,9 +21,9 @@ def test_only_what_nobody_writes_to_is_removed(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         (folder / "a.bin").touch()
         os.utime(folder / "a.bin", (now - age_seconds, now - age_seconds))
-        if name != "new":
-            for above in (folder, folder.parent, folder.parent.parent):
-                os.utime(above, (now - 200_000, now - 200_000))
+        old = {"new": [], "at-work": [folder.parent], "dead": [folder, folder.parent]}[name]
+        for each in (*old, *(path.parent for path in old[-1:])):
+            os.utime(each, (now - 200_000, now - 200_000))
     (tmp_path / "dev.lst-0123").mkdir()
     os.utime(tmp_path / "dev.lst-0123", (now - 200_000, now - 200_000))
     _remove_abandoned(tmp_path)
