@@ -28,7 +28,7 @@ from w2ltune.search.space import SearchSpace
 from w2ltune.sweepoptions import SweepOptions
 from w2ltune.traincheck import check_binary, generation_of
 from w2ltune.trials.dataset import DecodeProgram
-from w2ltune.trials.emissionsource import EmissionSource, NoAudioError, content_of
+from w2ltune.trials.emissionsource import EmissionSource, NoAudioError, content_of, role_of
 from w2ltune.trials.testprogram import find_test_program
 
 _OF_THE_MODEL = DECODER_FLAGS & {
@@ -163,10 +163,10 @@ def emission_sources(options: SweepOptions, fixed: Mapping[str, str]) -> tuple[E
     if flags.get("lexicon"):
         inputs.append(existing_file(flags["lexicon"], "lexicon (--lexicon)"))
     folder = str(Path.cwd())
-    cache = Path(os.path.abspath(options.emission_cache or options.folder / "emissions"))  # noqa: PTH100
+    cache = Path(_absolute(str(options.emission_cache or options.folder / "emissions")))
 
-    def source(path: Path) -> EmissionSource:
-        made = EmissionSource(
+    def source(path: Path, content: Fingerprint) -> EmissionSource:
+        return EmissionSource(
             program=program,
             generation=generation,
             am=_absolute(am),
@@ -174,19 +174,21 @@ def emission_sources(options: SweepOptions, fixed: Mapping[str, str]) -> tuple[E
             folder=folder,
             flags=flags,
             cache=cache,
-            content=Fingerprint(size=0, mtime_ns=0, sha256=""),
+            content=content,
             gpu=options.gpu > 0,
         )
+
+    sources = []
+    for path in (Path(fixed.get("datadir", ""), name) for name in names):
         try:
-            return replace(made, content=content_of(path, inputs, folder))
+            sources.append(source(path, content_of(path, inputs, folder)))
         except NoAudioError:  # which decoding in process does without
             earlier = read_request(options.folder / "sweep.json")
-            known = None if earlier is None else earlier.inputs.get(made.role)
-            if known is None or not replace(made, content=known).whole():
+            known = None if earlier is None else earlier.inputs.get(role_of(path))
+            if known is None or not source(path, known).whole():
                 raise
-            return replace(made, content=known)
-
-    return tuple(source(Path(fixed.get("datadir", ""), name)) for name in names)
+            sources.append(source(path, known))
+    return tuple(sources)
 
 
 def _test_program(options: SweepOptions) -> tuple[str, Generation]:

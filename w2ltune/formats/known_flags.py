@@ -182,7 +182,7 @@ def flags_of(generation: Generation, flags: Mapping[str, str]) -> dict[str, str]
         if name not in KNOWN_FLAGS or generation in KNOWN_FLAGS[name].generations
     }
     if generation == "flashlight" and flags.get("tokensdir") and flags.get("tokens"):
-        own["tokens"] = os.path.join(flags["tokensdir"], flags["tokens"])  # noqa: PTH118
+        own["tokens"] = str(Path(flags["tokensdir"], flags["tokens"]))
     return own
 
 

@@ -125,7 +125,7 @@ def content_of(path: Path, files: Sequence[Path], folder: str) -> Fingerprint:
     for utterance in read_list(path):
         _refuse(utterance, path)
         try:
-            with open(os.path.join(folder, utterance.path), "rb") as file:  # noqa: PTH118, PTH123
+            with Path(folder, utterance.path).open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 digest.update(f"{size}\0".encode())
                 for part in range(AUDIO_PARTS):
