@@ -377,20 +377,38 @@ def test_tpe_searches_where_scores_are_not_linear(sweep: Callable[..., Sweep]) -
 def test_tpe_takes_over_where_the_beam_loses_too_much(
     sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Long utterances at a beam of 1: what the lists promise, the decoder does not find.
-    monkeypatch.setattr("w2ltune.search.nbest.PATIENCE", 2)
+    # Long utterances at a beam of 1: what the lists promise, the decoder does not find. After how
+    # many decodes depends on the last bits of scores, and one start of 60 stops before that.
+    monkeypatch.setattr("w2ltune.search.nbest.PATIENCE", 1)
     long = Decodes(name="dev-long", utterances=COUNT)
-    one = sweep(fixed={"beamsize": "1"}, trial_count=12, decodes=long)
-    one.step({"lmweight": 4.74, "wordscore": 1.3})
-    one.run()
-    hows = [note["how"] for note in one.notes]
-    first = hows.index("tpe")
-    errors = [one.errors(number) for number in range(first)]
-    assert first - 1 - int(np.argmin(errors)) >= 2  # decodes without improvement
-    assert set(hows[first:-1]) == {"tpe"}
-    assert hows[-1] == "plateau"  # the last of the budget, for the answer
-    assert one.count == one.budget
-    assert one.method.middle("") == one.count - 1
+    options = {"fixed": {"beamsize": "1"}, "decodes": long}
+    for name, start in (("low", (4.74, 1.3)), ("middle", (2.0, 0.0)), ("high", (0.5, 3.0))):
+        one = sweep(trial_count=30, name=name, **options)
+        one.step({"lmweight": start[0], "wordscore": start[1]})
+        while next_how(one) == "nbest":
+            one.step()
+        if next_how(one) == "tpe":
+            break
+    assert next_how(one) == "tpe"
+    assert isinstance(one.method.sampler(one.count, seed=1), optuna.samplers.TPESampler)
+    assert one.method.prunes(one.count)
+    assert one.method.ready({one.count})  # several at a time
+    errors = [one.errors(number) for number in range(one.count)]
+    assert errors[-1] >= min(errors[:-1])  # the last decode was without improvement
+
+    last = sweep(trial_count=one.count + 1, name=name, **options)  # the last one, for the answer
+    assert next_how(last) == "plateau"
+    last.step()
+    assert last.count == last.budget
+    assert last.method.middle("") == last.count - 1
+
+
+def next_how(of: Sweep) -> str:
+    """How the next trial is chosen; "" when none comes."""
+    if not of.method.ready(()):
+        return ""
+    of.method.sampler(of.count, seed=1)
+    return str(of.method.note(of.count)["how"])
 
 
 def test_nbest_lists_of_another_model_are_refused(
