@@ -16,21 +16,20 @@ UNROLLED = 4
 """Hypotheses for which the best scores are loaded once; lists are padded to a multiple of it."""
 
 
-def compiled(*, keep: bool = True, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Return a decorator that compiles a function and keeps the code on disk if it can.
 
     It is kept beside the module or in the user's cache folder, by source and processor; numba
-    refuses where neither can be written.
+    refuses where neither can be written. A function must find the compiled ones that it calls in
+    its module: in a closure numba would not know them again, and keep one more each time.
 
     Args:
-        keep: False for functions that call compiled ones: numba would not find them again, and
-            keep one more each time.
         options: Of numba.
     """
 
     def compile_it(function: Callable[..., Any]) -> Any:
         try:
-            return njit(error_model="numpy", nogil=True, cache=keep, **options)(function)
+            return njit(error_model="numpy", nogil=True, cache=True, **options)(function)
         except RuntimeError:
             return njit(error_model="numpy", nogil=True, **options)(function)
 
