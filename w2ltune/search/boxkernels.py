@@ -20,7 +20,7 @@ import numpy as np
 from w2ltune.scoring.compiledkernels import compiled
 from w2ltune.search.boxes import NOTHING
 
-RAMPS_HELP = 0.5
+RAMPS_HELP = 0.25
 """Share of the errors at the centre above the bound that ramps may add at best."""
 
 ROUNDING = 1e-6
@@ -87,6 +87,24 @@ def ramp_bound(
     row = row_begin
     for place in range(count_begin, count_end):
         count = counts[place]
+        if count == 2:  # as most are; the second has fewer errors
+            r0, r1 = rows[row], rows[row + 1]
+            row += 2
+            s0, s1, drop = base[r0], base[r1], 0.0
+            for j in range(dimensions):
+                s0 += slopes[r0, j] * centre[j]
+                s1 += slopes[r1, j] * centre[j]
+                slope[j] = slopes[r1, j] - slopes[r0, j]
+                drop += abs(slope[j]) * half[j]
+            above = s1 - s0 + slack
+            if drop - above > STEEPEST * (drop + abs(above)):
+                steepness = (errors[r0] - errors[r1]) / (drop - above)
+                ramps[number_of_ramps, dimensions] = -steepness * above
+                for j in range(dimensions):
+                    ramps[number_of_ramps, j] = -steepness * slope[j]
+                used[number_of_ramps] = s0 >= s1
+                number_of_ramps += 1
+            continue
         winner = 0
         least = errors[rows[row]]
         for i in range(count):
@@ -158,6 +176,30 @@ def narrow(
     row = row_begin
     for place in range(count_begin, count_end):
         count = counts[place]
+        if count == 2:  # as most are
+            r0, r1 = rows[row], rows[row + 1]
+            row += 2
+            s0, s1, reach = base[r0], base[r1], slack
+            for j in range(dimensions):
+                s0 += slopes[r0, j] * centre[j]
+                s1 += slopes[r1, j] * centre[j]
+                slope[j] = abs(slopes[r0, j] - slopes[r1, j]) * half[j]
+                reach += slope[j]
+            e0, e1 = errors[r0], errors[r1]
+            winner_errors = e0 if s0 >= s1 else e1
+            here += winner_errors
+            if abs(s0 - s1) <= reach and e0 != e1:
+                lowest += min(e0, e1)
+                counts[count_out] = 2
+                count_out += 1
+                rows[row_out] = r0
+                rows[row_out + 1] = r1
+                row_out += 2
+                for j in range(dimensions):
+                    influence[j] += slope[j]
+            else:
+                frozen += winner_errors
+            continue
         best = -np.inf
         rival = 0
         for i in range(count):
