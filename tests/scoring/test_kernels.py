@@ -1,7 +1,10 @@
 """The compiled evaluation gives what numpy gives, ties included."""
 
+import os
+import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,3 +67,37 @@ def test_without_numba_numpy_answers() -> None:
         "assert 'numba' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})
+
+
+PROGRAM = """
+import numpy as np
+from w2ltune.scoring.compiledkernels import compiled_errors
+totals = np.zeros(256)
+compiled_errors(1)(np.zeros(4), np.ones((4, 1)), np.full(4, 3.0), np.array([0, 4]),
+                   np.ones((1, 256)), totals)
+print(totals[0])
+"""
+
+
+def test_a_cache_of_compiled_code_that_fails_ends_nothing(tmp_path: Path) -> None:
+    """Whether it is full, cut or empty: what is not to be had from it is compiled."""
+
+    def run(most_bytes: int = resource.RLIM_INFINITY) -> None:
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes)),
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stdout) == (0, "3.0\n"), done.stderr
+
+    run(1000)  # as on a full disk
+    run()
+    files = sorted(tmp_path.rglob("*.nb*"))
+    assert {path.suffix for path in files} == {".nbi", ".nbc"}
+    for damaged in files:
+        for kept in (damaged.stat().st_size // 2, 0):
+            os.truncate(damaged, kept)
+            run()
+            assert all(path.stat().st_size > 0 for path in files if path.exists())

@@ -53,3 +53,17 @@ def test_the_box_is_not_left() -> None:
     found = middle(errors, best=HIGH, low=LOW, high=HIGH, points=1024)
     assert (found.weights <= HIGH).all()
     assert (found.weights > 2).all()
+
+
+@pytest.mark.parametrize("width", [0.3, 0.5, 1.2])
+def test_in_many_dimensions_it_does_not_wander_off(width: float) -> None:
+    """A basin of 60 errors: in five dimensions next to no points of a large region see it."""
+    centre = np.full(5, -1.2)
+
+    def errors(points: Vector) -> Vector:
+        return np.floor(460 - 60 * np.exp(-(((points - centre) / width) ** 2).sum(axis=1)))
+
+    low, high = np.full(5, -2.0), np.full(5, 3.0)
+    found = middle(errors, best=centre, low=low, high=high, points=4096)
+    assert found.weights == pytest.approx(centre, abs=0.05)
+    assert errors(found.weights[None])[0] < found.height < 425

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -14,6 +15,31 @@ LANES = 256
 
 UNROLLED = 4
 """Hypotheses for which the best scores are loaded once; lists are padded to a multiple of it."""
+
+
+class _ForgivingCache:
+    """numba's cache of compiled code; what cannot be read or written there is compiled anew.
+
+    A full disk, a quota or a file that was cut must not end a proof that needs none of them.
+    """
+
+    def __init__(self, cache: Any) -> None:
+        self._own = cache
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)
+
+    def load_overload(self, *arguments: Any) -> Any:
+        try:
+            return self._own.load_overload(*arguments)
+        except Exception:  # whatever the unpickling of a damaged file raises
+            with contextlib.suppress(OSError):
+                self._own.flush()  # the whole index: it is written anew
+            return None
+
+    def save_overload(self, *arguments: Any) -> None:
+        with contextlib.suppress(Exception):
+            self._own.save_overload(*arguments)
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -29,9 +55,12 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
     def compile_it(function: Callable[..., Any]) -> Any:
         try:
-            return njit(error_model="numpy", nogil=True, cache=True, **options)(function)
+            made = njit(error_model="numpy", nogil=True, cache=True, **options)(function)
         except RuntimeError:
             return njit(error_model="numpy", nogil=True, **options)(function)
+        if hasattr(made, "_cache"):  # numba's own; without it compiling works as before
+            made._cache = _ForgivingCache(made._cache)
+        return made
 
     return compile_it
 

@@ -48,32 +48,58 @@ class Middle:
 def middle(errors: Errors, *, best: Vector, low: Vector, high: Vector, points: int) -> Middle:
     """Return the middle of the plateau around the best weights.
 
+    The region that is looked at grows from there as long as it is even, and only so far that its
+    points still show the lowest places: in four or five dimensions a few points of a large region
+    miss them, and without them the middle would wander off over the slopes.
+
     Args:
         errors: What is known of weights.
         best: float64 [searched], the weights with the fewest errors found.
         low: float64 [searched], lower ends of the box.
         high: float64 [searched], upper ends.
-        points: How many weights are looked at in the last round; in those before a
-            sixteenth.
-
+        points: How many weights are looked at in the last region; while it grows a sixteenth.
     """
     width = high - low
-    undecided = np.zeros(len(best), dtype=np.bool_)
-    near = width * 2.0**-6  # the plateau is followed from its lowest point outwards
-    begin, end = np.maximum(low, best - near), np.minimum(high, best + near)
-    mean, height = best, 0.0
-    for number in range(ROUNDS):
-        last = number == ROUNDS - 1
-        cube = spread_points(points if last else max(64, points // 16), len(best))
-        found = errors(begin + cube * (end - begin))
-        unit, spread = plateau_mean(cube, found)
-        height = float(plateau_weights(found) @ found)
-        mean, reach = begin + unit * (end - begin), spread * (end - begin)
-        undecided = reach > UNDETERMINED * width
-        begin = np.maximum(low, mean - WIDTH * reach)
-        end = np.minimum(high, mean + WIDTH * reach)
-    mean = np.where(undecided, np.clip(0.0, low, high), mean)
-    return Middle(weights=mean, height=height, undecided=tuple(undecided.tolist()))
+    near = width * 2.0**-6
+    region = np.maximum(low, best - near), np.minimum(high, best + near)
+    before, most = region, math.inf
+    for _ in range(ROUNDS - 1):
+        found = _look(errors, region, max(64, points // 16))
+        if found.least > most:
+            region = before
+            break
+        if math.isinf(most):
+            most = found.least + TEMPERATURE * math.sqrt(max(1.0, found.least))
+        reach = WIDTH * found.spread
+        before = region
+        region = np.maximum(low, found.mean - reach), np.minimum(high, found.mean + reach)
+    found = _look(errors, region, points)
+    undecided = found.spread > UNDETERMINED * width
+    mean = np.where(undecided, np.clip(0.0, low, high), found.mean)
+    return Middle(weights=mean, height=found.height, undecided=tuple(undecided.tolist()))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Sight:
+    """The plateau as points of a region show it."""
+
+    mean: Vector
+    spread: Vector
+    height: float
+    least: float
+
+
+def _look(errors: Errors, region: tuple[Vector, Vector], points: int) -> _Sight:
+    begin, end = region
+    cube = spread_points(points, len(begin))
+    found = errors(begin + cube * (end - begin))
+    unit, spread = plateau_mean(cube, found)
+    return _Sight(
+        mean=begin + unit * (end - begin),
+        spread=spread * (end - begin),
+        height=float(plateau_weights(found) @ found),
+        least=float(found.min()),
+    )
 
 
 def plateau_weights(errors: Vector) -> Vector:
