@@ -49,6 +49,24 @@ def test_the_binary_gives_what_is_decoded_in_process(decoding: Flags, tmp_path: 
     assert len(counts(sweeps / "binary")) == 2
 
 
+def test_what_the_binary_decodes_is_looked_at_before(decoding: Flags, tmp_path: Path) -> None:
+    """A blank in the wrong place and missing emissions are told at once, whatever decodes."""
+    folder = tmp_path / "data" / "emissions" / "dev.lst"
+    for path in folder.iterdir():
+        emission = read_emission_bin(path)
+        write_emission_bin(folder, path.stem, np.ascontiguousarray(np.roll(emission, 1, axis=1)))
+    done = run(decoding, decoder="binary")
+    assert done.returncode == 2
+    assert "these emissions do not spell the references" in done.stderr
+    for name in ("dev-0001", "dev-0002"):
+        (folder / f"{name}.bin").unlink()
+    for more in ({}, {"criterion": "seq2seq"}):
+        done = run(decoding, decoder="binary", **more)
+        assert done.returncode == 2
+        assert "2 of the list's 40 utterances have no emission: dev-0001, dev-0002" in done.stderr
+    assert not (tmp_path / "sweeps").exists()
+
+
 def test_a_binary_that_decodes_otherwise_decodes(decoding: Flags, tmp_path: Path) -> None:
     other = tmp_path / "bin" / "fl_asr_decode"
     other.parent.mkdir()

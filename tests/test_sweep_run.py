@@ -207,6 +207,24 @@ def test_signals_stop_and_the_same_command_continues(
         assert ledger.look() == []
 
 
+@pytest.mark.parametrize("seen", ["starting Ray", "stopped because"])
+def test_a_signal_before_and_after_the_trials(
+    task: Task, tmp_path: Path, sweep_of: Callable[[list[str]], Sweep], seen: str
+) -> None:
+    sweep = sweep_of(task(n=2))
+    wait_for(lambda: seen in sweep.log.read_text(), sweep)
+    assert sweep.process is not None
+    sweep.process.send_signal(signal.SIGTERM)
+    code = sweep.wait(30)
+    report = tmp_path / "sweeps/small/report.html"
+    # Written within a second after the last line: then nothing is left to be stopped.
+    assert code == 75 or (code == 0 and report.exists() and seen != "starting Ray")
+    assert sweep.wait_until_gone(5) == {}
+    sweep = sweep_of(task(n=2))
+    assert sweep.wait(LIMIT_SECONDS) == 0, sweep.log.read_text()
+    assert report.exists()
+
+
 def test_nothing_listens_beyond_loopback_or_without_a_token(
     task: Task, tmp_path: Path, sweep_of: Callable[[list[str]], Sweep]
 ) -> None:

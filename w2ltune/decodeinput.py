@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from w2ltune.decodeprogram import settle_flags
 from w2ltune.embedded.beamsearch import Decoder
-from w2ltune.embedded.decoderfiles import check_lm_head, read_tokens
+from w2ltune.embedded.decoderfiles import read_tokens
 from w2ltune.embedded.decoderflags import decoder_flags, refuse_in_process
 from w2ltune.errors import UsageError
 from w2ltune.formats.nbest import BYTES_PER_HYPOTHESIS, NBest
@@ -43,7 +43,7 @@ from w2ltune.trials.binarydecoder import refuse_ids
 from w2ltune.trials.dataset import Dataset, DecodeProgram, find_task, shuffled_order
 from w2ltune.trials.dumps import refuse_dump_ids
 from w2ltune.trials.emissionsource import EmissionSource
-from w2ltune.trials.sanity import Finding, check_all_emissions, check_task, refuse_absurd
+from w2ltune.trials.sanity import Finding, check_all_emissions, look_at, refuse_absurd
 
 AM, BINARY = "--am", "--binary"
 """Inputs that stay the same when their files move."""
@@ -233,19 +233,18 @@ def prepare(
     )
     path = options.folder / "sweep.json"
     old = read_request(path)
-    findings: list[Finding] = []
     if old is not None:
         require_same(old, request, path=path)
+    findings = []
     if by_binary and program is not None:
-        if flags.lm and flags.lmtype == "kenlm":
-            check_lm_head(Path(flags.lm))
         findings = [Finding(text=f"decoded by {Path(program.path).name}: {by_binary}")]
-    elif old is None or old.inputs != request.inputs:
-        findings = check_task(dataset, Decoder(flags))
+    if old is None or old.inputs != request.inputs:
+        found = look_at(dataset, flags, by_binary=bool(by_binary))
         if not options.allow_absurd_input:
-            refuse_absurd(findings)
+            refuse_absurd(found)
+        findings += found
     elif task.heldout:  # they may be new to an old sweep
-        check_all_emissions(dataset, Decoder(flags).token_count)
+        check_all_emissions(dataset, None if by_binary else Decoder(flags).token_count)
     return DecodeInput(
         options=options,
         space=space,

@@ -86,6 +86,18 @@ class StoppedError(W2LTuneError):
         self.exit_code = EXIT_INTERRUPTED if interrupted else EXIT_STOPPED
 
 
+class StopSignal(KeyboardInterrupt):
+    """A signal that asks to stop came where nothing waits for it; ends the command as Ctrl-C does.
+
+    Args:
+        name: Of the signal.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the known name nearest to ``name``, or ``""``.
 
@@ -149,6 +161,9 @@ def run_command(main: Callable[[list[str]], int], arguments: list[str]) -> int:
         # The reader of our output went away (`w2ltune collect | head`): not our failure.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except StopSignal as stop:
+        print(f"w2ltune: stopped (signal {stop.name}); the same command continues", file=sys.stderr)
+        return EXIT_STOPPED
     except KeyboardInterrupt:
         print("w2ltune: interrupted; the same command continues", file=sys.stderr)
         return EXIT_INTERRUPTED

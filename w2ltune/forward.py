@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from w2ltune.commandline import parse_own
 from w2ltune.errors import StudyOwnedError, UsageError, run_command
 from w2ltune.forwardoptions import USAGE, ForwardOptions, check_options
+from w2ltune.runs.signals import signals_end_it
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 MOSTLY_UNKNOWN = 0.5
 
 
+@signals_end_it()
 def main(arguments: list[str]) -> int:
     """Score the hypotheses of beam dumps, or go on with it, and print what came of it."""
     options = parse_own(arguments, ForwardOptions, usage=USAGE)

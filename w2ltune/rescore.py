@@ -7,8 +7,10 @@ import sys
 from w2ltune.commandline import parse_own
 from w2ltune.errors import run_command
 from w2ltune.rescoreoptions import USAGE, RescoreOptions, check_options, parse_weights
+from w2ltune.runs.signals import signals_end_it
 
 
+@signals_end_it()
 def main(arguments: list[str]) -> int:
     """Search weights, or evaluate given ones, and print what they come to."""
     options = parse_own(arguments, RescoreOptions, usage=USAGE)

@@ -60,6 +60,7 @@ class Rescoring:
         study: Optuna's, for what was found.
         console: Where to show progress.
         stops: Why the command was asked to stop, if it was.
+        cut_short: Whether that ended the search or the proof before their time.
     """
 
     given: RescoreInput
@@ -76,6 +77,7 @@ class Rescoring:
         self.evaluations = 0
         self.others: list[Weighted] = []
         self.seconds = 0.0
+        self.cut_short = False
         lists = [self.dev] if self.given.test is None else [self.dev, self.given.test]
         self.findings = [note for of in lists for note in of.notes]
 
@@ -127,6 +129,7 @@ class Rescoring:
                     best = found
                     self._record(found)
                 if self.stops:
+                    self.cut_short = True
                     break
         return best
 
@@ -183,7 +186,10 @@ class Rescoring:
 
     def _prove(self, best: Incumbent) -> Proof | None:
         options = self.given.options
-        if not (options.certify or options.chosen_method == "certified") or self.stops:
+        if not (options.certify or options.chosen_method == "certified"):
+            return None
+        if self.stops:
+            self.cut_short = True
             return None
         self.console.print(f"proving the optimum, {options.time_limit:g} s at most")
         few = take(self.dev.nbest, np.arange(min(20, self.dev.nbest.utterances)))
@@ -203,6 +209,7 @@ class Rescoring:
                 time_limit_seconds=options.time_limit,
                 stopped=stopped,
             )
+        self.cut_short |= bool(self.stops) and not found.complete
         if found.errors < best.errors:
             self._record(self._found(found.weights, found.errors, "certified"))
         return Proof(

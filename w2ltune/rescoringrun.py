@@ -94,7 +94,7 @@ def search(given: RescoreInput, *, command: Sequence[str]) -> int:
     else:
         json.dump(as_json(rescored), sys.stdout, indent=1, ensure_ascii=False)
         print()
-    if rescoring.stops:
+    if rescoring.cut_short:
         raise StoppedError(
             f"stopped ({rescoring.stops[0]}); the answer above is that of what was found until "
             "then, and the same command goes on from it",

@@ -10,10 +10,12 @@ from w2ltune.commandline import parse
 from w2ltune.errors import run_command
 from w2ltune.formats.flagsfile import effective, parse_arguments
 from w2ltune.formats.known_flags import is_boolean
+from w2ltune.runs.signals import signals_end_it
 from w2ltune.sweepoptions import USAGE, SweepOptions, check_options
 from w2ltune.trainoptions import SWEEP_USAGE, TrainSweepOptions, check_job_options
 
 
+@signals_end_it()
 def main(arguments: list[str]) -> int:
     """Run or continue a sweep and print its answer."""
     return _sweep_trainings(arguments) if _is_training(arguments) else _sweep_decodes(arguments)

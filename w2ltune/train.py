@@ -6,9 +6,11 @@ import sys
 
 from w2ltune.commandline import parse
 from w2ltune.errors import run_command
+from w2ltune.runs.signals import signals_end_it
 from w2ltune.trainoptions import TRAIN_USAGE, TrainOptions, check_job_options
 
 
+@signals_end_it()
 def main(arguments: list[str]) -> int:
     """Run or continue a training and print what came of it."""
     options, given = parse(arguments, TrainOptions, usage=TRAIN_USAGE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -9,7 +10,8 @@ import time
 
 import pytest
 
-from w2ltune.runs.signals import by_hand, stopping_signals
+from w2ltune.errors import StopSignal, run_command
+from w2ltune.runs.signals import by_hand, signals_end_it, stopping_signals
 
 STOPPING = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 
@@ -99,3 +101,40 @@ def test_by_hand(
     if job is not None:
         monkeypatch.setenv("SLURM_JOB_ID", job)
     assert by_hand(reason) is expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_elsewhere_a_signal_ends_the_command(
+    number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, ended = handlers(), list[str]()
+
+    @signals_end_it()
+    def main(arguments: list[str]) -> int:
+        try:
+            with contextlib.suppress(Exception):  # it is none that could be taken for a failure
+                send(number, [])
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # the next one does not disturb the cleaning
+            time.sleep(0.01)
+            ended.append("cleaned")
+        return 0
+
+    assert run_command(main, []) == 75
+    assert ended == ["cleaned"]
+    assert f"stopped (signal {number.name}); the same command continues" in capsys.readouterr().err
+    assert handlers() == before
+
+
+def test_work_that_takes_signals_is_asked_first() -> None:
+    reasons: list[str] = []
+
+    @signals_end_it()
+    def main() -> None:
+        with stopping_signals(reasons.append):
+            send(signal.SIGTERM, reasons)
+        assert reasons == ["signal SIGTERM"]
+        send(signal.SIGUSR1, [])
+
+    with pytest.raises(StopSignal):
+        main()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from conftest import VOICE_COMMANDS
 
@@ -15,6 +17,14 @@ from w2ltune.formats.emissions import open_emissions, write_emissions
 from w2ltune.trials.dataset import Dataset, DecodeTask
 from w2ltune.trials.sanity import check_task, refuse_absurd
 
+Array = npt.NDArray[np.float32]
+
+
+def softmax(emission: Array) -> Array:
+    values: Array = np.exp(emission - emission.max(axis=1, keepdims=True))
+    values /= values.sum(axis=1, keepdims=True)
+    return values
+
 
 def findings(
     tmp_path: Path,
@@ -22,12 +32,13 @@ def findings(
     rows: list[str] | None = None,
     frames: int | None = None,
     made: bool = True,
+    change: Callable[[Array], Array] = np.array,
     **flags: str,
 ) -> list[str]:
     dev = open_emissions(VOICE_COMMANDS / "emissions/dev.npz")
     own = (VOICE_COMMANDS / "dev.lst").read_text(encoding="utf-8").splitlines()[:20]
     (tmp_path / "dev.lst").write_text("\n".join(rows or own) + "\n", encoding="utf-8")
-    items = [(name, np.array(dev.emission(name)[:frames])) for name in dev.ids]
+    items = [(name, change(dev.emission(name)[:frames])) for name in dev.ids]
     write_emissions(tmp_path / "dev.npz", items)
     task = DecodeTask(lists=(tmp_path / "dev.lst",), emissions=(tmp_path / "dev.npz",) * made)
     base = {name: str(VOICE_COMMANDS / f"{name}.txt") for name in ("tokens", "lexicon")}
@@ -42,6 +53,12 @@ def test_good_inputs(tmp_path: Path) -> None:
     assert greedy.startswith("greedy (no LM, no lexicon): WER ")
     assert lexicon.startswith("reference words outside the lexicon: 0 of ")
     assert "lexicon words unknown to the LM: 4 of 340" in lm
+
+
+def test_probabilities_are_absurd(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="add up to 1 in each frame, so they are probabilities"):
+        findings(tmp_path, change=softmax)
+    assert len(findings(tmp_path, change=lambda emission: np.log(softmax(emission)))) == 3
 
 
 def test_before_emissions_are_made_the_words_are_looked_at(tmp_path: Path) -> None:

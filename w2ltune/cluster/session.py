@@ -8,8 +8,10 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +122,8 @@ def connect(job_name: str, *, cores: int | None = None) -> Iterator[Session]:
             stack.enter_context(guarded(scratch))
             token = str(_write_token(scratch))
             os.environ |= _LOCAL_ENVIRONMENT | {"RAY_AUTH_TOKEN_PATH": token}
-        ray = _init(job_name, address, cores, scratch)
+        with _own_handler():
+            ray = _init(job_name, address, cores, scratch)
         gcs = str(ray.get_runtime_context().gcs_address)
         session = Session(
             dashboard=ray.worker.get_dashboard_url() or "",
@@ -131,7 +134,7 @@ def connect(job_name: str, *, cores: int | None = None) -> Iterator[Session]:
         )
         # Left last: without a GCS the shutdown may hang as well.
         stack.enter_context(watched(lambda: session.lives() and (not address or answers(gcs))))
-        stack.callback(ray.shutdown)
+        stack.callback(_shutdown, ray)
         _live.append(session)
         stack.callback(_live.remove, session)
         yield session
@@ -178,6 +181,22 @@ def _init(job_name: str, address: str | None, cores: int | None, scratch: Path) 
         reason = " ".join(str(error).split())[:300]
         raise W2LTuneError(f"cannot {where}: {reason}") from error
     return ray
+
+
+@contextlib.contextmanager
+def _own_handler() -> Iterator[None]:
+    """Keep the handler of SIGTERM: Ray sets its own at the start, and the default at the end."""
+    own = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, own)
+
+
+def _shutdown(ray: Any) -> None:
+    with _own_handler():
+        ray.shutdown()
 
 
 def _require_listening(address: str) -> None:

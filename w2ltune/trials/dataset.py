@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from w2ltune.errors import InputError, UsageError
+from w2ltune.errors import InputError, UsageError, did_you_mean
 from w2ltune.formats.emissions import EmissionSet, locate_emissions, open_emissions
 from w2ltune.formats.known_flags import Generation
 from w2ltune.formats.listfile import Utterance, read_list
@@ -118,6 +118,9 @@ def find_task(
         if stems.count(stem) > 1:
             raise UsageError(f"two lists are named {stem!r}: rename one, results go by these names")
     if emissions is None:
+        for flag, own in (("test", names), ("heldout", apart)):
+            for name in own:
+                _require_list(Path(flags.get("datadir", ""), name), flag)
         emissions = [locate_emissions(Path(flags["emission_dir"]), name) for name in every]
     return DecodeTask(
         lists=tuple(Path(flags.get("datadir", ""), name) for name in names),
@@ -128,6 +131,12 @@ def find_task(
         ignore_case=ignore_case,
         program=program,
     )
+
+
+def _require_list(path: Path, flag: str) -> None:
+    if not path.is_file():
+        hint = did_you_mean(path.name, sorted(p.name for p in path.parent.glob("*")))
+        raise InputError(f"--{flag}: no such list {str(path)!r}{hint}")
 
 
 class Dataset:

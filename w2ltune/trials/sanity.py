@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from w2ltune.embedded.beamsearch import Decoder
+from w2ltune.embedded.decoderfiles import check_lm_head
+from w2ltune.embedded.decoderflags import DecoderFlags, why_not_in_process
 from w2ltune.errors import InputError
 from w2ltune.formats.emissions import check_emissions
+from w2ltune.formats.toolkits import kind_of
 from w2ltune.scoring.text import split_units
 from w2ltune.scoring.wer import count_matrix, total
 from w2ltune.trials.dataset import Dataset, shuffled_order
 
 MOST_GREEDY_UTTERANCES = 1000
+PROBABILITY_UTTERANCES = 20
 ABSURD_CER = 0.8
 ABSURD_UNKNOWN = 0.5
 ABSURD_SHORT = 0.2
@@ -40,6 +46,31 @@ class Finding:
         return f"{self.text}; {self.advice}" if self.advice else self.text
 
 
+def look_at(dataset: Dataset, flags: DecoderFlags, *, by_binary: bool) -> list[Finding]:
+    """Return what is worth knowing of the inputs before decoding them.
+
+    Args:
+        dataset: The lists.
+        flags: Of a trial.
+        by_binary: Whether the binary decodes, which may take what the decoder in process does not.
+
+    Raises:
+        InputError: Emissions are missing or wrong, or another file is.
+    """
+    if not by_binary:
+        return check_task(dataset, Decoder(flags))
+    if flags.lm and flags.lmtype == "kenlm":
+        check_lm_head(Path(flags.lm))
+    decoder = None
+    if not why_not_in_process(flags):
+        with contextlib.suppress(InputError):
+            decoder = Decoder(flags)
+    if decoder is not None:
+        return check_task(dataset, decoder)
+    check_all_emissions(dataset, None)
+    return []
+
+
 def check_task(dataset: Dataset, decoder: Decoder) -> list[Finding]:
     """Return what is worth knowing of the inputs before decoding them.
 
@@ -49,7 +80,9 @@ def check_task(dataset: Dataset, decoder: Decoder) -> list[Finding]:
         InputError: Emissions are missing, hold NaN, or have another number of tokens.
     """
     check_all_emissions(dataset, decoder.token_count)
-    findings = [_greedy(dataset, decoder)] if dataset.emission_sets else []
+    findings = []
+    if dataset.emission_sets:
+        findings = [_probabilities(dataset), _greedy(dataset, decoder)]
     if decoder.flags.uselexicon:
         findings.append(_outside_lexicon(dataset, decoder))
     if decoder.flags.uselexicon and decoder.flags.word_lm and decoder.flags.lm:
@@ -59,8 +92,12 @@ def check_task(dataset: Dataset, decoder: Decoder) -> list[Finding]:
     return [finding for finding in findings if finding.text]
 
 
-def check_all_emissions(dataset: Dataset, token_count: int) -> None:
+def check_all_emissions(dataset: Dataset, token_count: int | None) -> None:
     """Check the emissions of all lists, held-out ones too.
+
+    Args:
+        dataset: The lists.
+        token_count: The columns that they must have; None where it is not known.
 
     Raises:
         InputError: Emissions are missing, hold NaN, or have another number of tokens.
@@ -83,6 +120,18 @@ def refuse_absurd(findings: Sequence[Finding]) -> None:
     for finding in findings:
         if finding.absurd:
             raise InputError(f"{finding}. If it is meant so, give --allow_absurd_input")
+
+
+def _probabilities(dataset: Dataset) -> Finding:
+    """Probabilities have the same best tokens as their logarithms: greedy decoding looks well."""
+    sample = range(min(PROBABILITY_UTTERANCES, len(dataset.ids)))
+    if any(kind_of(dataset.emission(index)) != "probabilities" for index in sample):
+        return Finding(text="")
+    return Finding(
+        text="the emissions add up to 1 in each frame, so they are probabilities",
+        advice="decoders add up logarithms: w2ltune emissions --values=probabilities takes them",
+        absurd=True,
+    )
 
 
 def _greedy(dataset: Dataset, decoder: Decoder) -> Finding:
