@@ -330,6 +330,40 @@ def test_the_word_separator_is_in_no_word(
     assert (in_folder / "letters.txt").read_text().startswith("y\ty |\ne\te |\n")
 
 
+ARPA = "\\data\\\nngram 1=3\nngram 2=1\n\n\\1-grams:\n-1\t<s>\t0\n-1 yes 0\n-2\tno\n"
+AFTER = "\n\\2-grams:\n-1\tyes no\n\n\\end\\\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "there"),
+    [
+        (ARPA + AFTER, 3),
+        (ARPA, 3),
+        (ARPA.replace("1=3", "1=2") + AFTER, 3),
+        (ARPA.replace("ngram 1=3\n", "") + AFTER, 3),
+        ("ngram 1=9\n" + ARPA + AFTER, 3),  # prose
+        (ARPA.replace("-1 yes 0\n", "") + AFTER, 2),
+        (ARPA.replace("1=3", "1 = 4") + "\n\\end\\\n", 3),
+        (ARPA[: ARPA.index("-2")], 2),
+        (ARPA[: ARPA.index("-1\t")], 0),
+        (ARPA[: ARPA.index("\n\\1-grams")], 0),
+    ],
+)
+def test_an_arpa_file_that_was_cut(in_folder: Path, content: str, there: int) -> None:
+    (in_folder / "tokens.txt").write_text("|\ny\ne\ns\nn\no\n")
+    (in_folder / "lm.arpa").write_text(content)
+    given = ["lexicon", "--tokens=tokens.txt", "--words=lm.arpa", "--out=lexicon.txt"]
+    if there == 3 and "1 = 4" not in content:
+        assert _dispatch(given) == 0
+        assert (in_folder / "lexicon.txt").read_text() == "yes\ty e s |\nno\tn o |\n"
+        return
+    with pytest.raises(InputError) as caught:
+        _dispatch(given)
+    message = rf"lm.arpa: [34] unigrams announced, {there} there: the file is cut"
+    assert re.fullmatch(message, str(caught.value))
+    assert not (in_folder / "lexicon.txt").exists()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
