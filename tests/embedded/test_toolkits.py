@@ -325,6 +325,12 @@ def test_the_word_separator_is_in_no_word(
     assert "spelled without word separators: '_' is no token" in capsys.readouterr().out
     with pytest.raises(UsageError, match="--out=new: this is a folder; name the file"):
         _dispatch([*given, "--out=new"])
+    for out in ("tokens.txt/x.txt", "tokens.txt/new/x.txt"):
+        with pytest.raises(UsageError, match=r"tokens\.txt is not a folder: choose another"):
+            _dispatch([*given, f"--out={out}"])
+    for out in ("/proc/x/lexicon.txt", "x" * 250):
+        with pytest.raises(UsageError, match=r"cannot be written .*: choose another"):
+            _dispatch([*given, f"--out={out}"])
     # The tokens themselves are words where somebody wants them.
     assert _dispatch([*given[:2], "--words=tokens.txt", "--out=letters.txt"]) == 0
     assert (in_folder / "letters.txt").read_text().startswith("y\ty |\ne\te |\n")

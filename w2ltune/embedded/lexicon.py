@@ -45,6 +45,7 @@ def main(arguments: list[str]) -> int:
     files.refuse_to_replace(options.out, options.tokens, options.words, options.list)
     if options.out.is_dir():
         raise UsageError(f"--out={options.out}: this is a folder; name the file")
+    files.refuse_unwritable(options.out)
     tokens = read_tokens(options.tokens)
     rows, unspelled = [], []
     for word in dict.fromkeys(_words(options)):
