@@ -19,7 +19,7 @@ from w2ltune.errors import InputError, UsageError
 from w2ltune.formats.emissions import open_emissions
 from w2ltune.formats.spelling import spell
 from w2ltune.formats.toolkitfiles import read_vocabulary
-from w2ltune.formats.toolkits import arrange
+from w2ltune.formats.toolkits import arrange, kind_of
 
 README = Path(__file__).parents[2] / "experiments" / "toolkits" / "README.md"
 SENTENCES = {"u-1": "yes no", "u-2": "no", "u-3": "yes yes no"}
@@ -266,6 +266,21 @@ def test_columns() -> None:
     assert arrange(["a", "b", "c"], 3, blank="-1").names == ("a", "b")
     with pytest.raises(UsageError, match="no token looks like the blank"):
         arrange(["a", "b"], 2)
+
+
+def test_probabilities_of_coarse_logarithms() -> None:
+    raw = np.random.default_rng(2).normal(0, 3, (40, 9)).astype(np.float32)
+    logs = raw - np.log(np.exp(raw).sum(axis=1, keepdims=True))
+    exact = np.exp(logs)
+    assert (kind_of(logs), kind_of(exact), kind_of(raw)) == ("log", "probabilities", "raw")
+    for factor in (0.985, 1.016, 0.96):
+        assert kind_of(np.minimum(exact * np.float32(factor), 1)) == "probabilities"
+    assert kind_of(np.minimum(exact * np.float32(0.94), 1)) == "raw"
+    assert kind_of(np.concatenate([exact, np.zeros_like(exact[:1])])) == "raw"  # padded
+    high = np.array([[1.005, 0.0], [0.5, 0.5]], np.float32)
+    assert kind_of(high) == "probabilities"
+    high[0] = [1.02, 0]
+    assert kind_of(high) == "raw"
 
 
 def test_vocabularies(tmp_path: Path) -> None:
