@@ -150,6 +150,18 @@ def test_missing_options_are_named():
         parse([], CollectOptions, usage="")
 
 
+def test_a_missing_option_that_was_misspelled(tmp_path):
+    path = tmp_path / "decode.cfg"
+    path.write_text("# a sweep\n--lm=x\n--log-dirs=here\n")
+    with pytest.raises(UsageError, match=r"g:3: unknown option --log.dirs; did you mean 'logdir'"):
+        parse([f"--flagsfile={path}"], Options, usage="")
+    with pytest.raises(UsageError, match=r"^the command line: unknown option --perfix; did you"):
+        parse(["--logdir=l", "--perfix=x"], CollectOptions, usage="")
+    for other in ("--datadir=x", "--lmweight=3", "--anything=4"):  # the binary's, or far off
+        with pytest.raises(UsageError, match=r"^missing --logdir \(see --help\)"):
+            parse([other], Options, usage="")
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -211,6 +223,7 @@ def command(*arguments, cwd):
         (["sweep", "--logdir=l", "--prefix=p", "--lmwieght=3"], "did you mean 'lmweight'?"),
         (["sweep", "--logdir=l", "--prefix=p", "--lmweight=unifrom(0, 5)"], "'uniform'?"),
         (["sweep", "--logdir=l", "--prefix=p/../q"], "--prefix='p/../q': must be a plain folder"),
+        (["sweep", "--logdir=l", f"--prefix={'é' * 101}"], "éé…': longer than 200 bytes"),
         (["sweep", "--logdir=l", "--prefix=p", "--n=0"], "--n=0: must be 1 or more"),
         (["collect", "--logdir=l", "--prefix=p"], "no sweep in 'l/p'"),
         (["collect", "--logdir=l", "--prefix=p", "--wacth=1"], "did you mean 'watch'?"),

@@ -19,7 +19,7 @@ from w2ltune import __version__
 from w2ltune.errors import FlagError, UsageError, did_you_mean
 from w2ltune.formats.distributions import parse_float, parse_integer
 from w2ltune.formats.flagsfile import Flag, effective, parse_arguments
-from w2ltune.formats.known_flags import is_boolean
+from w2ltune.formats.known_flags import KNOWN_FLAGS, is_boolean
 
 T = TypeVar("T")
 
@@ -96,6 +96,10 @@ def parse(
         if field.default is dataclasses.MISSING and name not in values
     ]
     if missing:
+        for flag in flags:
+            hint = did_you_mean(flag.name.replace("-", "_"), missing)
+            if hint and flag.name not in KNOWN_FLAGS:
+                raise UsageError(f"{flag.where}: unknown option --{flag.name}{hint} (see --help)")
         raise UsageError(f"missing {', '.join(f'--{name}' for name in missing)} (see --help)")
     return options_class(**values), effective(flags)
 

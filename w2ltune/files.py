@@ -32,7 +32,7 @@ def replacing(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
     Raises:
         OSError: As raised by the file system; ``path`` is untouched then.
     """
-    temporary = path.with_name(f".{path.name}{TEMPORARY_MARK}{os.getpid()}-{secrets.token_hex(4)}")
+    temporary = _temporary(path)
     try:
         mode, encoding = ("wb", None) if binary else ("w", "utf-8")
         with temporary.open(mode, encoding=encoding) as file:
@@ -54,6 +54,49 @@ def refuse_to_replace(path: Path, *inputs: Path | None) -> None:
     """
     if any(given is not None and path.resolve() == given.resolve() for given in inputs):
         raise UsageError(f"{path} would be replaced, which is an input: choose another --out")
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Refuse a file that cannot be written, before the work whose result it is to hold.
+
+    A temporary file is made and removed in the folder, or in the nearest one above it that exists;
+    asking for permissions would not tell of all file systems.
+
+    Raises:
+        UsageError: It is a folder, a file stands where a folder is needed, or the place cannot be
+            written to.
+    """
+    try:
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder, not a file: choose another --out")
+        folder = next(parent for parent in path.parents if _is_there(parent))
+        if not folder.is_dir():
+            raise UsageError(f"{path}: {folder} is not a folder: choose another --out")
+        probe = _temporary(folder / path.name)
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be written ({error.strerror}): choose another --out"
+        ) from None
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is something of this name, be it a link to nothing.
+
+    Raises:
+        OSError: That cannot be told, as where a name is too long.
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _temporary(path: Path) -> Path:
+    """Return a new name beside a file."""
+    return path.with_name(f".{path.name}{TEMPORARY_MARK}{os.getpid()}-{secrets.token_hex(4)}")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -90,7 +133,7 @@ def create_exclusively(path: Path, text: str) -> bool:
     Returns:
         True if this call created it.
     """
-    temporary = path.with_name(f".{path.name}{TEMPORARY_MARK}{os.getpid()}-{secrets.token_hex(4)}")
+    temporary = _temporary(path)
     try:
         with temporary.open("w", encoding="utf-8") as file:
             file.write(text)

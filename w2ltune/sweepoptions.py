@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,9 @@ beamthreshold may be "auto": raised as long as that pays. Everything of the swee
 LOGDIR/PREFIX; the same command again continues it, whatever it died of. With RAY_ADDRESS set it
 runs on that Ray cluster, else it starts one on this machine. Options may stand in the flagsfile.
 """
+
+LONGEST_NAME = 200
+"""Bytes of a folder's name; most file systems allow 255, and temporary names are longer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,3 +150,6 @@ def check_options(options: SweepOptions) -> None:
         raise UsageError(f"--perturb={options.perturb} and --space={options.space}: give one")
     if not options.prefix or "/" in options.prefix or options.prefix in (".", ".."):
         raise UsageError(f"--prefix={options.prefix!r}: must be a plain folder name")
+    if len(os.fsencode(options.prefix)) > LONGEST_NAME:
+        shown = f"{options.prefix[:20]}…"
+        raise UsageError(f"--prefix={shown!r}: longer than {LONGEST_NAME} bytes")

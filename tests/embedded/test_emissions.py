@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,23 @@ def test_a_list_without_words(in_folder: Path) -> None:
     Path("dev.lst").write_text("u-1 x 1\nu-2 x 1\n")
     with pytest.raises(InputError, match="the list has no words that the outputs could be"):
         _dispatch([*GIVEN, "--out=out"])
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("dev.lst", "dev.lst/dev.npz: dev.lst is not a folder: choose another --out"),
+        ("dev.lst/new/x", "dev.lst/new/x/dev.npz: dev.lst is not a folder: choose another --out"),
+        ("made", "made/tokens.txt is a folder, not a file: choose another --out"),
+        ("/proc/x", "/proc/x/dev.npz cannot be written (No such file or directory)"),
+        (f"{'x' * 300}/y", "/y/dev.npz cannot be written (File name too long)"),
+    ],
+)
+def test_a_place_that_cannot_be_written(in_folder: Path, out: str, message: str) -> None:
+    Path("made/tokens.txt").mkdir(parents=True)
+    with pytest.raises(UsageError, match=re.escape(message)):  # before the outputs are looked for
+        _dispatch([*GIVEN, f"--out={out}"])
+    assert sorted(path.name for path in in_folder.iterdir()) == ["dev.lst", "made"]
 
 
 def test_inputs_are_not_replaced(in_folder: Path) -> None:

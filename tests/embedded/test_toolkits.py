@@ -19,7 +19,7 @@ from w2ltune.errors import InputError, UsageError
 from w2ltune.formats.emissions import open_emissions
 from w2ltune.formats.spelling import spell
 from w2ltune.formats.toolkitfiles import read_vocabulary
-from w2ltune.formats.toolkits import arrange
+from w2ltune.formats.toolkits import arrange, kind_of
 
 README = Path(__file__).parents[2] / "experiments" / "toolkits" / "README.md"
 SENTENCES = {"u-1": "yes no", "u-2": "no", "u-3": "yes yes no"}
@@ -268,6 +268,21 @@ def test_columns() -> None:
         arrange(["a", "b"], 2)
 
 
+def test_probabilities_of_coarse_logarithms() -> None:
+    raw = np.random.default_rng(2).normal(0, 3, (40, 9)).astype(np.float32)
+    logs = raw - np.log(np.exp(raw).sum(axis=1, keepdims=True))
+    exact = np.exp(logs)
+    assert (kind_of(logs), kind_of(exact), kind_of(raw)) == ("log", "probabilities", "raw")
+    for factor in (0.985, 1.016, 0.96):
+        assert kind_of(np.minimum(exact * np.float32(factor), 1)) == "probabilities"
+    assert kind_of(np.minimum(exact * np.float32(0.94), 1)) == "raw"
+    assert kind_of(np.concatenate([exact, np.zeros_like(exact[:1])])) == "raw"  # padded
+    high = np.array([[1.005, 0.0], [0.5, 0.5]], np.float32)
+    assert kind_of(high) == "probabilities"
+    high[0] = [1.02, 0]
+    assert kind_of(high) == "raw"
+
+
 def test_vocabularies(tmp_path: Path) -> None:
     path = tmp_path / "v.json"
     path.write_text('{"b": 1, "a": 0}')
@@ -325,9 +340,49 @@ def test_the_word_separator_is_in_no_word(
     assert "spelled without word separators: '_' is no token" in capsys.readouterr().out
     with pytest.raises(UsageError, match="--out=new: this is a folder; name the file"):
         _dispatch([*given, "--out=new"])
+    for out in ("tokens.txt/x.txt", "tokens.txt/new/x.txt"):
+        with pytest.raises(UsageError, match=r"tokens\.txt is not a folder: choose another"):
+            _dispatch([*given, f"--out={out}"])
+    for out in ("/proc/x/lexicon.txt", "x" * 250):
+        with pytest.raises(UsageError, match=r"cannot be written .*: choose another"):
+            _dispatch([*given, f"--out={out}"])
     # The tokens themselves are words where somebody wants them.
     assert _dispatch([*given[:2], "--words=tokens.txt", "--out=letters.txt"]) == 0
     assert (in_folder / "letters.txt").read_text().startswith("y\ty |\ne\te |\n")
+
+
+ARPA = "\\data\\\nngram 1=3\nngram 2=1\n\n\\1-grams:\n-1\t<s>\t0\n-1 yes 0\n-2\tno\n"
+AFTER = "\n\\2-grams:\n-1\tyes no\n\n\\end\\\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "there"),
+    [
+        (ARPA + AFTER, 3),
+        (ARPA, 3),
+        (ARPA.replace("1=3", "1=2") + AFTER, 3),
+        (ARPA.replace("ngram 1=3\n", "") + AFTER, 3),
+        ("ngram 1=9\n" + ARPA + AFTER, 3),  # prose
+        (ARPA.replace("-1 yes 0\n", "") + AFTER, 2),
+        (ARPA.replace("1=3", "1 = 4") + "\n\\end\\\n", 3),
+        (ARPA[: ARPA.index("-2")], 2),
+        (ARPA[: ARPA.index("-1\t")], 0),
+        (ARPA[: ARPA.index("\n\\1-grams")], 0),
+    ],
+)
+def test_an_arpa_file_that_was_cut(in_folder: Path, content: str, there: int) -> None:
+    (in_folder / "tokens.txt").write_text("|\ny\ne\ns\nn\no\n")
+    (in_folder / "lm.arpa").write_text(content)
+    given = ["lexicon", "--tokens=tokens.txt", "--words=lm.arpa", "--out=lexicon.txt"]
+    if there == 3 and "1 = 4" not in content:
+        assert _dispatch(given) == 0
+        assert (in_folder / "lexicon.txt").read_text() == "yes\ty e s |\nno\tn o |\n"
+        return
+    with pytest.raises(InputError) as caught:
+        _dispatch(given)
+    message = rf"lm.arpa: [34] unigrams announced, {there} there: the file is cut"
+    assert re.fullmatch(message, str(caught.value))
+    assert not (in_folder / "lexicon.txt").exists()
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,7 @@ def test_words_are_split_as_the_binary_does(tmp_path):
         ("a.lst", b"a /x.wav 1 hi\n" + b"b" * 100, "a.lst:2: '" + "b" * 59 + "…'"),
         ("a.lst", b"a /my wav/x.wav 1352.1 one\n", "'wav/x.wav', is no duration in milliseconds"),
         ("a.lst", b"a /my wav/x.wav 1352.1 one\n", "does the path hold a blank?"),
+        ("a.lst", b"a one two three\n", "A list of Kaldi must be called text or *.text"),
         ("a.lst", b"a /x.wav nan one\n", "'nan', is no duration"),
         ("a.lst", b"a /x.wav inf one\n", "'inf', is no duration"),
         ("a.lst", b"a /x.wav -1 one\n", "'-1', is no duration"),

@@ -102,6 +102,7 @@ def test_lists_made_from_something_else_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "nbest.npz"
     write_nbest(path, random_nbest([2]), key="ab12")
     assert_refused(path, r"another acoustic model, LM.*\(key ab12, not cd34\).*remove", key="cd34")
+    assert_refused(path, "data list, decoder type, smearing or normalisation", key="cd34")
 
 
 def test_another_format_is_refused(tmp_path: Path) -> None:

@@ -160,10 +160,32 @@ def test_what_is_refused(tmp_path, line, message):
     assert message in str(caught.value)
 
 
-def test_a_file_without_its_first_comment(tmp_path):
+@pytest.mark.parametrize(
+    "first",
+    [
+        *("", "\n", "* name 'x'\n", "[the] => [THE] / [ ] __ [ ]\n", '"a" => "b"\n'),
+        *("colour => color\n", " colour => color\n", "1 => one\n", "names of places\n"),
+        *("%a => %b\n", "[x]\n"),
+    ],
+)
+def test_a_file_without_its_first_comment(tmp_path, first):
     path = tmp_path / "test.glm"
-    path.write_text("* name 'x'\n")
-    with pytest.raises(InputError, match="its first line must be a comment"):
+    path.write_text(first + ("[a] => [b]\n" if first else ""))
+    with pytest.raises(InputError, match=r"test\.glm:1: its first line must be a comment"):
+        load_glm(path)
+
+
+@pytest.mark.parametrize("first", [";; [a] => [x]\n", "# names\n", "% names\n"])
+def test_the_first_comment(tmp_path, first):
+    path = tmp_path / "test.glm"
+    path.write_text(f"{first}[a] => [b] / [ ] __ [ ]\n{first}")
+    assert load_glm(path)("a") == "b"
+
+
+def test_a_file_without_rules(tmp_path):
+    path = tmp_path / "test.glm"
+    path.write_text(HEAD + ";; [a] => [b]\n")
+    with pytest.raises(InputError, match=r"test\.glm: no rule in it; lines that begin as"):
         load_glm(path)
 
 

@@ -7,11 +7,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import REPOSITORY, VOICE_COMMANDS
 
+from w2ltune.errors import InputError
+from w2ltune.formats.nbest import NBest, write_nbest
 from w2ltune.runs.provenance import fingerprints
-from w2ltune.search.poolkey import pool_key
+from w2ltune.runs.trialdir import TrialDirectory, TrialResult
+from w2ltune.search.poolkey import pool_key, warm_pool
 
 FILES = ("tokens", "lexicon", "lm")
 SCORING = {"metric": "wer", "ignore_case": "false", "normalize": "", "cluster": ""}
@@ -108,3 +112,25 @@ def test_the_order_of_the_lists_counts(tmp_path: Path) -> None:
         for data in (lists, lists[::-1], lists[:1])
     }
     assert len(keys) == 3
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_the_files_of_an_earlier_sweep_are_not_to_be_removed(tmp_path: Path, damaged: bool) -> None:
+    trial = TrialDirectory(tmp_path / "trials", 0)
+    trial.write_flags({})
+    trial.write_result(TrialResult(number=0, attempt=1, state="COMPLETE", value=0.5))
+    path = trial.nbest
+    nbest = NBest(
+        offsets=np.array([0, 1]),
+        features=np.zeros((1, 5)),
+        errors=np.zeros(1, np.int32),
+        text_hash=np.zeros(1, np.uint64),
+        reference_words=np.ones(1, np.int32),
+    )
+    write_nbest(path, nbest, key="ab12")
+    assert warm_pool(tmp_path, "ab12").keys() == {"ab12"}
+    if damaged:
+        path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(InputError, match="leave out --warm_start") as caught:
+        warm_pool(tmp_path, "cd34")
+    assert "remove" not in str(caught.value)

@@ -79,6 +79,44 @@ def test_numbers_of_numpy_are_plain_numbers(study, write):
     assert (flags["beamsize"], flags["logadd"]) == ("50", "true")
 
 
+PERTURB = """\
+import random
+import numpy
+def perturb_parameters(args):
+    args.lmweight = random.uniform(1, 3) + numpy.random.uniform(0, 1)
+    args.beamsize += numpy.random.randint(1, 9)
+    args.silscore = 0
+"""
+
+
+@pytest.mark.parametrize("end", ["", "    return args\n"], ids=["in place", "returned"])
+def test_a_perturb_file_is_repeatable(write, end):
+    space = SearchSpace(fixed={"beamsize": "50", "lm": "lm.arpa"}, script=write(PERTURB + end))
+    asked = []
+    for _ in range(2):
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+        asked.append([space.ask(study)[1] for _ in range(3)])
+    assert asked[0] == asked[1]
+    assert len({flags["lmweight"] for flags in asked[0]}) == 3
+    for flags in asked[0]:
+        assert flags.keys() == {"beamsize", "lm", "lmweight"}
+        assert 51 <= int(flags["beamsize"]) < 59
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ("3", r"my space\.py: perturb_parameters\(args\) must return args, not a int$"),
+        ("vars(args)", r"perturb_parameters\(args\) must return args, not a dict$"),
+        ("args.nothing", "fails: AttributeError"),
+    ],
+)
+def test_perturb_files_that_give_no_flags(study, write, returned, message):
+    path = write(f"def perturb_parameters(args):\n    return {returned}\n")
+    with pytest.raises(InputError, match=message):
+        SearchSpace(fixed={}, script=path).ask(study)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -60,13 +60,14 @@ class EmissionOptions:
 def main(arguments: list[str]) -> int:
     """Convert, check and write."""
     options = parse_own(arguments, EmissionOptions, usage=USAGE)
-    utterances = read_list(options.list)
-    tokens = read_vocabulary(options.vocabulary)
     path, tokens_path = options.out / f"{options.list.stem}.npz", options.out / "tokens.txt"
     for written in (path, tokens_path):
         files.refuse_to_replace(
             written, options.outputs, options.vocabulary, options.list, options.lengths
         )
+        files.refuse_unwritable(written)
+    utterances = read_list(options.list)
+    tokens = read_vocabulary(options.vocabulary)
     _, first = next(_outputs(options, utterances))
     columns = arrange(tokens, first.shape[1], blank=options.blank, drop=options.drop)
     shown = f"blank {columns.blank!r} moved to the end"

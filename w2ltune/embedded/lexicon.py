@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +45,7 @@ def main(arguments: list[str]) -> int:
     files.refuse_to_replace(options.out, options.tokens, options.words, options.list)
     if options.out.is_dir():
         raise UsageError(f"--out={options.out}: this is a folder; name the file")
+    files.refuse_unwritable(options.out)
     tokens = read_tokens(options.tokens)
     rows, unspelled = [], []
     for word in dict.fromkeys(_words(options)):
@@ -75,7 +76,7 @@ def main(arguments: list[str]) -> int:
 def _words(options: LexiconOptions) -> Iterator[str]:
     if options.words is not None:
         existing_file(options.words, "words (--words)")
-        yield from (word for word in _read(_lines(options.words)) if word not in SKIPPED)
+        yield from (word for word in _read(options.words) if word not in SKIPPED)
     if options.list is not None:
         for utterance in read_list(options.list):
             yield from utterance.reference
@@ -100,25 +101,38 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 _ARPA_SECTION = re.compile(r"\\(data\\|end\\|\d+-grams:)")
+_ANNOUNCED = re.compile(r"ngram\s+1\s*=\s*([0-9]+)")
 
 
-def _read(lines: Iterable[str]) -> Iterator[str]:
-    """Yield the words of an ARPA file, or the first column of any other."""
+def _read(path: Path) -> Iterator[str]:
+    """Yield the words of an ARPA file, or the first column of any other.
+
+    Raises:
+        InputError: It is no text, or has fewer unigrams than it announces.
+    """
     section = None  # of an ARPA file
+    announced = there = 0
     first: list[str] = []
-    for line in lines:
+    for line in _lines(path):
         text = line.strip()
         if _ARPA_SECTION.fullmatch(text):
+            if section == "\\1-grams:":
+                break
             section = text
             first.clear()  # some toolkits write prose before the sections
-            if section == "\\2-grams:":
-                return
+        elif section == "\\data\\" and (match := _ANNOUNCED.fullmatch(text)):
+            announced = int(match[1])
         elif section == "\\1-grams:":
+            there += bool(text)
             columns = text.split("\t") if "\t" in text else text.split()
             if len(columns) > 1:
                 yield columns[1].strip()
         elif section is None and text:
             first.append(text.split()[0])
+    if there < announced:
+        raise InputError(
+            f"{announced} unigrams announced, {there} there: the file is cut", path=path
+        )
     yield from first
 
 

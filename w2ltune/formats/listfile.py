@@ -151,7 +151,7 @@ def _wav2letter_row(row: str) -> Utterance:
     if milliseconds is None or not 0 <= milliseconds < math.inf:
         raise ValueError(
             f"{_short(row)}: the third column, {duration!r}, is no duration in milliseconds; "
-            "does the path hold a blank?"
+            "does the path hold a blank? A list of Kaldi must be called text or *.text"
         )
     return Utterance(id=name, path=path, duration_milliseconds=milliseconds, reference=tuple(words))
 

@@ -123,12 +123,15 @@ def write_nbest(path: Path, nbest: NBest, *, key: str) -> None:
         )
 
 
-def read_nbest(path: Path, *, key: str | None) -> NBest:
+def read_nbest(
+    path: Path, *, key: str | None, advice: str = "remove the file, so that it is made anew"
+) -> NBest:
     """Read what :func:`write_nbest` wrote.
 
     Args:
         path: The file.
         key: What the lists must have been made from; None takes any.
+        advice: What to do about a file that cannot be used.
 
     Raises:
         InputError: The file is missing, cut, damaged, of another format, or was made from
@@ -141,15 +144,16 @@ def read_nbest(path: Path, *, key: str | None) -> NBest:
             if found_format != _FORMAT:
                 raise InputError(
                     f"n-best lists of format {found_format}; this version of w2ltune reads format "
-                    f"{_FORMAT}: remove the file, so that it is made anew",
+                    f"{_FORMAT}: {advice}",
                     path=path,
                 )
             found_key = _member(archive, "key").tolist()
             if key is not None and found_key != key:
                 raise InputError(
                     "these n-best lists were made with another acoustic model, LM, lexicon, token "
-                    f"list or normalisation (key {found_key}, not {key}); they cannot serve here: "
-                    "give the inputs they were made with, or remove the file",
+                    "list, data list, decoder type, smearing or normalisation "
+                    f"(key {found_key}, not {key}); they cannot serve here: "
+                    f"give what they were made with, or {advice}",
                     path=path,
                 )
             return NBest(**{name: _member(archive, name) for name in _LAYOUT})
@@ -157,8 +161,7 @@ def read_nbest(path: Path, *, key: str | None) -> NBest:
         raise
     except Exception as error:  # zipfile and numpy raise nearly anything over changed bytes
         raise InputError(
-            "no n-best lists, or cut or damaged: remove the file, so that it is made anew "
-            f"({' '.join(str(error).split())})",
+            f"no n-best lists, or cut or damaged: {advice} ({' '.join(str(error).split())})",
             path=path,
         ) from error
 

@@ -38,6 +38,9 @@ LEAST_PROBABILITY = 1e-10
 ROUNDING = 1e-2
 """How far from 1 the probabilities of a frame may add up, as float16 does."""
 
+ROUNDING_OF_LOGARITHMS = 5e-2
+"""The same of values from 0 to 1, which may be those of logarithms that were float16."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
@@ -155,16 +158,18 @@ def kind_of(output: Array) -> Kind:
 
     Of raw values and logarithms that are not normalised it says raw; the two are used alike.
     """
-    if output.size and output.min() >= 0 and _add_up(output):
-        return "probabilities"
-    if output.size and output.max() <= ROUNDING and _add_up(np.exp(output)):
+    if output.size and output.min() >= 0:
+        within = ROUNDING_OF_LOGARITHMS if output.max() <= 1 else ROUNDING
+        if _add_up(output, within):
+            return "probabilities"
+    if output.size and output.max() <= ROUNDING and _add_up(np.exp(output), ROUNDING):
         return "log"
     return "raw"
 
 
-def _add_up(probabilities: Array) -> bool:
+def _add_up(probabilities: Array, within: float) -> bool:
     sums = probabilities.sum(axis=1, dtype=np.float64)
-    return bool(np.allclose(sums, 1.0, rtol=0, atol=ROUNDING))
+    return bool(np.allclose(sums, 1.0, rtol=0, atol=within))
 
 
 def what_is_wrong(output: Array, values: Kind) -> str:

@@ -50,7 +50,8 @@ def load_glm(path: Path) -> Callable[[str], str]:
     """Return what a word-mapping file does to a text.
 
     Raises:
-        InputError: With file and line: a line is no rule, or a rule allows alternatives.
+        InputError: The first line is no comment, a line is no rule, a rule allows alternatives, or
+            there is none.
     """
     existing_file(path, "word-mapping file (--normalize)")
     rules, case_sensitive = [], False
@@ -61,6 +62,10 @@ def load_glm(path: Path) -> Callable[[str], str]:
                 case_sensitive = option[2].upper().startswith("T")
             continue
         rules.append(_parse(line, path, number))
+    if not rules:
+        raise InputError(
+            "no rule in it; lines that begin as the first one does are comments", path=path
+        )
     return _replacer(rules, case_sensitive=case_sensitive)
 
 
@@ -126,9 +131,14 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"not UTF-8 text ({error.reason})", path=path) from None
-    mark = lines[0][:1] if lines else ""
-    if mark in ("*", ""):
-        raise InputError("its first line must be a comment, as ';; names of places'", path=path)
+    first = lines[0] if lines else ""
+    mark = first[:1]
+    # A rule would make comments of all rules that begin as it does.
+    is_rule = mark.isalnum() or mark in '["' or ("=>" in first and mark != ";")
+    if mark in ("*", "") or is_rule:
+        raise InputError(
+            "its first line must be a comment, as ';; names of places'", path=path, line=1
+        )
     for number, line in enumerate(lines, start=1):
         if line.strip() and not line.startswith(mark):
             yield number, line.strip()

@@ -98,7 +98,7 @@ def warm_pool(sweep: Path | None, key: str) -> dict[str, NBest]:
     found, refused = [], None
     for path in warm_lists(sweep):
         try:
-            found.append(read_nbest(path, key=key))
+            found.append(read_nbest(path, key=key, advice="leave out --warm_start"))
         except InputError as error:  # of another setting, as of another LM
             refused = error
     if not found and refused is not None:

@@ -119,7 +119,8 @@ def load_space(path: Path, fixed: Mapping[str, str] | None = None) -> SpaceFunct
     """Return the function ``space(trial)`` of a Python file.
 
     The ancestor's files, with ``perturb_parameters(args)``, are accepted too: it gets an object
-    with a flag an attribute, changes some at random (module ``random``) and returns it.
+    with a flag an attribute, changes some at random (``random`` or ``numpy.random``) and returns it
+    or nothing.
 
     Args:
         path: The file.
@@ -138,20 +139,31 @@ def load_space(path: Path, fixed: Mapping[str, str] | None = None) -> SpaceFunct
         ) from None
     function, perturb = names.get("space"), names.get("perturb_parameters")
     if callable(perturb) and not callable(function):
-        return _perturbing(perturb, fixed or {})
+        return _perturbing(perturb, fixed or {}, path)
     if not callable(function):
         raise InputError("the search space has no function space(trial)", path=path)
     return function  # type: ignore[no-any-return]
 
 
-def _perturbing(perturb: Callable[[Any], Any], fixed: Mapping[str, str]) -> SpaceFunction:
+def _perturbing(
+    perturb: Callable[[Any], Any], fixed: Mapping[str, str], path: Path
+) -> SpaceFunction:
     """Return a search space that is what ``perturb`` changes, repeatable by the sampler's seed."""
 
     def space(trial: optuna.Trial) -> Mapping[str, Any]:
-        random.seed(trial.suggest_int(PERTURB_SEED, 0, 2**31 - 1))
+        seed = trial.suggest_int(PERTURB_SEED, 0, 2**31 - 1)
+        random.seed(seed)
+        np.random.seed(seed)
         known = {name: _plain_value(text) for name, text in fixed.items()}
         given = {**dict.fromkeys(PERTURBED, 0.0), **known}
-        changed = vars(perturb(SimpleNamespace(**given)))
+        arguments = SimpleNamespace(**given)
+        returned = perturb(arguments)
+        changed = getattr(arguments if returned is None else returned, "__dict__", None)
+        if changed is None:
+            raise InputError(
+                f"perturb_parameters(args) must return args, not a {type(returned).__name__}",
+                path=path,
+            )
         return {name: value for name, value in changed.items() if given.get(name) != value}
 
     return space
@@ -183,6 +195,8 @@ def call_space(space: SpaceFunction, trial: Any, path: Path) -> dict[str, Any]:
     """
     try:
         values = space(trial)
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(
             f"space(trial) fails: {type(error).__name__}: {error}", path=path
