@@ -192,6 +192,43 @@ def test_more_models_the_decoders_lm_and_both_lengths(dev: Task) -> None:
     assert best["errors"] <= only["errors"]
 
 
+def test_models_are_called_as_forward_calls_them(dev: Task, test: Task) -> None:
+    names = ("gpt-2", "4gram", "-x.3+é")
+    models = [f"--lm={name}={path}" for name, path in zip(names, [dev.tr, dev.convlm] * 2)]
+    models += [f"--test_lm={name}={path}" for name, path in zip(names, [test.tr, test.convlm] * 2)]
+    command = [f"--hyp={dev.hyp}", f"--list={dev.list}", *models]
+    command += [f"--test_hyp={test.hyp}", f"--test_list={test.list}"]
+    done = run(*command, "--in_wts=4gram=0.1,gpt-2=0.3", "--search", "--certify")
+    assert done.returncode == 0, done.stderr
+    assert "gpt-2=" in done.stdout
+    folder = dev.hyp.with_name("dev.lst-rescored-gpt-2-4gram--x.3+é-len")
+    best = json.loads((folder / "best.json").read_text())
+    assert list(best["weights"]) == [*names, "len"]
+    given = next(c for c in best["candidates"] if c["name"] == "given by --in_wts")
+    assert list(given["weights"].values()) == [0.3, 0.1, 0.0, 0.0]
+    page = (folder / "report.html").read_text()
+    assert all(f"Along the weight of {name}." in page for name in names[:2])
+    again = found(*command)  # the study knows the names again
+    assert any("went on from" in text for text in again["findings"])
+
+
+def test_the_three_weights_of_the_ancestor(dev: Task) -> None:
+    lists = [f"--hyp={dev.hyp}", f"--list={dev.list}"]
+    expected = found(*lists, f"--tr={dev.tr}", "--in_wts=tr=0.3,len=0.2")
+    assert found(*lists, f"--tr={dev.tr}", "--in_wts=0.3,0.1,0.2") == expected
+    only = found(*lists, f"--convlm={dev.convlm}", "--in_wts=9,0.3,0.2")
+    assert only["weights"] == {"convlm": 0.3, "len": 0.2}
+    own = found(*lists, f"--tr={dev.tr}", "--decoder_lm", "--in_wts=0.3,0.1,0.2")
+    assert own["weights"] == {"tr": 0.3, "lm": 0.1, "len": 0.2}
+    done = run(*lists, f"--tr={dev.tr}", "--in_wts=0.3,0.1,0.2")
+    assert "weights: tr=0.3,len=0.2\n" in done.stdout
+    for weights, wrong in (("tr=0.3,convlm=0.1", "convlm"), ("0.3,0.1,0.2", "len")):
+        length = "none" if wrong == "len" else "len"
+        refused = run(*lists, f"--tr={dev.tr}", f"--length={length}", f"--in_wts={weights}")
+        assert refused.returncode == 2
+        assert f"there is no weight '{wrong}'" in refused.stderr
+
+
 def test_scores_that_know_nothing_do_no_harm(dev: Task) -> None:
     lines = [line.split() for line in dev.tr.read_text().splitlines()]
     dev.tr.write_text("".join(f"{name} -1.5\n" for name, _ in lines))
@@ -277,6 +314,7 @@ def test_a_signal_ends_a_proof_with_a_true_gap(tmp_path: Path) -> None:
     [
         (["--tr=none.ppl"], "no such file 'none.ppl'"),
         (["--lm", "gpt"], "--lm='gpt': must be NAME=FILE"),
+        (["--lm", "a,b=x"], "the name 'a,b' must be letters, digits, '_', '.', '+' or '-'"),
         (["--lm", "tr=x"], "there is a language model 'tr' already"),
         (["--lm", "len=x"], "cannot be called 'len'"),
         (["--in_wts=1,2"], "--in_wts=1,2: 2 weights, expected 3: tr,convlm,len"),

@@ -27,7 +27,7 @@ from w2ltune.errors import StoppedError
 from w2ltune.formats.beamdump import Hypothesis, write_beam_dump
 from w2ltune.report.numbers import error_line
 from w2ltune.report.progress import make_console
-from w2ltune.report.rescoring import print_answer, print_evaluation
+from w2ltune.report.rescoring import print_answer, print_evaluation, weights_text
 from w2ltune.report.rescoringpage import build_rescoring_report
 from w2ltune.rescoreinput import RescoreInput
 from w2ltune.rescoreoptions import LENGTHS, parse_weights
@@ -127,7 +127,8 @@ def evaluate(given: RescoreInput) -> int:
             value["test"] = {"errors": test["rescored"].errors, "wer": test["rescored"].rate}
         print(json.dumps(value, indent=1, ensure_ascii=False))
         return 0
-    lines = [
+    lines = [f"weights: {weights_text(weights)}"]
+    lines += [
         f"{name}: {error_line(metric, found.counts, found.interval)}"
         for name, found in ratings.items()
     ]

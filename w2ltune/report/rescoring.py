@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
 from rich.console import Console
@@ -11,12 +11,12 @@ from rich.text import Text
 
 from w2ltune.report.leaderboard import per_cent, show_value
 from w2ltune.report.numbers import difference_text, error_line
-from w2ltune.runs.rescored import ByK, Candidate, Rescored
+from w2ltune.runs.rescored import ByK, Rescored
 
 
-def weights_text(candidate: Candidate) -> str:
+def weights_text(weights: Mapping[str, float]) -> str:
     """Return weights as they are given on a command line."""
-    return ",".join(f"{name}={value:.10g}" for name, value in candidate.weights.items())
+    return ",".join(f"{name}={value:.10g}" for name, value in weights.items())
 
 
 def print_answer(console: Console, rescored: Rescored) -> None:
@@ -28,7 +28,7 @@ def print_answer(console: Console, rescored: Rescored) -> None:
     """
     answer = rescored.answer
     console.print(_candidates(rescored))
-    _say(console, f"best: --in_wts={weights_text(answer)} ({rescored.why})")
+    _say(console, f"best: --in_wts={weights_text(answer.weights)} ({rescored.why})")
     line = error_line(rescored.metric, answer.dev.counts, answer.dev.interval)
     parts = [line, f"oracle {per_cent(rescored.oracle)}"]
     against = answer.dev.against_none
