@@ -137,6 +137,21 @@ def test_a_held_out_list_is_compared_too(dev: Task, test: Task) -> None:
     assert "what is tuned on them cannot be tested on them" in refused.stderr
 
 
+def test_looks_at_the_held_out_list_are_counted(dev: Task, test: Task, tmp_path: Path) -> None:
+    other = write_task(tmp_path / "lists", name="other")
+    command = [*dev.arguments(), *test.arguments(test=True), f"--out={tmp_path}/study"]
+    assert "; looked at once\n" in run(*command, "--method=random", "--n=3").stdout
+    again = run(*command, "--method=random", "--n=3").stdout
+    assert "; looked at once\n" in again  # the same answer
+    assert "held-out" not in run(*dev.arguments(), f"--out={tmp_path}/study").stdout
+    done = run(*command)  # a better one
+    assert "; looked at 2 times, so that it is optimistic\n" in done.stdout
+    assert "looked at 2 times" in (tmp_path / "study/report.html").read_text()
+    best = found(*dev.arguments(), *other.arguments(test=True), f"--out={tmp_path}/study")
+    assert [look["name"] for look in best["looks"]] == ["test.lst", "test.lst", "other.lst"]
+    assert best["looks"][-1]["weights"] == best["weights"]
+
+
 def test_intervals_are_by_what_the_ids_tell(dev: Task) -> None:
     chapters = found(*dev.arguments(), r"--cluster=-(\d\d)", "--out", dev.hyp.parent / "chapters")
     answer = chapters["candidates"][0]

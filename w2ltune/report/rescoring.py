@@ -10,13 +10,18 @@ from rich.table import Table
 from rich.text import Text
 
 from w2ltune.report.leaderboard import per_cent, show_value
-from w2ltune.report.numbers import difference_text, error_line
+from w2ltune.report.numbers import difference_text, error_line, times_text
 from w2ltune.runs.rescored import ByK, Rescored
 
 
 def weights_text(weights: Mapping[str, float]) -> str:
     """Return weights as they are given on a command line."""
     return ",".join(f"{name}={value:.10g}" for name, value in weights.items())
+
+
+def looks_text(rescored: Rescored) -> str:
+    """Return how often the held-out list was looked at; nothing where nobody counted."""
+    return f"; {times_text(rescored.times_looked)}" if rescored.looks else ""
 
 
 def print_answer(console: Console, rescored: Rescored) -> None:
@@ -42,7 +47,8 @@ def print_answer(console: Console, rescored: Rescored) -> None:
         line = error_line(rescored.metric, answer.test.counts, answer.test.interval)
         text = difference_text(answer.test.against_none)
         more = f", against no rescoring {text}" if text else ""
-        _say(console, f"  held-out: {line}{more}; interval by {answer.test.unit}")
+        by = f"interval by {answer.test.unit}"
+        _say(console, f"  held-out: {line}{more}; {by}{looks_text(rescored)}")
     proof = rescored.certified
     if proof is not None:
         rate = per_cent(proof.errors / max(1, answer.dev.counts[3]))

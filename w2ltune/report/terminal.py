@@ -25,6 +25,7 @@ from w2ltune.report.numbers import (
     baseline_rate,
     difference_text,
     error_line,
+    times_text,
     real_time_factor_text,
 )
 from w2ltune.report.page import build_report
@@ -127,8 +128,7 @@ def look_line(look: Look, looks: Sequence[Look], metric: str) -> str:
     if look.against_baseline is not None:
         text += f", against the baseline {difference_text(look.against_baseline)}"
     times = sum(other.name == look.name for other in looks)
-    seen = "looked at once" if times == 1 else f"looked at {times} times, so that it is optimistic"
-    return f"{text}, interval by {look.unit}; {seen}"
+    return f"{text}, interval by {look.unit}; {times_text(times)}"
 
 
 def finish(study: Path, console: Console, *, surfaces: Sequence[Surface]) -> int:
