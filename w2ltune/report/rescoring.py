@@ -13,6 +13,9 @@ from w2ltune.report.leaderboard import per_cent, show_value
 from w2ltune.report.numbers import difference_text, error_line, times_text
 from w2ltune.runs.rescored import ByK, Rescored
 
+WIDEST = 10_000
+"""Columns of the screen that a table may take: its lines may be longer than those of a log."""
+
 
 def weights_text(weights: Mapping[str, float]) -> str:
     """Return weights as they are given on a command line."""
@@ -32,7 +35,11 @@ def print_answer(console: Console, rescored: Rescored) -> None:
         rescored: The outcome.
     """
     answer = rescored.answer
-    console.print(_candidates(rescored))
+    shown = _candidates(rescored)
+    # In a narrower one rich would cut names and numbers.
+    room = console.options.update(max_width=WIDEST)
+    shown.width = max(console.measure(shown, options=room).maximum, 1)
+    console.print(shown, crop=False)
     _say(console, f"best: --in_wts={weights_text(answer.weights)} ({rescored.why})")
     line = error_line(rescored.metric, answer.dev.counts, answer.dev.interval)
     parts = [line, f"oracle {per_cent(rescored.oracle)}"]
@@ -80,7 +87,7 @@ def by_k_table(rows: Sequence[ByK], *, metric: str, depth: int) -> Table:
 def _candidates(rescored: Rescored) -> Table:
     test = rescored.answer.test is not None
     shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    shown.add_column("")
+    shown.add_column("", no_wrap=True)
     head = [*rescored.weights, "top", f"{rescored.metric.upper()} %", "95 %", "errors"]
     head += ["held-out %", "95 %"] if test else []
     for column in [*head, "the best minus it"]:

@@ -25,8 +25,8 @@ from w2ltune.report.numbers import (
     baseline_rate,
     difference_text,
     error_line,
-    times_text,
     real_time_factor_text,
+    times_text,
 )
 from w2ltune.report.page import build_report
 from w2ltune.report.progress import duration
