@@ -209,8 +209,12 @@ def test_more_models_the_decoders_lm_and_both_lengths(dev: Task) -> None:
 
 def test_models_are_called_as_forward_calls_them(dev: Task, test: Task) -> None:
     names = ("gpt-2", "4gram", "-x.3+é")
-    models = [f"--lm={name}={path}" for name, path in zip(names, [dev.tr, dev.convlm] * 2)]
-    models += [f"--test_lm={name}={path}" for name, path in zip(names, [test.tr, test.convlm] * 2)]
+    files = ("tr", "convlm", "tr")
+    models = [
+        f"--{flag}={name}={getattr(task, file)}"
+        for flag, task in (("lm", dev), ("test_lm", test))
+        for name, file in zip(names, files, strict=True)
+    ]
     command = [f"--hyp={dev.hyp}", f"--list={dev.list}", *models]
     command += [f"--test_hyp={test.hyp}", f"--test_list={test.list}"]
     done = run(*command, "--in_wts=4gram=0.1,gpt-2=0.3", "--search", "--certify")
