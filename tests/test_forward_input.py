@@ -49,6 +49,8 @@ def test_mistakes_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "one file for 2 dumps" in error(capsys, two, good, f"--out={tmp_path}/x.ppl")
     same = write_dump(tmp_path / "dev.hyp", hypotheses(3))
     assert "would be the same file" in error(capsys, f"--hyp={dump},{same}", good)
+    dump.write_text("\ufeff" + dump.read_text())
+    assert "dev.lst.hyp:1: a byte order mark" in error(capsys, hyp, good)
     dump.write_text("no dump\n")
     assert "dev.lst.hyp:1: " in error(capsys, hyp, good)
     dump.write_text("")

@@ -137,6 +137,21 @@ def test_a_held_out_list_is_compared_too(dev: Task, test: Task) -> None:
     assert "what is tuned on them cannot be tested on them" in refused.stderr
 
 
+def test_looks_at_the_held_out_list_are_counted(dev: Task, test: Task, tmp_path: Path) -> None:
+    other = write_task(tmp_path / "lists", name="other")
+    command = [*dev.arguments(), *test.arguments(test=True), f"--out={tmp_path}/study"]
+    assert "; looked at once\n" in run(*command, "--method=random", "--n=3").stdout
+    again = run(*command, "--method=random", "--n=3").stdout
+    assert "; looked at once\n" in again  # the same answer
+    assert "held-out" not in run(*dev.arguments(), f"--out={tmp_path}/study").stdout
+    done = run(*command)  # a better one
+    assert "; looked at 2 times, so that it is optimistic\n" in done.stdout
+    assert "looked at 2 times" in (tmp_path / "study/report.html").read_text()
+    best = found(*dev.arguments(), *other.arguments(test=True), f"--out={tmp_path}/study")
+    assert [look["name"] for look in best["looks"]] == ["test.lst", "test.lst", "other.lst"]
+    assert best["looks"][-1]["weights"] == best["weights"]
+
+
 def test_intervals_are_by_what_the_ids_tell(dev: Task) -> None:
     chapters = found(*dev.arguments(), r"--cluster=-(\d\d)", "--out", dev.hyp.parent / "chapters")
     answer = chapters["candidates"][0]
@@ -190,6 +205,47 @@ def test_more_models_the_decoders_lm_and_both_lengths(dev: Task) -> None:
     only = found(f"--hyp={dev.hyp}", f"--list={dev.list}", "--decoder_lm", "--length=none")
     assert list(only["weights"]) == ["lm"]
     assert best["errors"] <= only["errors"]
+
+
+def test_models_are_called_as_forward_calls_them(dev: Task, test: Task) -> None:
+    names = ("gpt-2", "4gram", "-x.3+é")
+    files = ("tr", "convlm", "tr")
+    models = [
+        f"--{flag}={name}={getattr(task, file)}"
+        for flag, task in (("lm", dev), ("test_lm", test))
+        for name, file in zip(names, files, strict=True)
+    ]
+    command = [f"--hyp={dev.hyp}", f"--list={dev.list}", *models]
+    command += [f"--test_hyp={test.hyp}", f"--test_list={test.list}"]
+    done = run(*command, "--in_wts=4gram=0.1,gpt-2=0.3", "--search", "--certify")
+    assert done.returncode == 0, done.stderr
+    assert "gpt-2=" in done.stdout
+    folder = dev.hyp.with_name("dev.lst-rescored-gpt-2-4gram--x.3+é-len")
+    best = json.loads((folder / "best.json").read_text())
+    assert list(best["weights"]) == [*names, "len"]
+    given = next(c for c in best["candidates"] if c["name"] == "given by --in_wts")
+    assert list(given["weights"].values()) == [0.3, 0.1, 0.0, 0.0]
+    page = (folder / "report.html").read_text()
+    assert all(f"Along the weight of {name}." in page for name in names[:2])
+    again = found(*command)  # the study knows the names again
+    assert any("went on from" in text for text in again["findings"])
+
+
+def test_the_three_weights_of_the_ancestor(dev: Task) -> None:
+    lists = [f"--hyp={dev.hyp}", f"--list={dev.list}"]
+    expected = found(*lists, f"--tr={dev.tr}", "--in_wts=tr=0.3,len=0.2")
+    assert found(*lists, f"--tr={dev.tr}", "--in_wts=0.3,0.1,0.2") == expected
+    only = found(*lists, f"--convlm={dev.convlm}", "--in_wts=9,0.3,0.2")
+    assert only["weights"] == {"convlm": 0.3, "len": 0.2}
+    own = found(*lists, f"--tr={dev.tr}", "--decoder_lm", "--in_wts=0.3,0.1,0.2")
+    assert own["weights"] == {"tr": 0.3, "lm": 0.1, "len": 0.2}
+    done = run(*lists, f"--tr={dev.tr}", "--in_wts=0.3,0.1,0.2")
+    assert "weights: tr=0.3,len=0.2\n" in done.stdout
+    for weights, wrong in (("tr=0.3,convlm=0.1", "convlm"), ("0.3,0.1,0.2", "len")):
+        length = "none" if wrong == "len" else "len"
+        refused = run(*lists, f"--tr={dev.tr}", f"--length={length}", f"--in_wts={weights}")
+        assert refused.returncode == 2
+        assert f"there is no weight '{wrong}'" in refused.stderr
 
 
 def test_scores_that_know_nothing_do_no_harm(dev: Task) -> None:
@@ -277,6 +333,7 @@ def test_a_signal_ends_a_proof_with_a_true_gap(tmp_path: Path) -> None:
     [
         (["--tr=none.ppl"], "no such file 'none.ppl'"),
         (["--lm", "gpt"], "--lm='gpt': must be NAME=FILE"),
+        (["--lm", "a,b=x"], "the name 'a,b' must be letters, digits, '_', '.', '+' or '-'"),
         (["--lm", "tr=x"], "there is a language model 'tr' already"),
         (["--lm", "len=x"], "cannot be called 'len'"),
         (["--in_wts=1,2"], "--in_wts=1,2: 2 weights, expected 3: tr,convlm,len"),

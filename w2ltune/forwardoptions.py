@@ -9,6 +9,7 @@ from pathlib import Path
 from w2ltune.cluster.slurmoptions import DecodeSlurmOptions
 from w2ltune.commandline import option
 from w2ltune.errors import UsageError
+from w2ltune.formats.columnname import ALLOWED, is_column_name
 
 USAGE = """
 usage: python -m w2ltune.forward --hyp=dev-clean.lst.hyp --lm=LM.bin [--name=lm]
@@ -90,8 +91,8 @@ def check_options(options: ForwardOptions) -> None:
     if sum(given.values()) != 1:
         found = [name for name, is_given in given.items() if is_given]
         raise UsageError(f"give one of {', '.join(given)}; given: {' and '.join(found) or 'none'}")
-    if not re.fullmatch(r"[\w.+-]+", options.column) or options.column.startswith("."):
-        raise UsageError(f"--name={options.name!r}: must be letters, digits, '_', '.', '+' or '-'")
+    if not is_column_name(options.column):
+        raise UsageError(f"--name={options.name!r}: must be {ALLOWED}")
     for name in ("shards", "shard_sentences", "batch_tokens", "worker_cores", "cores"):
         value = getattr(options, name)
         if value is not None and value < 1:

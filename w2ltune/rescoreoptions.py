@@ -7,6 +7,7 @@ from pathlib import Path
 
 from w2ltune.commandline import option
 from w2ltune.errors import UsageError, did_you_mean
+from w2ltune.formats.columnname import ALLOWED, is_column_name
 from w2ltune.formats.distributions import parse_float
 
 USAGE = """
@@ -29,6 +30,9 @@ TOP = {
     "large": (*range(1, 11), 20, 50, 100, 200, 250, 500, 1000, 1500, 2000, 2500),
 }
 """How many of the best hypotheses of the decoder take part; all do beside."""
+
+ANCESTORS_WEIGHTS = ("tr", "convlm", "len")
+"""What the three numbers of rescore.py weigh."""
 
 LARGEST_WEIGHT = 1e12
 DEFAULT_N = {"tpe": 300, "cmaes": 300, "random": 1000, "grid": 600}
@@ -116,8 +120,10 @@ class RescoreOptions:
         found = {name: path for name, path in (("tr", tr), ("convlm", convlm)) if path}
         for text in self.test_lm if test else self.lm:
             name, equals, path = text.partition("=")
-            if not (equals and path and name.isidentifier()):
+            if not (equals and name and path):
                 raise UsageError(f"--{flag}={text!r}: must be NAME=FILE, as --{flag} gpt=dev.ppl")
+            if not is_column_name(name):
+                raise UsageError(f"--{flag}={text!r}: the name {name!r} must be {ALLOWED}")
             if name in found:
                 raise UsageError(f"--{flag}={text}: there is a language model {name!r} already")
             found[name] = Path(path)
@@ -188,7 +194,8 @@ def parse_weights(text: str, names: tuple[str, ...]) -> dict[str, float]:
 
     Args:
         text: ``0.3,0.1,0.3`` in the order of the weights, or ``tr=0.3,len=0.3``; others are 0. The
-            three numbers of rescore.py are tr, convlm and len, whatever there is.
+            three numbers of rescore.py are tr, convlm and len; as there, that of a language model
+            without scores is ignored.
         names: Of the weights.
 
     Raises:
@@ -197,17 +204,23 @@ def parse_weights(text: str, names: tuple[str, ...]) -> dict[str, float]:
     Example:
         >>> parse_weights("0.3,0,0.1", ("tr", "len"))
         {'tr': 0.3, 'len': 0.1}
+        >>> parse_weights("0.3,0.2,0.1", ("tr", "len"))
+        {'tr': 0.3, 'len': 0.1}
+        >>> parse_weights("0.3,0.2,0.1", ("tr", "lm", "len"))
+        {'tr': 0.3, 'lm': 0.2, 'len': 0.1}
     """
     parts = [part.strip() for part in text.split(",")]
     pairs = [part.partition("=") for part in parts]
+    ignored: set[str] = set()
     if all(equals for _, equals, _ in pairs):
         given = {name.strip(): value for name, _, value in pairs}
         if len(given) < len(pairs):
             raise UsageError(f"--in_wts={text}: a weight is given twice")
     elif len(parts) == len(names):
         given = dict(zip(names, parts, strict=True))
-    elif len(parts) == 3 and {"tr", "len"} >= set(names):
-        given = dict(zip(("tr", "convlm", "len"), parts, strict=True))
+    elif len(parts) == 3 and set(ANCESTORS_WEIGHTS) >= set(names):
+        given = dict(zip(ANCESTORS_WEIGHTS, parts, strict=True))
+        ignored = {"tr", "convlm"} - set(names)
     else:
         raise UsageError(
             f"--in_wts={text}: {len(parts)} weights, expected {len(names)}: {','.join(names)}"
@@ -219,7 +232,7 @@ def parse_weights(text: str, names: tuple[str, ...]) -> dict[str, float]:
             raise UsageError(f"--in_wts={text}: {value!r} is no weight")
         if name in found:
             found[name] = number
-        elif name not in ("convlm", "tr", "len") or number:
+        elif name not in ignored and (name not in ANCESTORS_WEIGHTS or number):
             raise UsageError(
                 f"--in_wts={text}: there is no weight {name!r}{did_you_mean(name, names)} "
                 f"(weights: {', '.join(names)})"

@@ -17,6 +17,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +28,14 @@ from w2ltune.errors import StoppedError
 from w2ltune.formats.beamdump import Hypothesis, write_beam_dump
 from w2ltune.report.numbers import error_line
 from w2ltune.report.progress import make_console
-from w2ltune.report.rescoring import print_answer, print_evaluation
+from w2ltune.report.rescoring import print_answer, print_evaluation, weights_text
 from w2ltune.report.rescoringpage import build_rescoring_report
 from w2ltune.rescoreinput import RescoreInput
 from w2ltune.rescoreoptions import LENGTHS, parse_weights
 from w2ltune.rescoring import Rescoring
 from w2ltune.runs.lock import StudyLock, this_process
 from w2ltune.runs.provenance import SweepRequest, fingerprints, git_commit, settle_request, versions
-from w2ltune.runs.rescored import Rating, Rescored, as_json, write_rescored
+from w2ltune.runs.rescored import Rating, Rescored, as_json, looked, read_looks, write_rescored
 from w2ltune.runs.rundir import make_shared
 from w2ltune.runs.signals import by_hand, stopping_signals
 from w2ltune.scoring.kernels import Batch
@@ -68,9 +69,13 @@ def search(given: RescoreInput, *, command: Sequence[str]) -> int:
         request = settle_request(
             given.folder / "sweep.json", _request(given, command), keep_seed=False
         )
+        looks = read_looks(given.folder)
         rescoring = Rescoring(given=given, study=open_study(given.folder, lock), console=console)
         with stopping_signals(rescoring.stops.append):
             rescored = rescoring.run()
+        rescored = replace(rescored, looks=looks)
+        if given.test is not None:
+            rescored = looked(rescored, given.test.name, looks)
         write_rescored(given.folder, rescored)
         _write_lists(given, rescored)
         vector = given.vector(rescored.weights)
@@ -127,7 +132,8 @@ def evaluate(given: RescoreInput) -> int:
             value["test"] = {"errors": test["rescored"].errors, "wer": test["rescored"].rate}
         print(json.dumps(value, indent=1, ensure_ascii=False))
         return 0
-    lines = [
+    lines = [f"weights: {weights_text(weights)}"]
+    lines += [
         f"{name}: {error_line(metric, found.counts, found.interval)}"
         for name, found in ratings.items()
     ]

@@ -172,3 +172,11 @@ def test_an_id_that_could_not_be_read_back_is_refused(
 
 def test_an_empty_dump_is_empty(tmp_path: Path) -> None:
     assert read_beam_dump(dump(tmp_path, "")) == {}
+
+
+@pytest.mark.parametrize("before", ["", "u | 1 | 1 | 1 | 0 | yes\n"])
+def test_a_byte_order_mark_is_no_part_of_an_id(tmp_path: Path, before: str) -> None:
+    path = dump(tmp_path, f"{before}\ufeffv | 1 | 1 | 1 | 0 | yes\nv | 0 | 0 | 1 | 0 | no\n")
+    line = 2 if before else 1
+    with pytest.raises(InputError, match=rf"dump\.hyp:{line}: a byte order mark: save as UTF-8"):
+        read_beam_dump(path)

@@ -155,6 +155,8 @@ def test_random_dumps(
         b"u|1|2|3|4|a\nu|1|2|3|4\n",
         b"\n\nonly words\n",
         b"u\xc3|1|2|3|4|",
+        b"\xef\xbb\xbfu|1|2|3|4|a\nu|1|2|3|4|b\n",
+        b"u|1|2|3|4|a\n \xef\xbb\xbfu 1 2 3 4 b\n",
     ],
 )
 def test_errors_are_those_of_the_careful_reader(tmp_path: Path, content: bytes) -> None:

@@ -143,3 +143,11 @@ def test_hashes_come_back(tmp_path: Path) -> None:
         read_hashes(path)
     with pytest.raises(InputError, match="no such file"):
         read_hashes(tmp_path / "none.hash")
+
+
+@pytest.mark.parametrize("before", ["", "u -1.500000\n"])
+def test_a_byte_order_mark_is_no_part_of_an_id(tmp_path: Path, before: str) -> None:
+    path = ppl(tmp_path, f"{before}\ufeffv -1.500000\nv -2.000000\n")
+    line = 2 if before else 1
+    with pytest.raises(InputError, match=rf"dev\.ppl:{line}: a byte order mark: save as UTF-8"):
+        read_lm_scores(path)

@@ -57,6 +57,20 @@ def test_a_file_in_the_way(tmp_path):
             make_shared(folder)
 
 
+def test_a_folder_that_may_only_be_read(tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    # Modes do not hold root back, a file system that is read-only does.
+    places = (closed, Path("/sys/kernel"), Path("/proc/sys"))
+    folder = next((path for path in places if not os.access(path, os.W_OK)), None)
+    if folder is None:
+        pytest.skip("nothing here is read-only for this user")
+    with pytest.raises(UsageError, match=rf"cannot write into the folder {folder}: .*read-only"):
+        make_shared(folder)
+    with pytest.raises(UsageError, match=rf"cannot create the folder {folder}/new"):
+        make_shared(folder / "new")
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 def test_below_the_folder_of_another_user_of_the_group():
     with tempfile.TemporaryDirectory() as root:

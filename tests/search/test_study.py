@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from w2ltune import files
-from w2ltune.errors import StudyMismatchError
+from w2ltune.errors import InputError, StudyMismatchError
 from w2ltune.formats.distributions import FloatRange, IntegerRange
 from w2ltune.formats.flagsfile import format_flagsfile
 from w2ltune.runs.lock import TAKE_OVER_VARIABLE, StudyLock, this_process
@@ -254,6 +254,26 @@ def test_several_records_in_one_append_cut_in_the_middle(tmp_path, journal, lock
     path.write_bytes(b"".join(lines[:-2]) + lines[-2] + lines[-1][:10])
     assert len(states(open_study(tmp_path, lock))) == 2
     assert path.read_bytes().startswith(b"".join(lines[:-1]))
+
+
+@pytest.mark.parametrize("garbage", [b"garbage\n", b"\n", b"\xff\0\n", b"3\n", b"{}\n"])
+@pytest.mark.parametrize("where", ["first", "middle", "last"])
+def test_a_damaged_line_is_named(tmp_path, journal, lock, garbage, where):
+    lines = journal.splitlines(keepends=True)
+    place = {"first": 0, "middle": 2, "last": len(lines)}[where]
+    path = tmp_path / JOURNAL
+    path.write_bytes(b"".join([*lines[:place], garbage, *lines[place:]]))
+    with pytest.raises(InputError, match=rf"journal:{place + 1}: damaged.*or move it away"):
+        open_study(tmp_path, lock)
+    TrialDirectory(tmp_path / "trials", 0).write_flags({"lmweight": "1"})
+    with pytest.raises(InputError, match=rf"journal:{place + 1}: damaged.*or remove the line"):
+        open_study(tmp_path, lock)
+    # What the message says is true.
+    path.write_bytes(journal)
+    assert len(states(open_study(tmp_path, lock))) == 2
+    shutil.rmtree(tmp_path / "trials")
+    path.unlink()
+    assert states(open_study(tmp_path, lock)) == []
 
 
 def test_locks_that_optuna_left_hold_nobody_up(tmp_path):

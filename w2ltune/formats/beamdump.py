@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from w2ltune.errors import InputError, existing_file
 from w2ltune.files import replacing
-from w2ltune.formats.compressed import DAMAGE, open_unpacked, packing
+from w2ltune.formats.compressed import BYTE_ORDER_MARK, DAMAGE, MARKED, open_unpacked, packing
 
 Separator: TypeAlias = Literal["bar", "blank"]
 
@@ -168,6 +168,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         with open_unpacked(path) as file:
             for line, raw in enumerate(file, start=1):
                 text = raw.decode("utf-8").strip(" \r\n")
+                if text.startswith(BYTE_ORDER_MARK.decode()):
+                    raise InputError(MARKED, path=path, line=line)
                 if text:
                     yield line, text
     except UnicodeDecodeError as error:

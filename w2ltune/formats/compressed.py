@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import gzip
 import io
@@ -10,6 +11,12 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from w2ltune.errors import InputError
+
+BYTE_ORDER_MARK = codecs.BOM_UTF8
+"""What some editors write before UTF-8 text; it would become a part of the first id."""
+
+MARKED = "a byte order mark: save as UTF-8 without it"
+"""What is said of a line that begins with one."""
 
 DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error)
 """What reading from :func:`open_unpacked` raises on a file that is cut or damaged."""

@@ -29,7 +29,7 @@ from w2ltune.formats.bytefields import (
     same_as_before,
     strip,
 )
-from w2ltune.formats.compressed import DAMAGE, open_unpacked
+from w2ltune.formats.compressed import BYTE_ORDER_MARK, DAMAGE, open_unpacked
 
 _BAR = ord("|")
 _BLOCK = 1 << 20  # bytes taken at once: what is made of them fits the processor's cache
@@ -136,6 +136,8 @@ def _split(path: Path, content: bytes, form: Separator | None) -> DumpColumns | 
     """Return the columns; None or a ValueError when something is unusual."""
     if not content.isascii():
         content.decode()
+        if BYTE_ORDER_MARK in content:
+            return None
     first_line = re.search(rb"[^ \r\n][^\n]*", content)
     if not first_line:
         return None

@@ -24,6 +24,7 @@ from typing import Any, TypeAlias
 
 from w2ltune.errors import InputError, existing_file
 from w2ltune.files import replacing
+from w2ltune.formats.compressed import BYTE_ORDER_MARK, MARKED
 from w2ltune.formats.distributions import format_value, parse_float
 
 JSON_ID_KEYS = ("id", "utt_id", "utterance_id")
@@ -66,8 +67,8 @@ def iterate_list(path: str | os.PathLike[str]) -> Iterator[Utterance]:
                 row = raw.decode("utf-8").strip(_BLANKS)
                 if not row:
                     continue
-                if row.startswith("\ufeff"):
-                    raise ValueError("a byte order mark: save as UTF-8 without it")
+                if row.startswith(BYTE_ORDER_MARK.decode()):
+                    raise ValueError(MARKED)
                 parse = parse or _parser(found, row)
                 utterance = parse(row)
                 if utterance.id in line_of:

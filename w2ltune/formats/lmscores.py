@@ -27,7 +27,7 @@ from w2ltune.formats.bytefields import (
     has_other_blanks,
     parse_numbers,
 )
-from w2ltune.formats.compressed import DAMAGE, open_unpacked, packing
+from w2ltune.formats.compressed import BYTE_ORDER_MARK, DAMAGE, MARKED, open_unpacked, packing
 from w2ltune.formats.distributions import parse_float
 
 LMScores: TypeAlias = tuple[list[str], NDArray[np.float64]]
@@ -130,6 +130,8 @@ def _split(content: bytes) -> LMScores | None:
     one_gap = np.searchsorted(gaps, end) == first + 1
     if not len(line) or line[-1] != len(line) or not one_gap.all() or has_other_blanks(content):
         return None
+    if BYTE_ORDER_MARK in content:
+        return None
     field = gaps[first] + 1, end
     scores = parse_numbers(content, data, field)
     underscores = np.flatnonzero(data == _UNDERSCORE)  # Python's float() takes "1_000" too
@@ -146,6 +148,8 @@ def _read_carefully(path: Path, content: bytes) -> LMScores:
             text = raw.decode()
         except UnicodeDecodeError:
             raise InputError("not UTF-8 text", path=path, line=line) from None
+        if raw.lstrip().startswith(BYTE_ORDER_MARK):
+            raise InputError(MARKED, path=path, line=line)
         # Not split(): it also splits at a no-break space, which an id may hold.
         fields = list(filter(None, text.rstrip("\r").replace("\t", " ").split(" ")))
         score = parse_float(fields[1]) if len(fields) == 2 else None

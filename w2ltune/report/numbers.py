@@ -63,3 +63,8 @@ def real_time_factor_text(content: Content, result: TrialResult | None) -> str:
     """Return the real-time factor of a trial; "" where it is not known."""
     factor = None if result is None else content.real_time_factor(result)
     return "" if factor is None else f"{factor:.2g}"
+
+
+def times_text(times: int) -> str:
+    """Return how often a held-out list was looked at, and what that means."""
+    return "looked at once" if times == 1 else f"looked at {times} times, so that it is optimistic"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
 from rich.console import Console
@@ -10,13 +10,21 @@ from rich.table import Table
 from rich.text import Text
 
 from w2ltune.report.leaderboard import per_cent, show_value
-from w2ltune.report.numbers import difference_text, error_line
-from w2ltune.runs.rescored import ByK, Candidate, Rescored
+from w2ltune.report.numbers import difference_text, error_line, times_text
+from w2ltune.runs.rescored import ByK, Rescored
+
+WIDEST = 10_000
+"""Columns of the screen that a table may take: its lines may be longer than those of a log."""
 
 
-def weights_text(candidate: Candidate) -> str:
+def weights_text(weights: Mapping[str, float]) -> str:
     """Return weights as they are given on a command line."""
-    return ",".join(f"{name}={value:.10g}" for name, value in candidate.weights.items())
+    return ",".join(f"{name}={value:.10g}" for name, value in weights.items())
+
+
+def looks_text(rescored: Rescored) -> str:
+    """Return how often the held-out list was looked at; nothing where nobody counted."""
+    return f"; {times_text(rescored.times_looked)}" if rescored.looks else ""
 
 
 def print_answer(console: Console, rescored: Rescored) -> None:
@@ -27,8 +35,12 @@ def print_answer(console: Console, rescored: Rescored) -> None:
         rescored: The outcome.
     """
     answer = rescored.answer
-    console.print(_candidates(rescored))
-    _say(console, f"best: --in_wts={weights_text(answer)} ({rescored.why})")
+    shown = _candidates(rescored)
+    # In a narrower one rich would cut names and numbers.
+    room = console.options.update(max_width=WIDEST)
+    shown.width = max(console.measure(shown, options=room).maximum, 1)
+    console.print(shown, crop=False)
+    _say(console, f"best: --in_wts={weights_text(answer.weights)} ({rescored.why})")
     line = error_line(rescored.metric, answer.dev.counts, answer.dev.interval)
     parts = [line, f"oracle {per_cent(rescored.oracle)}"]
     against = answer.dev.against_none
@@ -42,7 +54,8 @@ def print_answer(console: Console, rescored: Rescored) -> None:
         line = error_line(rescored.metric, answer.test.counts, answer.test.interval)
         text = difference_text(answer.test.against_none)
         more = f", against no rescoring {text}" if text else ""
-        _say(console, f"  held-out: {line}{more}; interval by {answer.test.unit}")
+        by = f"interval by {answer.test.unit}"
+        _say(console, f"  held-out: {line}{more}; {by}{looks_text(rescored)}")
     proof = rescored.certified
     if proof is not None:
         rate = per_cent(proof.errors / max(1, answer.dev.counts[3]))
@@ -74,7 +87,7 @@ def by_k_table(rows: Sequence[ByK], *, metric: str, depth: int) -> Table:
 def _candidates(rescored: Rescored) -> Table:
     test = rescored.answer.test is not None
     shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    shown.add_column("")
+    shown.add_column("", no_wrap=True)
     head = [*rescored.weights, "top", f"{rescored.metric.upper()} %", "95 %", "errors"]
     head += ["held-out %", "95 %"] if test else []
     for column in [*head, "the best minus it"]:

@@ -10,6 +10,7 @@ from w2ltune.report import rescoringplots as plots
 from w2ltune.report.leaderboard import per_cent, show_value
 from w2ltune.report.markup import Html, element, figure, page, section, table
 from w2ltune.report.numbers import difference_text, error_line, rate_cells, split_line
+from w2ltune.report.rescoring import looks_text, weights_text
 from w2ltune.report.sections import reproduction
 from w2ltune.runs.provenance import SweepRequest
 from w2ltune.runs.rescored import Rescored
@@ -77,13 +78,16 @@ def _headline(folder: Path, rescored: Rescored) -> Iterator[Html]:
         class_="says",
     )
     yield from (element("p", text, class_="warning") for text in rescored.findings)
-    weights = ",".join(f"{name}={value:.10g}" for name, value in answer.weights.items())
+    weights = weights_text(answer.weights)
     yield element("p", f"Weights ({rescored.why}): ", element("code", f"--in_wts={weights}"))
     if answer.test is not None:
         text = error_line(metric, answer.test.counts, answer.test.interval)
         against = difference_text(answer.test.against_none)
         yield element(
-            "p", f"Held out: {text}" + (f", against no rescoring {against}" * bool(against))
+            "p",
+            f"Held out: {text}"
+            + (f", against no rescoring {against}" * bool(against))
+            + looks_text(rescored),
         )
     proof = rescored.certified
     if proof is not None:

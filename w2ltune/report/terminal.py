@@ -26,6 +26,7 @@ from w2ltune.report.numbers import (
     difference_text,
     error_line,
     real_time_factor_text,
+    times_text,
 )
 from w2ltune.report.page import build_report
 from w2ltune.report.progress import duration
@@ -127,8 +128,7 @@ def look_line(look: Look, looks: Sequence[Look], metric: str) -> str:
     if look.against_baseline is not None:
         text += f", against the baseline {difference_text(look.against_baseline)}"
     times = sum(other.name == look.name for other in looks)
-    seen = "looked at once" if times == 1 else f"looked at {times} times, so that it is optimistic"
-    return f"{text}, interval by {look.unit}; {seen}"
+    return f"{text}, interval by {look.unit}; {times_text(times)}"
 
 
 def finish(study: Path, console: Console, *, surfaces: Sequence[Surface]) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,21 @@ class Proof:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Look:
+    """An answer that was evaluated on a held-out list.
+
+    Attributes:
+        name: The list.
+        weights: The answer's, by name.
+        k: How many hypotheses took part.
+    """
+
+    name: str
+    weights: Mapping[str, float]
+    k: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rescored:
     """All of it.
 
@@ -124,6 +139,8 @@ class Rescored:
         depth: Length of the longest n-best list: with this k all hypotheses take part.
         certified: The proof; None without one.
         findings: What is worth knowing, a line each.
+        looks: The answers of this folder that were evaluated on held-out lists, each once; where
+            there is such a list, this answer is the last.
     """
 
     weights: Mapping[str, float]
@@ -141,11 +158,38 @@ class Rescored:
     depth: int
     certified: Proof | None = None
     findings: tuple[str, ...] = field(default=())
+    looks: tuple[Look, ...] = ()
 
     @property
     def answer(self) -> Candidate:
         """The candidate that was chosen."""
         return self.candidates[0]
+
+    @property
+    def times_looked(self) -> int:
+        """How many different answers were evaluated on the last held-out list."""
+        return sum(look.name == self.looks[-1].name for look in self.looks)
+
+
+def looked(rescored: Rescored, name: str, before: Sequence[Look]) -> Rescored:
+    """Count a look at a held-out list; an answer that is shown again is no other look.
+
+    Args:
+        rescored: The answer, evaluated on the list.
+        name: The list.
+        before: The looks until now.
+    """
+    look = Look(name=name, weights=rescored.weights, k=rescored.k)
+    return replace(rescored, looks=(*(other for other in before if other != look), look))
+
+
+def read_looks(folder: Path) -> tuple[Look, ...]:
+    """Return the looks that the ``best.json`` of a folder tells of; none where there is no file.
+
+    Raises:
+        InputError: The file is damaged, or of a newer w2ltune.
+    """
+    return read_rescored(folder).looks if (folder / NAME).exists() else ()
 
 
 def as_json(rescored: Rescored) -> dict[str, Any]:
@@ -195,6 +239,7 @@ def read_rescored(folder: Path) -> Rescored:
     content["certified"] = None if proof is None else Proof(**proof)
     for name in ("undecided", "findings"):
         content[name] = tuple(content[name])
+    content["looks"] = tuple(Look(**row) for row in content.get("looks", ()))
     content["box"] = {name: (low, high) for name, (low, high) in content["box"].items()}
     return Rescored(**content)
 

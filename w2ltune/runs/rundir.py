@@ -35,7 +35,7 @@ SHARED_MODE = 0o2775  # setgid: what is made inside belongs to the group too
 def make_shared(folder: Path) -> None:
     """Create a folder and its missing parents, open to the group whatever the umask is.
 
-    What exists is left as it is.
+    What exists is left as it is; where nothing can be written into it, it is refused.
 
     Raises:
         UsageError: A file is in the way, or this user may not write there.
@@ -60,6 +60,11 @@ def make_shared(folder: Path) -> None:
             f"cannot create the folder {error.filename or folder}: {error.strerror}; "
             "choose another place, or have the folder above it opened to the group"
         ) from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(
+            f"cannot write into the folder {folder}: it is read-only for this user; "
+            "choose another place, or have it opened to the group"
+        )
 
 
 def user_name() -> str:

@@ -7,6 +7,7 @@ the study is told, so that the two are settled on the next start.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -21,7 +22,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.trial import FrozenTrial, TrialState
 
-from w2ltune.errors import StudyMismatchError
+from w2ltune.errors import InputError, StudyMismatchError
 from w2ltune.runs.lock import StudyLock
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 
@@ -65,6 +66,35 @@ def _last_line_end(descriptor: int, size: int) -> int:
     return 0
 
 
+def _refuse_damage(path: Path, *, trials: bool) -> None:
+    """Refuse a journal that Optuna could not read, now or after the next append.
+
+    A last line that is torn does no harm: it is cut off before the first append.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                if "op_code" in json.loads(line):
+                    continue
+            except (ValueError, TypeError, RecursionError):
+                pass
+            raise InputError(
+                "damaged, no record of the study: "
+                + (
+                    "restore the file, or remove the line if another program put it there; with "
+                    "neither, begin anew with another --prefix"
+                    if trials
+                    else "restore the file, or move it away; the search begins anew then"
+                ),
+                path=path,
+                line=number,
+            )
+
+
 def leave_to_another() -> NoReturn:
     """End this process at once: another one took the study over and writes it now."""
     text = "w2ltune: error: another process took this sweep over; this one ends"
@@ -101,13 +131,16 @@ def open_study(folder: Path, lock: StudyLock) -> optuna.Study:
 
     Raises:
         StudyMismatchError: The journal of a folder with trials is gone.
+        InputError: A line of the journal is damaged.
     """
     path = (folder / JOURNAL).absolute()
-    if not path.exists() and next((folder / "trials").glob("[0-9]*"), None) is not None:
+    trials = next((folder / "trials").glob("[0-9]*"), None) is not None
+    if not path.exists() and trials:
         raise StudyMismatchError(
             f"{JOURNAL} is gone but there are trials; put it back, or use another --prefix",
             path=folder,
         )
+    _refuse_damage(path, trials=trials)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = JournalStorage(JournalFileBackend(str(path), lock_obj=OwnershipCheck(lock, path)))
     return optuna.create_study(
