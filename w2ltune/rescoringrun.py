@@ -75,7 +75,7 @@ def search(given: RescoreInput, *, command: Sequence[str]) -> int:
             rescored = rescoring.run()
         rescored = replace(rescored, looks=looks)
         if given.test is not None:
-            rescored = looked(rescored, given.test.name, looks)
+            rescored = looked(rescored, given.test.name)
         write_rescored(given.folder, rescored)
         _write_lists(given, rescored)
         vector = given.vector(rescored.weights)

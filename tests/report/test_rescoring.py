@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -48,8 +49,8 @@ def test_looks_are_told_with_the_held_out_list() -> None:
     answer = rescored(1)
     (line,) = [line for line in printed(answer, 120) if "held-out:" in line]
     assert line.endswith("interval by utterance")  # written by a w2ltune that did not count
-    first = looked(answer, "test.lst", ())
-    again = looked(answer, "test.lst", first.looks)
+    first = looked(answer, "test.lst")
+    again = looked(replace(answer, looks=first.looks), "test.lst")
     assert again.looks == first.looks
     (line,) = [line for line in printed(again, 120) if "held-out:" in line]
     assert line.endswith("interval by utterance; looked at once")

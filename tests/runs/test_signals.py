@@ -126,6 +126,29 @@ def test_elsewhere_a_signal_ends_the_command(
     assert handlers() == before
 
 
+def test_a_signal_that_others_took_for_a_failure_of_theirs() -> None:
+    """As Python 3.11 does in ``__set_name__``, while a library is being imported."""
+
+    @signals_end_it()
+    def main(arguments: list[str]) -> int:
+        try:
+            send(signal.SIGTERM, [])
+        except BaseException as error:
+            raise RuntimeError("Error calling __set_name__") from error
+        return 0
+
+    assert run_command(main, []) == 75
+
+
+def test_an_error_without_a_signal_stays_what_it_is() -> None:
+    @signals_end_it()
+    def main() -> None:
+        raise ValueError("of its own")
+
+    with pytest.raises(ValueError, match="of its own"):
+        main()
+
+
 def test_work_that_takes_signals_is_asked_first() -> None:
     reasons: list[str] = []
 

@@ -396,6 +396,12 @@ def test_tpe_takes_over_where_the_beam_loses_too_much(
     errors = [one.errors(number) for number in range(one.count)]
     assert errors[-1] >= min(errors[:-1])  # the last decode was without improvement
 
+    one.copy(one.trials.parent.with_name("several"))
+    several = sweep(trial_count=30, name="several", **options)
+    first = several.count
+    assert [several.ask() for _ in range(3)] == [first, first + 1, first + 2]
+    assert {note["how"] for note in several.notes[first:]} == {"tpe"}
+
     last = sweep(trial_count=one.count + 1, name=name, **options)  # the last one, for the answer
     assert next_how(last) == "plateau"
     last.step()

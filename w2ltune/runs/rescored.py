@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -171,16 +171,15 @@ class Rescored:
         return sum(look.name == self.looks[-1].name for look in self.looks)
 
 
-def looked(rescored: Rescored, name: str, before: Sequence[Look]) -> Rescored:
+def looked(rescored: Rescored, name: str) -> Rescored:
     """Count a look at a held-out list; an answer that is shown again is no other look.
 
     Args:
-        rescored: The answer, evaluated on the list.
+        rescored: The answer, evaluated on the list, with the looks until now.
         name: The list.
-        before: The looks until now.
     """
     look = Look(name=name, weights=rescored.weights, k=rescored.k)
-    return replace(rescored, looks=(*(other for other in before if other != look), look))
+    return replace(rescored, looks=(*(other for other in rescored.looks if other != look), look))
 
 
 def read_looks(folder: Path) -> tuple[Look, ...]:

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from w2ltune.errors import StopSignal
 
@@ -18,18 +18,9 @@ def stopping_signals(stop: Callable[[str], None]) -> Iterator[None]:
 
     Outside of the main thread, where Python takes no handlers, nothing is changed.
     """
-    if threading.current_thread() is not threading.main_thread():
+    numbers = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
+    with _handled(numbers, lambda name: stop(f"signal {name}")):
         yield
-        return
-    handlers = {}
-    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
-        name = signal.Signals(number).name
-        handlers[number] = signal.signal(number, lambda *_, name=name: stop(f"signal {name}"))
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -42,27 +33,45 @@ def signals_end_it() -> Iterator[None]:
     Raises:
         StopSignal: One came.
     """
+    ended: list[str] = []
+
+    def end(name: str) -> None:
+        ended.append(name)
+        if len(ended) == 1:
+            raise StopSignal(name)
+
+    with _handled((signal.SIGUSR1, signal.SIGTERM), end) as handled:
+        try:
+            yield
+        except Exception as error:
+            if ended:  # Python itself makes a RuntimeError of it where a class is being made
+                raise StopSignal(ended[0]) from error
+            raise
+        finally:
+            if handled:
+                atexit.register(_ignore)  # now: what was registered last is called first
+
+
+def _ignore() -> None:
+    """All is done: what comes while Python ends changes no exit code."""
+    for number in (signal.SIGUSR1, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # Python resets handlers of its own before the end
+
+
+@contextlib.contextmanager
+def _handled(numbers: Sequence[signal.Signals], handle: Callable[[str], None]) -> Iterator[bool]:
+    """Call ``handle("SIGTERM")`` and the like; yields False where that cannot be had."""
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield False
         return
-
-    def ignore() -> None:
-        for each in handlers:
-            signal.signal(each, lambda *_: None)  # (children would inherit SIG_IGN)
-
-    def end(number: int, _: object) -> None:
-        ignore()
-        raise StopSignal(signal.Signals(number).name)
-
-    handlers = {n: signal.getsignal(n) for n in (signal.SIGUSR1, signal.SIGTERM)}
-    for number in handlers:
-        signal.signal(number, end)
+    handlers = {}
+    for number in numbers:
+        handlers[number] = signal.signal(number, lambda *_, name=number.name: handle(name))
     try:
-        yield
+        yield True
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        atexit.register(ignore)  # all is done: what comes while Python ends changes no exit code
 
 
 def by_hand(reason: str) -> bool:
