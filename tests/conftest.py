@@ -1,8 +1,10 @@
-"""What several tests need: the repository, the captures where they are, a small decoding task."""
+"""The layers of tests, and what several tests need: the captures, a small decoding task."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,37 @@ sys.path.insert(0, str(Path(__file__).parent))  # tests/killing.py
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 VOICE_COMMANDS = REPOSITORY / "experiments" / "voice_commands"
+
+# What the shell left behind must not decide: `nohup pytest &` ignores signals, for every child
+# too, and a login on a cluster sets variables that Ray, SLURM and the doubles read.
+for _number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    signal.signal(_number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+_OWN = ("RAY_", "SLURM_", "SBATCH_", "W2LTUNE_", "DOUBLE_", "GLOG_", "OMPI_", "CUDA_VISIBLE")
+for _name in [name for name in os.environ if name.startswith(_OWN)]:
+    if _name != "W2LTUNE_REQUIRE_SLURM":
+        del os.environ[_name]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test its layer, and begin with what takes longest.
+
+    A test without ``main`` or ``slow`` is ``quick``. Quick tests stay together by file; of the
+    others each goes to whichever worker is free, for most of their time is waiting.
+    """
+    for item in items:
+        layer = item.get_closest_marker("slow") or item.get_closest_marker("main")
+        if layer is None:
+            item.add_marker(pytest.mark.quick)
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    items.sort(key=_seconds, reverse=True)
+
+
+def _seconds(item: pytest.Item) -> float:
+    """Return about how long a test takes: what its mark says, on an idle machine."""
+    layers = [mark for name in ("slow", "main") for mark in item.iter_markers(name)]
+    told = [mark.kwargs["seconds"] for mark in layers if "seconds" in mark.kwargs]
+    return float(told[0] if told else 15 if layers else 0)
 
 
 @pytest.fixture(scope="session")

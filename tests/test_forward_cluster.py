@@ -15,7 +15,7 @@ from killing import Sweep
 from lmtask import expected_scores, hypotheses, write_dump
 from nodes import Nodes
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.main
 
 PROGRAM = """
 import os, sys, time

@@ -30,7 +30,7 @@ from w2ltune.embedded.ngram import read_arpa, sentence_log10
 from w2ltune.formats.lmscores import hash_path, read_hashes, read_lm_scores
 from w2ltune.formats.texthash import hash_text
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.main
 
 LIMIT_SECONDS = 240
 

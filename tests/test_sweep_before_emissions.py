@@ -73,7 +73,7 @@ def refused(flags: Flags, capsys: pytest.CaptureFixture[str]) -> str:
     return said[0].err
 
 
-@pytest.mark.ray
+@pytest.mark.main
 def test_nothing_but_the_emissions_is_missing(flags: Flags) -> None:
     """What the tests below change is what is refused."""
     done = run(flags, folder=Path())

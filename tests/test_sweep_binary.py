@@ -28,7 +28,7 @@ from trainingtask import DOUBLES
 from w2ltune.formats.emissionbin import read_emission_bin
 from w2ltune.formats.emissions import write_emission_bin
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.main
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from conftest import REPOSITORY
 from killing import Ledger, Sweep
 from nodes import Nodes
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.main
 
 
 @pytest.fixture

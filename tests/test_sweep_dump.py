@@ -16,7 +16,7 @@ from conftest import REPOSITORY, VOICE_COMMANDS
 
 from w2ltune.formats.beamdump import read_beam_dump
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.main
 
 
 def sclite(folder: Path, name: str) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from trainingtask import DOUBLES
 
 from w2ltune.runs.lock import StudyLock, this_process
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.main
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from w2ltune.formats.flagsfile import effective, parse_flagsfile
 from w2ltune.formats.known_flags import is_boolean
 from w2ltune.runs.outcome import read_outcome
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.main
 
 Task = Callable[..., list[str]]
 LIMIT_SECONDS = 240

@@ -26,7 +26,7 @@ from w2ltune.errors import run_command
 from w2ltune.formats.flagsfile import effective, parse_flagsfile
 from w2ltune.formats.known_flags import is_boolean
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.main
 
 Task = Callable[..., list[str]]
 LIMIT_SECONDS = 240

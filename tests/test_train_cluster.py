@@ -14,7 +14,7 @@ from killing import Sweep
 from nodes import Nodes
 from trainingtask import BINARY, make_training, write_config
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.main
 
 
 @pytest.fixture

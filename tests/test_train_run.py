@@ -20,7 +20,7 @@ from w2ltune.formats.checkpoint import read_header
 from w2ltune.formats.logs import read_history
 from w2ltune.runs.snapshots import read_snapshots, verify
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.main
 
 LIMIT_SECONDS = 240
 TWO_GPUS = {"RAY_OVERRIDE_RESOURCES": '{"CPU": 4, "GPU": 2}'}

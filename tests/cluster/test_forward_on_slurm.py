@@ -16,7 +16,7 @@ from bedfiles import REPOSITORY, Settings
 from lmtask import expected_scores, hypotheses, write_dump, write_program
 
 pytestmark = [
-    pytest.mark.ray,
+    pytest.mark.slow,
     pytest.mark.parametrize("slurm", [Settings(grace_seconds=15)], indirect=True),
 ]
 ROWS = hypotheses(60)

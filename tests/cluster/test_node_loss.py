@@ -10,7 +10,7 @@ from bedfiles import Settings
 from trainings import training, wait_for
 
 pytestmark = [
-    pytest.mark.ray,
+    pytest.mark.slow,
     pytest.mark.parametrize("slurm", [Settings(slurmd_timeout_seconds=5)], indirect=True),
 ]
 

@@ -10,7 +10,7 @@ import pytest
 from bed import Cluster
 from rayjobs import SHORT, Bench, Job, until
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from bed import Cluster
 from bedfiles import Settings
 from rayjobs import Bench
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.slow
 
 SITES = {
     "requeued at once": Settings(grace_seconds=0, kill_wait_seconds=10),

@@ -16,7 +16,7 @@ from bedfiles import Settings
 from trainingtask import BINARY, DOUBLES, make_training, write_config
 
 pytestmark = [
-    pytest.mark.ray,
+    pytest.mark.slow,
     pytest.mark.parametrize("slurm", [Settings(grace_seconds=10)], indirect=True),
 ]
 

@@ -14,7 +14,7 @@ from trainings import training, wait_for
 from w2ltune import files
 
 pytestmark = [
-    pytest.mark.ray,
+    pytest.mark.slow,
     pytest.mark.parametrize("slurm", [Settings(grace_seconds=10)], indirect=True),
 ]
 

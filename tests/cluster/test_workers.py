@@ -10,7 +10,7 @@ from bedfiles import Settings
 from trainings import Training, preempt, training, wait_for
 
 pytestmark = [
-    pytest.mark.ray,
+    pytest.mark.slow,
     pytest.mark.parametrize("slurm", [Settings(grace_seconds=10)], indirect=True),
 ]
 

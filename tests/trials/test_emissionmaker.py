@@ -10,7 +10,7 @@ import pytest
 
 from w2ltune.trials.emissionmaker import _remove_abandoned, _written
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.main
 
 
 def test_only_what_nobody_writes_to_is_removed(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from w2ltune.trials.rescoring import rescore
 from w2ltune.trials.rescoringinput import prepare_rescoring
 from w2ltune.trials.trainjob import TrainJob
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.main
 
 QUICK = {"DOUBLE_RETRY_SECONDS": "0.01", "DOUBLE_UPDATE_SECONDS": "0.0005"}
 
