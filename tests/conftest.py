@@ -27,6 +27,15 @@ for _name in [name for name in os.environ if name.startswith(_OWN)]:
         del os.environ[_name]
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return what ``-n auto`` means: three workers a core, and 3 GB for each.
+
+    Most of the time of a test that starts Ray or SLURM is waiting.
+    """
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(3 * len(os.sched_getaffinity(0)), memory_bytes // 3_000_000_000))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give each test its layer, and begin with what takes longest.
 

@@ -1,6 +1,6 @@
 """Disturb a sweep on a real SLURM in every way that sites know, and hold it against one in peace.
 
-    python tests/benchmarks/slurm_campaign.py --task=train|decode [--seed=1] [--folder=DIR]
+    python tests/campaign/slurm_disturbances.py --task=train|decode [--seed=1] [--folder=DIR]
 
 Two time limits, three preemptions, the death of a node and that of the head's node, in an order
 drawn by the seed (the limits first, as they take the longest). The same sweep runs undisturbed

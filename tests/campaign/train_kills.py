@@ -1,6 +1,6 @@
 """Kill a sweep of trainings at chosen moments until it has finished in spite of it.
 
-    python tests/benchmarks/train_kill_campaign.py [--kills=72] [--seed=1] [--folder=DIR]
+    python tests/campaign/train_kills.py [--kills=72] [--seed=1] [--folder=DIR]
 
 Each training has two processes (the double of the binary, on GPUs that are numbers here) and
 writes its checkpoints slowly. What is killed with -9, {child, rank 1, trainable (Ray's worker),
@@ -28,14 +28,13 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
 from killing import TRAIN_TARGETS, Ledger, Sweep  # noqa: E402  (these lie in tests/)
 from trainingtask import BINARY, make_training, write_config  # noqa: E402
+from waiting import PATIENCE_SECONDS  # noqa: E402
 
 from w2ltune.formats.logs import read_history  # noqa: E402
 from w2ltune.runs.lock import process_start  # noqa: E402
 from w2ltune.runs.snapshots import read_snapshots, verify  # noqa: E402
 
 PHASES = ("starting", "training", "validating", "writing")
-GONE_WITHIN_SECONDS = 10.0
-PATIENCE_SECONDS = 120.0
 UPDATES_PER_EPOCH = 5
 UPDATES = 80
 
@@ -140,7 +139,7 @@ class Campaign:
         return max(0, complete - starts_of(run)[before])
 
     def still_there(self, pids: set[int]) -> set[int]:
-        deadline = time.monotonic() + GONE_WITHIN_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while pids and time.monotonic() < deadline:
             pids = {pid for pid in pids if process_start(pid)}
             time.sleep(0.05)
@@ -148,8 +147,8 @@ class Campaign:
 
     def restart(self) -> None:
         """Wait for the end of a sweep that was killed, look what is left, and start it again."""
-        code = self.sweep.wait(90)
-        left = self.sweep.wait_until_gone(GONE_WITHIN_SECONDS)
+        code = self.sweep.wait(PATIENCE_SECONDS)
+        left = self.sweep.wait_until_gone(PATIENCE_SECONDS)
         self.wrong += [f"left behind: {command[:80]}" for command in left.values()]
         self.wrong += self.ledger.look()
         if code == 0:
@@ -184,7 +183,7 @@ def main() -> int:
                   f"{phase:<10} complete epochs lost {epochs}  finished {len(campaign.ledger.seen)}"
                   f"  wrong {campaign.wrong}", flush=True)  # fmt: skip
     code = campaign.sweep.wait(1800)
-    left = campaign.sweep.wait_until_gone(GONE_WITHIN_SECONDS)
+    left = campaign.sweep.wait_until_gone(PATIENCE_SECONDS)
     wrong = [*campaign.wrong, *(f"left behind: {c[:80]}" for c in left.values())]
     wrong += campaign.ledger.look()
     wrong += [] if code == 0 else [f"the sweep ended with {code}"]

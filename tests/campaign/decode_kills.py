@@ -1,6 +1,6 @@
 """Kill a running sweep at random until it has finished in spite of it, and print what was lost.
 
-    python tests/benchmarks/kill_campaign.py [--kills=40] [--seed=1] [--folder=DIR]
+    python tests/campaign/decode_kills.py [--kills=40] [--seed=1] [--folder=DIR]
 
 Each round starts the same command, waits a random time and kills -9 one process of a random kind
 (or everything). The sweep goes on until the wanted number of kills was done, then runs to its end.
@@ -19,9 +19,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
-from killing import DECODE_TARGETS, Ledger, Sweep  # noqa: E402  (it lies in tests/)
-
-GONE_WITHIN_SECONDS = 10.0
+from killing import DECODE_TARGETS, Ledger, Sweep  # noqa: E402  (these lie in tests/)
+from waiting import PATIENCE_SECONDS  # noqa: E402
 
 
 def main() -> int:
@@ -29,6 +28,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--trials", type=int, default=60)
+    parser.add_argument("--most_seconds", type=float, default=30, help="between two kills")
     parser.add_argument("--folder", type=Path, default=None)
     options = parser.parse_args()
     choose = random.Random(options.seed)
@@ -53,7 +53,7 @@ def main() -> int:
             if sum(kills.values()) >= options.kills:
                 sweep.wait(1800)
                 break
-            deadline = time.monotonic() + choose.uniform(0.3, 30)
+            deadline = time.monotonic() + choose.uniform(0.3, options.most_seconds)
             while sweep.alive() and time.monotonic() < deadline:
                 time.sleep(0.05)
             target = choose.choice(DECODE_TARGETS)
@@ -65,8 +65,8 @@ def main() -> int:
                     f"{target:<11} finished {len(ledger.seen):3d}  wrong {wrong}",
                     flush=True,
                 )
-        code = sweep.wait(5)
-        left = sweep.wait_until_gone(GONE_WITHIN_SECONDS)
+        code = sweep.wait(PATIENCE_SECONDS)
+        left = sweep.wait_until_gone(PATIENCE_SECONDS)
         wrong += [f"left behind: {command[:80]}" for command in left.values()]
         wrong += ledger.look()
         if code == 0 and sum(kills.values()) < options.kills:
