@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -79,23 +80,39 @@ def name_of(path):
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
+def own_name(path):
+    return name_of(path).removeprefix("w2ltune.")
+
+
 def room_of(module):
     """The room of a module of the package; None for the package itself."""
     parts = module.split(".")
     return parts[1] if parts[0] == "w2ltune" and len(parts) > 1 else None
 
 
+def nodes_of(path):
+    return ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+
+
+@cache
 def imports_of(path):
     """All modules that a file imports, wherever in the file; relative imports are not used."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    found = set()
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}:{node.lineno}: a relative import"
             if node.module == "w2ltune":
-                yield from (f"w2ltune.{alias.name}" for alias in node.names)
+                found |= {f"w2ltune.{alias.name}" for alias in node.names}
             else:
-                yield node.module
+                found.add(node.module)
+    return found
+
+
+def rooms_of(path):
+    """The rooms that a file imports from; None for the package itself."""
+    return {None if room == "__version__" else room for room in map(room_of, imports_of(path))}
 
 
 def floor_of(room):
@@ -111,64 +128,59 @@ def test_each_module_has_its_room():
     assert {room_of(name_of(path)) for path in MODULES} <= known
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_imports_point_down(path):
-    room = room_of(name_of(path))
-    if room == "__init__":
-        assert list(imports_of(path)) in ([], ["__future__"])
-        return
-    own = {found for found in map(room_of, imports_of(path)) if found not in (None, "__version__")}
-    assert {other for other in own if not may_import(room, other)} == set()
+def test_imports_point_down():
+    wrong = []
+    for path in MODULES:
+        room = room_of(name_of(path))
+        if room == "__init__":
+            assert imports_of(path) <= {"__future__"}, path
+            continue
+        others = sorted(rooms_of(path) - {None})
+        wrong += [f"{own_name(path)} imports {o}" for o in others if not may_import(room, o)]
+    assert wrong == []
 
 
 def test_commandline_is_for_commands_and_knows_formats_and_errors_only():
     for path in MODULES:
-        room = room_of(name_of(path))
-        rooms = {room_of(module) for module in imports_of(path)}
-        if room == "commandline":
-            assert rooms <= {None, "__version__", "formats", "errors"}
-        elif "commandline" in rooms:
-            own = name_of(path).removeprefix("w2ltune.")
-            assert own in (*COMMANDS, *OPTIONS, *SMALLER_COMMANDS), own
+        if room_of(name_of(path)) == "commandline":
+            assert rooms_of(path) <= {None, "formats", "errors"}, own_name(path)
+        elif "commandline" in rooms_of(path):
+            assert own_name(path) in (*COMMANDS, *OPTIONS, *SMALLER_COMMANDS)
 
 
-@pytest.mark.parametrize(
-    ("package", "allowed"),
-    [
-        ("ray", r"tuner|cluster\.session|trials\..*"),
-        ("optuna", r"tuner|search\..*"),
-        ("matplotlib", r"report\.(svg|.*plots|trainingcurves)"),
-        ("flashlight", r"embedded\..*"),
-        (
-            "rich",
-            r"report\..*|decodesweep|decoderchoice|trainsweep|collect|forward|rescoring(run)?",
-        ),
-        ("rapidfuzz", r"scoring\..*"),
-        ("zstandard", r"formats\.compressed"),
-        ("torch", r"embedded\.causallm"),
-        ("transformers", r"embedded\.causallm"),
-        ("numba", r"scoring\.compiledkernels"),
-    ],
-)
-def test_each_library_has_its_place(package, allowed):
-    users = {
-        name_of(path).removeprefix("w2ltune.")
-        for path in MODULES
-        if any(module.split(".")[0] == package for module in imports_of(path))
-    }
-    assert users
-    assert {user for user in users if not re.fullmatch(allowed, user)} == set()
+PLACES = {
+    "ray": r"tuner|cluster\.session|trials\..*",
+    "optuna": r"tuner|search\..*",
+    "matplotlib": r"report\.(svg|.*plots|trainingcurves)",
+    "flashlight": r"embedded\..*",
+    "rich": r"report\..*|decodesweep|decoderchoice|trainsweep|collect|forward|rescoring(run)?",
+    "rapidfuzz": r"scoring\..*",
+    "zstandard": r"formats\.compressed",
+    "torch": r"embedded\.causallm",
+    "transformers": r"embedded\.causallm",
+    "numba": r"scoring\.compiledkernels",
+}
+
+
+def packages_of(path):
+    return {module.split(".")[0] for module in imports_of(path)}
+
+
+def test_each_library_has_its_place():
+    for package, allowed in PLACES.items():
+        users = {own_name(path) for path in MODULES if package in packages_of(path)}
+        assert users, package
+        assert {user for user in users if not re.fullmatch(allowed, user)} == set(), package
 
 
 def test_formats_and_scoring_need_little():
     for path in MODULES:
         if room_of(name_of(path)) in ("formats", "scoring"):
-            needed = {module.split(".")[0] for module in imports_of(path)}
-            others = needed - sys.stdlib_module_names - {"numpy", "rapidfuzz", "w2ltune"}
+            others = packages_of(path) - sys.stdlib_module_names - {"numpy", "rapidfuzz", "w2ltune"}
             if name_of(path) == "w2ltune.formats.compressed":
                 others -= {"zstandard"}  # only once a file in .zst comes
             others -= {"numba"} if path.name == "compiledkernels.py" else set()
-            assert others == set(), name_of(path)
+            assert others == set(), own_name(path)
 
 
 @pytest.mark.parametrize("module", ["", ".sweep", ".collect", ".forward", ".rescore"])
@@ -183,17 +195,24 @@ def test_help_comes_at_once(module):
         "    assert not end.code\n"
         "print('loaded:', *{name.partition('.')[0] for name in sys.modules})\n"
     )
-    before = os.times()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    after = os.times()
+    seconds = []
+    for _ in range(3):
+        before = os.times()
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
+        )
+        after = os.times()
+        used = after.children_user + after.children_system
+        seconds.append(used - before.children_user - before.children_system)
+        if seconds[-1] < 0.3:
+            break
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage: ")
     loaded = done.stdout.splitlines()[-1].removeprefix("loaded: ").split()
     assert "w2ltune" in loaded
     assert HEAVY & set(loaded) == set()
-    # Processor time: the machine may be busy with other things.
-    seconds = after.children_user + after.children_system
-    assert seconds - before.children_user - before.children_system < 0.3
+    # Processor time, of the quickest of three: the machine may be busy with other things.
+    assert min(seconds) < 0.3
 
 
 def test_long_files_have_a_reason():
@@ -205,15 +224,19 @@ def test_long_files_have_a_reason():
     assert long - LONG_FILES.keys() == set()
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_nothing_goes_through_a_shell_or_a_pickle(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.keyword):
-            assert node.arg != "shell", f"line {node.value.lineno}"
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            called = f"{node.value.id}.{node.attr}"
-            assert called not in ("os.system", "os.popen"), f"line {node.lineno}"
-    assert {"pickle", "marshal", "shelve"} & set(imports_of(path)) == set()
+def test_nothing_goes_through_a_shell_or_a_pickle():
+    found = []
+    for path in MODULES:
+        for node in nodes_of(path):
+            if isinstance(node, ast.keyword) and node.arg == "shell":
+                found.append(f"{own_name(path)}:{node.value.lineno}: shell=")
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                called = f"{node.value.id}.{node.attr}"
+                if called in ("os.system", "os.popen"):
+                    found.append(f"{own_name(path)}:{node.lineno}: {called}")
+        pickles = {"pickle", "marshal", "shelve"} & imports_of(path)
+        found += [f"{own_name(path)} imports {name}" for name in sorted(pickles)]
+    assert found == []
 
 
 def test_no_file_names_a_folder_of_someones_machine():
