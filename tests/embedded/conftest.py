@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+import io
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from w2ltune.embedded.train import main
+from w2ltune.errors import run_command
 
 VOICE_COMMANDS = Path(__file__).parents[2] / "experiments" / "voice_commands"
 
@@ -50,17 +53,21 @@ def training(tmp_path: Path) -> Callable[..., list[str]]:
 
 
 @pytest.fixture
-def run_train() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the training program to its end; keyword arguments are environment variables."""
+def run_train(monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Do what the training program does, but in this process, which has imported all it needs.
+
+    Keyword arguments are environment variables.
+    """
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "w2ltune.embedded.train", *arguments],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "W2LTUNE_RETRY_SECONDS": "0", **environment},
-            cwd=VOICE_COMMANDS.parents[1],
-            timeout=120,
-        )
+        with (
+            monkeypatch.context() as patch,
+            contextlib.redirect_stdout(io.StringIO()) as output,
+            contextlib.redirect_stderr(io.StringIO()) as errors,
+        ):
+            for name, value in {"W2LTUNE_RETRY_SECONDS": "0", **environment}.items():
+                patch.setenv(name, value)
+            code = run_command(main, list(arguments))
+        return subprocess.CompletedProcess(arguments, code, output.getvalue(), errors.getvalue())
 
     return run

@@ -26,7 +26,7 @@ from w2ltune.search.residual import Vector
 from w2ltune.search.space import ANCESTOR_RANGES
 
 BOX = make_box(ANCESTOR_RANGES)
-BEAM = 300
+BEAM = 100
 STARTS = ((0.35, -6.0), (4.74, 1.3), (0.7, 4.0))
 MOST_DECODES = 8
 EVEN = 1 / math.sqrt(12)  # the spread of a weight that decides nothing
@@ -95,7 +95,7 @@ def test_few_decodes_come_near_the_best_of_a_grid(
     decodes: Decodes, grid: list[int], start: tuple[float, float]
 ) -> None:
     loop = run(decodes, BOX, start)
-    assert loop.totals[0] > 1.5 * min(grid)  # there was something to find
+    assert loop.totals[0] > 1.3 * min(grid)  # there was something to find
     standard_error = math.sqrt(min(grid))
     assert min(loop.totals) <= min(grid) + standard_error
     # It ends by itself, because no gain is expected that is worth a decode.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
+from waiting import PATIENCE_SECONDS
 
 from w2ltune import files
 from w2ltune.errors import InputError, StudyMismatchError
@@ -143,9 +144,7 @@ def script(text):
 
 
 def run(text, *arguments):
-    done = subprocess.run(
-        [*script(text), *map(str, arguments)], capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run([*script(text), *map(str, arguments)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
@@ -220,7 +219,7 @@ def test_a_journal_without_any_line_end_is_emptied(tmp_path):
 def cuts(journal):
     """Every byte of the last line, and some of those before, down to the first line."""
     last_line = len(journal) - (journal.rindex(b"\n", 0, -1) + 1)
-    return [*range(1, last_line), *range(last_line, len(journal), 37), len(journal)]
+    return [*range(1, last_line), *range(last_line, len(journal), 61), len(journal)]
 
 
 def test_a_journal_cut_anywhere_is_mended(tmp_path, journal, lock, monkeypatch):
@@ -276,15 +275,18 @@ def test_a_damaged_line_is_named(tmp_path, journal, lock, garbage, where):
     assert states(open_study(tmp_path, lock)) == []
 
 
-def test_locks_that_optuna_left_hold_nobody_up(tmp_path):
+def test_locks_that_optuna_left_hold_nobody_up(tmp_path, monkeypatch):
     with owned(tmp_path) as study:
         finish(study, ask(study, tmp_path))
     (tmp_path / f"{JOURNAL}.lock").symlink_to(JOURNAL)
-    begin = time.monotonic()
+
+    def waits(seconds):
+        raise AssertionError("it waits for the lock")
+
+    monkeypatch.setattr(time, "sleep", waits)
     with owned(tmp_path) as study:
         finish(study, ask(study, tmp_path))
         assert states(study) == [TrialState.COMPLETE] * 2
-    assert time.monotonic() - begin < 5
 
 
 def test_a_moved_study_goes_on(tmp_path, monkeypatch):
@@ -315,7 +317,7 @@ def test_an_overtaken_owner_ends_before_it_writes(tmp_path, monkeypatch):
             with (folder / JOURNAL).open("ab") as file:
                 file.write(torn)
             before = (folder / JOURNAL).read_bytes()
-            output, errors = process.communicate("go on\n", timeout=30)
+            output, errors = process.communicate("go on\n", timeout=PATIENCE_SECONDS)
             assert (process.returncode, output) == (1, "")
             assert errors == (
                 "w2ltune: error: another process took this sweep over; this one ends\n"
@@ -408,7 +410,7 @@ def test_a_disk_that_was_full_for_a_while(tmp_path):
         ["unshare", "-m", "sh", "-c",
          'mount -t tmpfs -o size=128k none "$0" && exec "$@"',
          str(tmp_path), *script(DISK_FULL), str(tmp_path)],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     asked, trials = map(int, done.stdout.split())
