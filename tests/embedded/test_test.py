@@ -77,18 +77,18 @@ def test_the_log_of_the_training_and_the_test_agree(model, tmp_path, capsys):
     assert f"dev-TER: {float(found[2]):5.2f} | dev-WER: {float(found[1]):5.2f} |" in last
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (["--test=dev.lst"], 2, "no --am: give a model file"),
-        (["--am=MODEL"], 2, "no --test: give a list"),
-        (["--am=MODEL", "--test=dev.lst", "--lexcion=x"], 1, "ERROR: unknown command line flag"),
-        (["--am=MODEL", "--test=dev.lst", "--sclite=MODEL"], 2, "a file is in the way"),
-        (["--am=none.bin", "--test=dev.lst"], 134, 'Error while loading "none.bin"'),
-    ],
-)
-def test_mistakes(model, capsys, monkeypatch, arguments, code, message):
+MISTAKES = [
+    (["--test=dev.lst"], 2, "no --am: give a model file"),
+    (["--am=MODEL"], 2, "no --test: give a list"),
+    (["--am=MODEL", "--test=dev.lst", "--lexcion=x"], 1, "ERROR: unknown command line flag"),
+    (["--am=MODEL", "--test=dev.lst", "--sclite=MODEL"], 2, "a file is in the way"),
+    (["--am=none.bin", "--test=dev.lst"], 134, 'Error while loading "none.bin"'),
+]
+
+
+def test_mistakes(model, capsys, monkeypatch):
     monkeypatch.setenv("W2LTUNE_RETRY_SECONDS", "0")
-    arguments = [argument.replace("MODEL", str(model)) for argument in arguments]
-    assert run_command(main, arguments) == code
-    assert message in capsys.readouterr().err
+    for arguments, code, message in MISTAKES:
+        arguments = [argument.replace("MODEL", str(model)) for argument in arguments]
+        assert run_command(main, arguments) == code, arguments
+        assert message in capsys.readouterr().err

@@ -1,16 +1,16 @@
+import contextlib
 import csv
 import io
 import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 from rich.console import Console
 
-from w2ltune.errors import InputError
+from w2ltune.collect import main as collecting
+from w2ltune.errors import InputError, run_command
 from w2ltune.formats.logs import parse_train_line
 from w2ltune.report import progress
 from w2ltune.report.leaderboard import rank
@@ -214,16 +214,33 @@ def test_finish_says_which_training_is_best(study):
     assert "note: 1 of 12 trials failed: the loss is nan at update 431" in text
     assert model.readlink().parts[:2] == ("trials", "0002")
     assert model.read_bytes() == b"model of trial 2"
-
-
-def test_the_best_flags_are_ready_to_train_with(study):
-    finish(finish_training, study)
+    # The best flags are ready to train with.
     text = (study / "best.cfg").read_text()
     assert "--lr=0.0031\n" in text and f"--iter={ITER}\n" in text
     assert "--rundir" not in text  # it would be trained over
     comments = [line for line in text.splitlines() if line.startswith("#")]
     assert "trial 2, epoch " in comments[0] and METRIC in comments[1]
     assert "without a language model" in text and "best_model.bin" in text
+    # The trials are there as CSV, and for programs.
+    rows = list(csv.DictReader(io.StringIO((study / "trials.csv").read_text())))
+    assert list(rows[0])[-4:] == ["epoch", "epochs", "updates", "checkpoint"]
+    assert (rows[0]["number"], rows[0]["epochs"]) == ("2", "26")
+    value = json.loads(collect(study, "--format=json"))
+    assert (value["metric"], value["best"], value["running"]) == (METRIC, 2, [12])
+    assert value["trials"][0]["checkpoint"].startswith("trials/0002/snapshots/")
+    assert collect(study, "--format=csv") == (study / "trials.csv").read_text()
+    # The page tells it all, and the same each time.
+    text = (study / "report.html").read_text(encoding="utf-8")
+    page = Page(study / "report.html")
+    for part in (
+        "lr study: training sweep", "dev-WER 3", "trial 2 of 12", "Leaderboard", "★ 2",
+        "Learning curves", "best: trial 2", "dev-WER over the searched flags",
+        "--lr=loguniform(1e-4, 1). Rank correlation", "Time", "3 were stopped early", "Failures",
+        "try a lower --lr <0.05> [see the log]", "How to reproduce", "--task=train", "0123abcd",
+    ):  # fmt: skip
+        assert part in page.text, part
+    assert "<0.05>" not in text  # escaped
+    assert build_training_report(read_training(study)).read_text(encoding="utf-8") == text
 
 
 def test_the_link_moves_with_the_study_and_to_a_better_model(study, tmp_path):
@@ -246,24 +263,15 @@ def test_a_lost_snapshot_is_said_and_not_linked(study):
     assert not (study / "best_model.bin").is_symlink()
 
 
-def test_trials_as_csv_and_json(study):
-    finish(finish_training, study)
-    rows = list(csv.DictReader(io.StringIO((study / "trials.csv").read_text())))
-    assert list(rows[0])[-4:] == ["epoch", "epochs", "updates", "checkpoint"]
-    assert (rows[0]["number"], rows[0]["epochs"]) == ("2", "26")
-    done = collect(study, "--format=json")
-    value = json.loads(done)
-    assert (value["metric"], value["best"], value["running"]) == (METRIC, 2, [12])
-    assert value["trials"][0]["checkpoint"].startswith("trials/0002/snapshots/")
-    assert collect(study, "--format=csv") == (study / "trials.csv").read_text()
-
-
 def collect(study, *arguments):
-    command = [sys.executable, "-m", "w2ltune.collect", f"--logdir={study.parent}",
-               f"--prefix={study.name}", *arguments]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+    folder = [f"--logdir={study.parent}", f"--prefix={study.name}"]
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as output,
+        contextlib.redirect_stderr(io.StringIO()) as errors,
+    ):
+        code = run_command(collecting, [*folder, *arguments])
+    assert (code, errors.getvalue()) == (0, "")
+    return output.getvalue()
 
 
 def test_collect_shows_running_trials_by_their_logs(study):
@@ -346,21 +354,6 @@ def test_rank_correlation():
     assert rank_correlation(results, "o") is None
     assert rank_correlation(results[:4], "lr") is None
     assert rank_correlation([replace(r, value=0.5) for r in results], "lr") is None
-
-
-def test_the_page_of_a_sweep(study):
-    path = build_training_report(read_training(study))
-    page = Page(path)
-    for part in (
-        "lr study: training sweep", "dev-WER 3", "trial 2 of 12", "Leaderboard", "★ 2",
-        "Learning curves", "best: trial 2", "dev-WER over the searched flags",
-        "--lr=loguniform(1e-4, 1). Rank correlation", "Time", "3 were stopped early", "Failures",
-        "try a lower --lr <0.05> [see the log]", "How to reproduce", "--task=train", "0123abcd",
-    ):  # fmt: skip
-        assert part in page.text, part
-    text = path.read_text(encoding="utf-8")
-    assert "<0.05>" not in text  # escaped
-    assert build_training_report(read_training(study)).read_text(encoding="utf-8") == text
 
 
 @pytest.mark.parametrize("trials", [[], [None], ["FAIL"], ["PRUNED"], ["COMPLETE"]])

@@ -113,7 +113,7 @@ def test_the_index_gives_what_plain_rules_give(tmp_path, letters, case_sensitive
         return "".join(choose.choices(letters, k=choose.randint(least, most)))
 
     changed = 0
-    for _ in range(60):
+    for _ in range(30):
         contexts = choose.choice([[" "], ["", " "], ["", " ", "a", "b ", "A a"]])
         rules = [
             (some(1, 4), some(0, 3).upper(), choose.choice(contexts), choose.choice(contexts))
@@ -124,21 +124,25 @@ def test_the_index_gives_what_plain_rules_give(tmp_path, letters, case_sensitive
         for text in (some(0, 30) for _ in range(40)):
             assert indexed(text) == reference(text), (rules, text)
             changed += indexed(text) != " ".join(text.split())
-    assert changed > 200
+    assert changed > 100
 
 
 def test_thousands_of_rules_cost_no_more_than_a_few(tmp_path):
     choose = random.Random(2)
     words = ["".join(choose.choices("etaoinshr", k=choose.randint(2, 9))) for _ in range(9000)]
     rules = [(f"{word} {choose.choice(words)}", "x", " ", " ") for word in words]
-    texts = [" ".join(choose.choices(words, k=20)) for _ in range(300)]
+    texts = [" ".join(choose.choices(words, k=20)) for _ in range(100)]
 
     def seconds(number):
+        """Processor time, of the quickest of three."""
         apply = write_rules(tmp_path / "x.glm", rules[:number])
-        begin = time.process_time()
-        for text in texts:
-            apply(text)
-        return time.process_time() - begin
+        found = []
+        for _ in range(3):
+            begin = time.process_time()
+            for text in texts:
+                apply(text)
+            found.append(time.process_time() - begin)
+        return min(found)
 
     # Tried one after the other, 300 times the rules took hundreds of times as long.
     assert seconds(9000) < 20 * seconds(30)

@@ -21,7 +21,7 @@ from w2ltune.scoring.nbest import collect, concatenate, merge, take
 from w2ltune.scoring.nbestpool import Pool
 from w2ltune.scoring.wer import count_errors
 
-UTTERANCES = 60
+UTTERANCES = 30
 SETTINGS = ((1.5, 0.5, 0.0), (3.0, 3.5, 0.0), (0.3, -2.0, -0.4))
 """lmweight, wordscore and silscore of the decodes."""
 
@@ -195,7 +195,7 @@ def test_lists_and_references_must_be_as_many() -> None:
 def test_blocks_come_back_into_list_order(decodes: Decodes) -> None:
     order = list(range(UTTERANCES))
     random.Random(1).shuffle(order)
-    blocks = [order[:7], order[7:8], order[8:50], order[50:]]
+    blocks = [order[:7], order[7:8], order[8:20], order[20:]]
     parts = [
         collect(
             [decodes.lists[0][index] for index in block],
@@ -216,7 +216,7 @@ def test_blocks_must_cover_the_list_once(indices: list[list[int]]) -> None:
 
 def test_take_repeats_and_reorders(decodes: Decodes) -> None:
     weights = random_weights(1)[0]
-    taken = [5, 0, 5, 59]
+    taken = [5, 0, 5, 29]
     every = plain_errors(decodes.nbests[0], weights)
     found = plain_errors(take(decodes.nbests[0], taken), weights)
     assert found == [every[index] for index in taken]
@@ -229,7 +229,7 @@ def test_take_repeats_and_reorders(decodes: Decodes) -> None:
 def test_merging_changes_no_choice(decodes: Decodes, nbest: NBest) -> None:
     every = union(decodes.nbests)
     assert nbest.hypotheses < every.hypotheses
-    for weights in random_weights(100):
+    for weights in random_weights(40):
         assert plain_errors(nbest, weights) == plain_errors(every, weights)
 
 
@@ -239,7 +239,7 @@ def test_without_silence_more_is_merged(decodes: Decodes, nbest: NBest) -> None:
     assert not fewer.features[:, FEATURES.index("silence")].any()
     assert decodes.nbests[0].features[:, FEATURES.index("silence")].any(), "the input stays"
     every = union(decodes.nbests)
-    for weights in random_weights(100) * [1, 1, 1, 1, 0]:
+    for weights in random_weights(40) * [1, 1, 1, 1, 0]:
         assert plain_errors(fewer, weights) == plain_errors(every, weights)
 
 
@@ -323,7 +323,7 @@ def test_lists_of_other_utterances_are_not_merged(decodes: Decodes) -> None:
 def test_errors_are_those_of_the_plain_evaluation(nbest: NBest) -> None:
     pool = Pool(nbest)
     rng = np.random.default_rng(8)
-    weights = np.concatenate([random_weights(60), rng.normal(0, 2, (60, 5)), np.eye(5), -np.eye(5)])
+    weights = np.concatenate([random_weights(30), rng.normal(0, 2, (30, 5)), np.eye(5), -np.eye(5)])
     expected = [plain_errors(nbest, vector) for vector in weights.tolist()]
     found = pool.errors(weights)
     assert found.dtype == np.int64
@@ -382,7 +382,7 @@ def test_order_of_hypotheses_and_utterances_does_not_matter(nbest: NBest) -> Non
 def test_subset(nbest: NBest) -> None:
     pool = Pool(nbest)
     weights = random_weights(1)[0]
-    chosen = np.random.default_rng(6).integers(0, UTTERANCES, 90)  # as a bootstrap draws
+    chosen = np.random.default_rng(6).integers(0, UTTERANCES, 45)  # as a bootstrap draws
     subset = pool.subset(chosen)
     assert (
         subset.utterance_errors(weights).tolist() == pool.utterance_errors(weights)[chosen].tolist()
@@ -414,7 +414,7 @@ def test_lists_of_very_different_lengths() -> None:
     pool = Pool(nbest)
     assert len(pool._buckets) > 5
     assert sum(bucket.errors.size for bucket in pool._buckets) < 1.2 * nbest.hypotheses
-    for weights in random_weights(3):
+    for weights in random_weights(1):
         assert pool.utterance_errors(weights).tolist() == plain_errors(nbest, weights)
 
 

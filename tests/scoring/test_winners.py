@@ -1,18 +1,16 @@
 """Leaving hypotheses out changes no choice in the box."""
 
 import numpy as np
-import pytest
 from randomlists import random_lists
 
 from w2ltune.scoring.nbestpool import Pool
 from w2ltune.scoring.winners import winners_only
 
 
-@pytest.mark.parametrize("coarse", [False, True])
-def test_errors_in_the_box_stay(coarse: bool) -> None:
+def test_errors_in_the_box_stay() -> None:
     rng = np.random.default_rng(0)
-    for _ in range(20):
-        nbest = random_lists(rng, 40, 20, 3, coarse=coarse)
+    for number in range(16):
+        nbest = random_lists(rng, 40, 20, 3, coarse=number % 2 == 1)
         low = np.array([1.0, *rng.uniform(-1, 0, 2)])
         high = np.array([1.0, *rng.uniform(0, 1, 2)])
         short = winners_only(nbest, low, high)

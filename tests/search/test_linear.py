@@ -81,7 +81,7 @@ def run(decodes: Decodes, box: Box, start: Sequence[float], beam: int = BEAM) ->
 def grid(decodes: Decodes) -> list[int]:
     """Errors of real decodes all over the box."""
     axes = [
-        np.linspace(low + width / 10, low + 9 * width / 10, 5)
+        np.linspace(low + width / 10, low + 9 * width / 10, 4)
         for low, width in zip(BOX.low, BOX.high - BOX.low, strict=True)
     ]
     return [

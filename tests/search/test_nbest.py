@@ -538,8 +538,8 @@ def test_a_beam_that_is_raised_is_another_setting(
 def test_tpe_proposes_a_setting_of_many_and_the_lists_its_weights(
     sweep: Callable[..., Sweep],
 ) -> None:
-    one = sweep(MANY, trial_count=8)
-    for number in range(8):
+    one = sweep(MANY, trial_count=6)
+    for number in range(6):
         assert one.method.finished() == ""
         assert one.method.ready(())
         asked = one.ask()
@@ -548,7 +548,7 @@ def test_tpe_proposes_a_setting_of_many_and_the_lists_its_weights(
         assert note == {"how": "nbest"}
         # A second search in the same folder, which has not seen this trial, gives the same weights.
         setting: Setting = (("beamsize", str(params["beamsize"])),)
-        weights = sweep(MANY, trial_count=8).method.weights_for(setting)
+        weights = sweep(MANY, trial_count=6).method.weights_for(setting)
         assert [params["lmweight"], params["wordscore"]] == pytest.approx(weights.tolist())
         one.complete(number)
     assert len({params["beamsize"] for params, _ in one.asked}) > 3
