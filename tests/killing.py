@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from waiting import PATIENCE_SECONDS, wait_for
 
 MARK = "W2LTUNE_TEST_MARK"
 
@@ -62,9 +64,25 @@ class Sweep:
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    def wait(self, seconds: float) -> int:
+    def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
+        """Wait for its end and return its exit code."""
         assert self.process is not None
         return self.process.wait(seconds)
+
+    def wait_for(self, condition: Callable[[], object], *, look_seconds: float = 0.1) -> None:
+        """Return as soon as a condition holds; it must be before the sweep's end."""
+        wait_for(condition, while_=self.alive, shown=self.log.read_text, look_seconds=look_seconds)
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def end(self) -> None:
+        """Leave nothing of it, whatever a test did."""
+        self.kill("everything", random.Random(0))
+        if self.process is not None:
+            self.wait()
+        self.wait_until_gone()
 
     def processes(self) -> dict[int, str]:
         """Return the command lines of all living processes of this sweep."""
@@ -112,7 +130,7 @@ class Sweep:
             victims = self.victims(target) if target == "everything" else []
         return found
 
-    def wait_until_gone(self, seconds: float) -> dict[int, str]:
+    def wait_until_gone(self, seconds: float = PATIENCE_SECONDS) -> dict[int, str]:
         """Return the processes that are still there after so long."""
         deadline = time.monotonic() + seconds
         while (left := self.processes()) and time.monotonic() < deadline:
