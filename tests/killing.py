@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import subprocess
@@ -12,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from waiting import PATIENCE_SECONDS, wait_for
 
@@ -102,8 +104,8 @@ class Sweep:
         return any(folder in link for link in links for folder in folders)
 
     def victims(self, target: str) -> list[int]:
-        assert self.process is not None
         if target == "driver":
+            assert self.process is not None
             return [self.process.pid]
         processes = self.processes()
         if target == "everything":
@@ -136,6 +138,67 @@ class Sweep:
         while (left := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.2)
         return left
+
+
+@contextlib.contextmanager
+def sweeps(cwd: Path, log: Path) -> Iterator[Callable[..., Sweep]]:
+    """Yield what starts a sweep; whatever a test does, nothing of them is left."""
+    made: list[Sweep] = []
+
+    def start(arguments: list[str], **more: Any) -> Sweep:
+        made.append(Sweep(arguments, cwd, log, **more))
+        made[-1].start()
+        return made[-1]
+
+    try:
+        yield start
+    finally:
+        for sweep in made:
+            sweep.end()
+
+
+class Pace:
+    """Says how many trials of a sweep may finish, so that a test is never late.
+
+    Its ``hook`` is a text normaliser (``--normalize``) that changes nothing. With enough trials
+    finished, decoder workers stay in the middle of the next.
+    """
+
+    def __init__(self, folder: Path, trials: Path) -> None:
+        self.hook = folder / "pace.py"
+        self._control = folder / "pace"
+        self._waits = folder / "pace.waits"
+        self.hook.write_text(
+            "import json, pathlib, time\n"
+            f"control = pathlib.Path({str(self._control)!r})\n"
+            "def holds():\n"
+            "    if b'DecoderWorker' not in pathlib.Path('/proc/self/cmdline').read_bytes():\n"
+            "        return False\n"
+            "    trials, most = json.loads(control.read_text())\n"
+            "    return len(list(pathlib.Path(trials).glob('*/result.json'))) >= most\n"
+            "def normalize(text):\n"
+            "    while holds():\n"
+            f"        pathlib.Path({str(self._waits)!r}).touch()\n"
+            "        time.sleep(0.1)\n"
+            "    return text\n"
+        )
+        self.trials = trials
+        self.allow(0)
+
+    def allow(self, finished: int = 1000) -> None:
+        """Let so many trials finish, and those that were nearly done."""
+        self._allowed = finished
+        new = self._control.with_suffix(".new")
+        new.write_text(json.dumps([str(self.trials), finished]))
+        new.rename(self._control)
+        self._waits.unlink(missing_ok=True)
+
+    def finished(self) -> int:
+        return len(list(self.trials.glob("*/result.json")))
+
+    def holds(self) -> bool:
+        """Whether so many are finished, and a worker is in the middle of the next."""
+        return self.finished() >= self._allowed and self._waits.exists()
 
 
 @dataclass
