@@ -9,16 +9,14 @@ import sys
 from pathlib import Path
 
 from conftest import REPOSITORY, VOICE_COMMANDS
+from runningray import DOUBLES_ENVIRONMENT as ENVIRONMENT
+from runningray import running_ray
 from trainingtask import BINARY, DOUBLES, make_training
+from waiting import PATIENCE_SECONDS
 
 from w2ltune.formats.emissions import open_emissions, write_emission_bin
 
 DECODER = DOUBLES / "fl_asr_decode"
-ENVIRONMENT = {
-    "DOUBLE_PYTHON": sys.executable,
-    "DOUBLE_RETRY_SECONDS": "0.001",
-    "DOUBLE_UPDATE_SECONDS": "0.0005",
-}
 Flags = dict[str, object]
 
 
@@ -48,6 +46,7 @@ def make_decoding(tmp_path: Path) -> Flags:
         "logdir": tmp_path / "sweeps",
         "prefix": "small",
         "sampler": "random",
+        "concurrent_trials": 1,
         "pruner": "none",
         "probe": "false",
         "seed": 1,
@@ -76,6 +75,7 @@ def make_model(tmp_path: Path) -> Flags:
         "logdir": tmp_path / "sweeps",
         "prefix": "am",
         "sampler": "random",
+        "concurrent_trials": 1,
         "pruner": "none",
         "probe": "false",
         "seed": 1,
@@ -92,11 +92,28 @@ def arguments(flags: Flags, **changes: object) -> list[str]:
 def run(
     flags: Flags, *more: str, folder: Path = REPOSITORY, **changes: object
 ) -> subprocess.CompletedProcess[str]:
+    """Run a sweep on the Ray that is there already."""
+    environment = {"PYTHONPATH": str(REPOSITORY), **ENVIRONMENT, **running_ray()}
     return subprocess.run(
         [sys.executable, "-m", "w2ltune.sweep", *arguments(flags, **changes), *more],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **ENVIRONMENT},
-        capture_output=True, text=True, timeout=240, cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS, cwd=folder,
     )  # fmt: skip
+
+
+def done(flags: Flags, *more: str, folder: Path = REPOSITORY, **changes: object) -> str:
+    """Run a sweep that goes well, and return what it printed."""
+    process = run(flags, *more, folder=folder, **changes)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+def refused(flags: Flags, *more: str, folder: Path = REPOSITORY, **changes: object) -> str:
+    """Run a sweep that is refused, and return what it says."""
+    process = run(flags, *more, folder=folder, **changes)
+    assert process.returncode == 2, process.stdout
+    assert process.stderr.startswith("w2ltune: error: ")
+    return process.stderr
 
 
 def counts(study: Path) -> list[tuple[object, ...]]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from waiting import PATIENCE_SECONDS, wait_for
 
 MARK = "W2LTUNE_TEST_MARK"
 
@@ -62,9 +66,25 @@ class Sweep:
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    def wait(self, seconds: float) -> int:
+    def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
+        """Wait for its end and return its exit code."""
         assert self.process is not None
         return self.process.wait(seconds)
+
+    def wait_for(self, condition: Callable[[], object], *, look_seconds: float = 0.1) -> None:
+        """Return as soon as a condition holds; it must be before the sweep's end."""
+        wait_for(condition, while_=self.alive, shown=self.log.read_text, look_seconds=look_seconds)
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def end(self) -> None:
+        """Leave nothing of it, whatever a test did."""
+        self.kill("everything", random.Random(0))
+        if self.process is not None:
+            self.wait()
+        self.wait_until_gone()
 
     def processes(self) -> dict[int, str]:
         """Return the command lines of all living processes of this sweep."""
@@ -84,8 +104,8 @@ class Sweep:
         return any(folder in link for link in links for folder in folders)
 
     def victims(self, target: str) -> list[int]:
-        assert self.process is not None
         if target == "driver":
+            assert self.process is not None
             return [self.process.pid]
         processes = self.processes()
         if target == "everything":
@@ -112,12 +132,73 @@ class Sweep:
             victims = self.victims(target) if target == "everything" else []
         return found
 
-    def wait_until_gone(self, seconds: float) -> dict[int, str]:
+    def wait_until_gone(self, seconds: float = PATIENCE_SECONDS) -> dict[int, str]:
         """Return the processes that are still there after so long."""
         deadline = time.monotonic() + seconds
         while (left := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.2)
         return left
+
+
+@contextlib.contextmanager
+def sweeps(cwd: Path, log: Path) -> Iterator[Callable[..., Sweep]]:
+    """Yield what starts a sweep; whatever a test does, nothing of them is left."""
+    made: list[Sweep] = []
+
+    def start(arguments: list[str], **more: Any) -> Sweep:
+        made.append(Sweep(arguments, cwd, log, **more))
+        made[-1].start()
+        return made[-1]
+
+    try:
+        yield start
+    finally:
+        for sweep in made:
+            sweep.end()
+
+
+class Pace:
+    """Says how many trials of a sweep may finish, so that a test is never late.
+
+    Its ``hook`` is a text normaliser (``--normalize``) that changes nothing. With enough trials
+    finished, decoder workers stay in the middle of the next.
+    """
+
+    def __init__(self, folder: Path, trials: Path) -> None:
+        self.hook = folder / "pace.py"
+        self._control = folder / "pace"
+        self._waits = folder / "pace.waits"
+        self.hook.write_text(
+            "import json, pathlib, time\n"
+            f"control = pathlib.Path({str(self._control)!r})\n"
+            "def holds():\n"
+            "    if b'DecoderWorker' not in pathlib.Path('/proc/self/cmdline').read_bytes():\n"
+            "        return False\n"
+            "    trials, most = json.loads(control.read_text())\n"
+            "    return len(list(pathlib.Path(trials).glob('*/result.json'))) >= most\n"
+            "def normalize(text):\n"
+            "    while holds():\n"
+            f"        pathlib.Path({str(self._waits)!r}).touch()\n"
+            "        time.sleep(0.1)\n"
+            "    return text\n"
+        )
+        self.trials = trials
+        self.allow(0)
+
+    def allow(self, finished: int = 1000) -> None:
+        """Let so many trials finish, and those that were nearly done."""
+        self._allowed = finished
+        new = self._control.with_suffix(".new")
+        new.write_text(json.dumps([str(self.trials), finished]))
+        new.rename(self._control)
+        self._waits.unlink(missing_ok=True)
+
+    def finished(self) -> int:
+        return len(list(self.trials.glob("*/result.json")))
+
+    def holds(self) -> bool:
+        """Whether so many are finished, and a worker is in the middle of the next."""
+        return self.finished() >= self._allowed and self._waits.exists()
 
 
 @dataclass

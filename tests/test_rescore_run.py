@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import REPOSITORY
 from nbestlists import Task, write_task
+from waiting import PATIENCE_SECONDS
 
+from w2ltune import rescore
+from w2ltune.errors import run_command
 from w2ltune.formats.beamdump import read_beam_dump
 
 
@@ -36,10 +39,21 @@ def start(*arguments: object) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+def output(*command: object) -> str:
+    """What a command prints that goes well, run as a user runs it."""
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, command)], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    process = start(*arguments)
-    out, err = process.communicate(timeout=240)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    """Run it in this process, which has all that it imports."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run_command(rescore.main, [str(argument) for argument in arguments])
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 def found(*arguments: object) -> dict[str, object]:
@@ -53,26 +67,26 @@ def errors_of(text: str, name: str) -> float:
     return float(re.search(rf"^{name}: WER ([\d.]+)", text, re.MULTILINE)[1])
 
 
+@pytest.mark.main
 def test_the_ancestors_evaluation(dev: Task) -> None:
-    done = run(
-        f"--hyp={dev.hyp}", f"--tr={dev.tr}", f"--list={dev.list}", "--in_wts=0,0,0", "--new"
-    )
-    assert done.returncode == 0, done.stderr
-    original, oracle = (errors_of(done.stdout, name) for name in ("original", "oracle"))
+    said = output(
+        "w2ltune.rescore",
+        f"--hyp={dev.hyp}", f"--tr={dev.tr}", f"--list={dev.list}", "--in_wts=0,0,0", "--new",
+    )  # fmt: skip
+    original, oracle = (errors_of(said, name) for name in ("original", "oracle"))
     assert 0 < oracle < original
-    table = [line.split() for line in done.stdout.splitlines() if re.match(r"\s+(\d+|all)\s", line)]
+    table = [line.split() for line in said.splitlines() if re.match(r"\s+(\d+|all)\s", line)]
     assert [row[0] for row in table] == [*map(str, range(1, 11)), "all"]
     assert float(table[0][1]) == original
     assert float(table[-1][2]) == oracle
     assert not list(dev.hyp.parent.glob("*rescored*"))  # nothing is written
 
 
+@pytest.mark.main
 def test_the_ancestors_grid_search(dev: Task) -> None:
     line = [f"--hyp={dev.hyp}", f"--tr={dev.tr}", f"--list={dev.list}", "--search",
             "--gridsearch", "--new"]  # fmt: skip
-    done = run(*line)
-    assert done.returncode == 0, done.stderr
-    assert "best: --in_wts=tr=" in done.stdout
+    assert "best: --in_wts=tr=" in output("w2ltune.rescore", *line)
     folder = dev.hyp.with_name("dev.lst-rescored-tr-len")
     best = json.loads((folder / "best.json").read_text())
     assert best["method"] == "grid"
@@ -82,7 +96,17 @@ def test_the_ancestors_grid_search(dev: Task) -> None:
         assert round(10 * grid["weights"][name], 9) in range(10)
 
 
-@pytest.mark.parametrize("method", ["line", "certified", "tpe", "cmaes", "random", "grid"])
+@pytest.mark.main
+@pytest.mark.parametrize(
+    "method",
+    [
+        "certified",
+        *(
+            pytest.param(m, marks=pytest.mark.slow)
+            for m in ("line", "tpe", "cmaes", "random", "grid")
+        ),
+    ],
+)
 def test_all_methods_give_an_answer_that_holds(dev: Task, method: str) -> None:
     best = found(*dev.arguments(), f"--method={method}", "--certify", "--n=150")
     proof = best["certified"]
@@ -108,6 +132,7 @@ def test_all_methods_give_an_answer_that_holds(dev: Task, method: str) -> None:
     assert (folder / "dev.lst.rescored.hyp.trn").read_text().count("\n") == len(reference)
 
 
+@pytest.mark.slow
 def test_the_exact_searches_find_the_same(dev: Task) -> None:
     line = found(*dev.arguments(), "--out", dev.hyp.parent / "line")
     certified = found(*dev.arguments(), "--method=certified", "--out", dev.hyp.parent / "proof")
@@ -118,6 +143,7 @@ def test_the_exact_searches_find_the_same(dev: Task) -> None:
     assert all(sum(c["dev"]["counts"][:3]) >= certified["certified"]["errors"] for c in luckiest)
 
 
+@pytest.mark.main
 def test_a_held_out_list_is_compared_too(dev: Task, test: Task) -> None:
     done = run(*dev.arguments(), *test.arguments(test=True), "--in_wts=0.5,0,0", "--search")
     assert done.returncode == 0, done.stderr
@@ -137,6 +163,7 @@ def test_a_held_out_list_is_compared_too(dev: Task, test: Task) -> None:
     assert "what is tuned on them cannot be tested on them" in refused.stderr
 
 
+@pytest.mark.slow
 def test_looks_at_the_held_out_list_are_counted(dev: Task, test: Task, tmp_path: Path) -> None:
     other = write_task(tmp_path / "lists", name="other")
     command = [*dev.arguments(), *test.arguments(test=True), f"--out={tmp_path}/study"]
@@ -152,6 +179,7 @@ def test_looks_at_the_held_out_list_are_counted(dev: Task, test: Task, tmp_path:
     assert best["looks"][-1]["weights"] == best["weights"]
 
 
+@pytest.mark.slow
 def test_intervals_are_by_what_the_ids_tell(dev: Task) -> None:
     chapters = found(*dev.arguments(), r"--cluster=-(\d\d)", "--out", dev.hyp.parent / "chapters")
     answer = chapters["candidates"][0]
@@ -160,21 +188,21 @@ def test_intervals_are_by_what_the_ids_tell(dev: Task) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_collect_shows_it_again(dev: Task) -> None:
     best = found(*dev.arguments(), "--certify", "--out", dev.hyp.parent / "study")
     where = [f"--logdir={dev.hyp.parent}", "--prefix=study"]
     command = [sys.executable, "-m", "w2ltune.collect", *where]
-    shown = subprocess.run([*command, "--format=json"], capture_output=True, text=True)
-    assert json.loads(shown.stdout) == best
-    shown = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    assert json.loads(output("w2ltune.collect", *where, "--format=json")) == best
+    shown = output("w2ltune.collect", *where)
     again = run(*dev.arguments(), "--certify", "--out", dev.hyp.parent / "study")
-    assert shown.returncode == 0, shown.stderr
-    line = next(line for line in shown.stdout.splitlines() if line.startswith("best: "))
+    line = next(line for line in shown.splitlines() if line.startswith("best: "))
     assert line in again.stdout
     refused = subprocess.run([*command, "--watch"], capture_output=True, text=True, cwd=REPOSITORY)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_and_another_is_refused(dev: Task) -> None:
     first = found(*dev.arguments(), "--method=tpe", "--n=30")
     again = found(*dev.arguments(), "--certify")
@@ -191,6 +219,7 @@ def test_the_same_command_goes_on_and_another_is_refused(dev: Task) -> None:
     assert str(dev.tr) in refused.stderr
 
 
+@pytest.mark.slow
 def test_more_models_the_decoders_lm_and_both_lengths(dev: Task) -> None:
     copies = []
     for name in ("gpt", "deep"):
@@ -207,7 +236,10 @@ def test_more_models_the_decoders_lm_and_both_lengths(dev: Task) -> None:
     assert best["errors"] <= only["errors"]
 
 
-def test_models_are_called_as_forward_calls_them(dev: Task, test: Task) -> None:
+@pytest.mark.slow
+def test_models_are_called_as_forward_calls_them(tmp_path: Path) -> None:
+    dev = write_task(tmp_path / "lists", utterances=20, depth=6)
+    test = write_task(tmp_path / "lists", name="test", utterances=20, depth=6)
     names = ("gpt-2", "4gram", "-x.3+é")
     files = ("tr", "convlm", "tr")
     models = [
@@ -248,6 +280,7 @@ def test_the_three_weights_of_the_ancestor(dev: Task) -> None:
         assert f"there is no weight '{wrong}'" in refused.stderr
 
 
+@pytest.mark.slow
 def test_scores_that_know_nothing_do_no_harm(dev: Task) -> None:
     lines = [line.split() for line in dev.tr.read_text().splitlines()]
     dev.tr.write_text("".join(f"{name} -1.5\n" for name, _ in lines))
@@ -258,6 +291,7 @@ def test_scores_that_know_nothing_do_no_harm(dev: Task) -> None:
     assert best["weights"]["tr"] == 0
 
 
+@pytest.mark.slow
 def test_scales_and_signs_of_the_scores_change_nothing(dev: Task) -> None:
     """The ancestor searched fixed boxes: on another scale it was worse than no rescoring."""
     options = ["--certify", "--method=certified"]
@@ -277,6 +311,7 @@ def test_scales_and_signs_of_the_scores_change_nothing(dev: Task) -> None:
     assert abs(second["errors"] - first["errors"]) <= 3  # the plateau's points are others
 
 
+@pytest.mark.slow
 def test_a_seed_repeats_a_random_search(dev: Task) -> None:
     results = [
         found(*dev.arguments(), "--method=random", "--n=40", f"--seed={seed}",
@@ -288,6 +323,7 @@ def test_a_seed_repeats_a_random_search(dev: Task) -> None:
     assert results[0] == results[1] != results[2]
 
 
+@pytest.mark.main
 def test_a_signal_ends_a_proof_with_a_true_gap(tmp_path: Path) -> None:
     task = write_task(tmp_path / "lists", utterances=400, depth=30)
     many = []
@@ -307,9 +343,8 @@ def test_a_signal_ends_a_proof_with_a_true_gap(tmp_path: Path) -> None:
     while not any("proving" in line for line in seen):
         seen.append(process.stdout.readline())
         assert seen[-1], process.stderr.read() if process.stderr else ""
-    time.sleep(3)
     process.send_signal(signal.SIGUSR1)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 75, err
     gap = int(re.search(r"at most (\d+) errors fewer are possible", out)[1])
     assert gap > 0
@@ -322,7 +357,7 @@ def test_a_signal_ends_a_proof_with_a_true_gap(tmp_path: Path) -> None:
     assert process.stdout is not None
     while "proving" not in process.stdout.readline():
         pass
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.communicate()
     best = found(*command, "--time_limit=1")
     assert best["certified"]["errors"] <= proof["errors"]
@@ -359,6 +394,7 @@ def test_mistakes_are_one_line(dev: Task, changes: list[str], message: str) -> N
     assert not list(dev.hyp.parent.glob("*rescored*"))
 
 
+@pytest.mark.slow
 def test_all_is_all_of_another_list_too(tmp_path: Path) -> None:
     dev = write_task(tmp_path / "a", depth=3)
     test = write_task(tmp_path / "b", name="test", depth=12)
@@ -378,6 +414,7 @@ def test_all_is_all_of_another_list_too(tmp_path: Path) -> None:
         assert written.count("\n") == dump.read_text().count("\n")
 
 
+@pytest.mark.slow
 def test_the_ancestors_ties_are_those_of_the_proof_too(tmp_path: Path) -> None:
     hyp, listed, tr = tmp_path / "a.hyp", tmp_path / "a.lst", tmp_path / "a.ppl"
     rows = [f"u{n} | {score} | 1 | 1 | {wer} | {text}" for n in range(6)
@@ -393,6 +430,7 @@ def test_the_ancestors_ties_are_those_of_the_proof_too(tmp_path: Path) -> None:
     assert ours["errors"] == 0  # and no rescoring is better
 
 
+@pytest.mark.slow
 def test_odd_lists(tmp_path: Path) -> None:
     """One utterance of one hypothesis; the oldest form of a dump; empty references; huge scores."""
     hyp, listed, tr = tmp_path / "a.hyp", tmp_path / "a.lst", tmp_path / "a.ppl"

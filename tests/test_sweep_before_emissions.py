@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from binarytask import Flags, arguments, make_model, run
 from conftest import VOICE_COMMANDS
+from runningray import GROUP
 
 from w2ltune import sweep
 from w2ltune.commandline import parse
@@ -24,6 +25,7 @@ REQUEST = {
 STUDY = "sweeps/am/sweep.json"
 DECIDED = "sweeps/am/decoder.json"
 DECISION = {"decoder": "process", "why": "", "compared": False}
+ROW = {"id": "dev-0", "text": "one"}
 ROWS = "a-1 {audio} 1000 one two\na-2 {audio} 1000 three\n"
 
 
@@ -74,6 +76,7 @@ def refused(flags: Flags, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.main
+@pytest.mark.xdist_group(GROUP)
 def test_nothing_but_the_emissions_is_missing(flags: Flags) -> None:
     """What the tests below change is what is refused."""
     done = run(flags, folder=Path())
@@ -106,6 +109,18 @@ def test_in_process_ids_may_have_a_bar(flags: Flags) -> None:
         ({}, {"data/dev.lst": "a-1 {audio} 1000\n"}, "no utterance has a reference"),
         ({}, {"data/dev.lst": "a-1 {audio} 1000 { a / b }\n"}, "reference has alternatives"),
         ({"max_rtf": 1}, {"data/dev.lst": "a-1 {audio} 0 one\n"}, "do not tell how long"),
+        (
+            {"test": "text"}, {"data/text": "a-1 one two\n"},
+            "needs a path without blanks to it, not ''",
+        ),
+        (
+            {"test": "blank.json"}, {"data/blank.json": json.dumps({**ROW, "audio": "a b.wav"})},
+            "needs a path without blanks to it, not 'a b.wav'",
+        ),
+        (
+            {"test": "odd.json"}, {"data/odd.json": json.dumps({**ROW, "audio": "a\0.wav"})},
+            "cannot open its audio",
+        ),
         ({"cluster": "("}, {}, "--cluster=( is no regular expression"),
         ({"cluster": "^b"}, {}, "--cluster=^b does not match the utterance id 'a-1'"),
         ({"space": "none.py"}, {}, "search space (--space): no such file"),

@@ -7,90 +7,113 @@ import os
 import random
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
-from binarytask import ENVIRONMENT, Flags, arguments, counts, make_model, run
+from binarytask import ENVIRONMENT, Flags, arguments, counts, done, make_model, refused, run
 from conftest import REPOSITORY
-from killing import Sweep
+from killing import Sweep, sweeps
+from runningray import GROUP, running_ray
 from trainingtask import DOUBLES
 
+from w2ltune.commandline import parse
+from w2ltune.decodeprogram import emission_sources
 from w2ltune.runs.lock import StudyLock, this_process
+from w2ltune.search.decodespace import build_space
+from w2ltune.sweepoptions import SweepOptions
 
-pytestmark = pytest.mark.main
+pytestmark = [pytest.mark.main(seconds=30), pytest.mark.xdist_group(GROUP)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Flags:
+    return make_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Flags:
-    return make_model(tmp_path)
+def model(trained: Flags, tmp_path: Path) -> Flags:
+    """The flags of a sweep with a model, lists and tokens that a test may change."""
+    folder = tmp_path / "training"
+    shutil.copytree(str(trained["datadir"]), folder)
+    am = folder / Path(str(trained["am"])).relative_to(str(trained["datadir"]))
+    return {**trained, "datadir": folder, "am": am, "logdir": tmp_path / "sweeps"}
 
 
 def test_emissions_are_made_once_and_shared(model: Flags, tmp_path: Path) -> None:
-    cache = tmp_path / "all emissions"
-    done = run(model, emission_cache=cache)
-    assert done.returncode == 0, done.stderr
-    assert "emissions of train.lst by fl_asr_test" in done.stdout
-    assert "in process, as fl_asr_decode decodes" in done.stdout
-    (made,) = cache.iterdir()
-    note = (made / "made.json").stat().st_mtime_ns
+    said = done(model, gpu=2)  # there is none: it does without
+    assert "emissions of train.lst by fl_asr_test" in said
+    assert "in process, as fl_asr_decode decodes" in said
+    (made,) = (tmp_path / "sweeps/am/emissions").iterdir()
     assert sorted(p.name for p in made.iterdir()) == ["emissions", "log", "made.json", "train.lst"]
     assert len(list((made / "emissions" / "train.lst").iterdir())) == 40
-    done = run(model, emission_cache=cache, prefix="again")
-    assert done.returncode == 0, done.stderr
-    assert "emissions of" not in done.stdout
-    assert (made / "made.json").stat().st_mtime_ns == note
-    # Another list: another folder. What the model says of tokens and lexicon is taken from it.
-    done = run(model, emission_cache=cache, prefix="dev", test="dev.lst", heldout="other.lst")
-    assert done.returncode == 0, done.stderr
-    names = sorted(path.name.rpartition("-")[0] for path in cache.iterdir())
-    assert names == ["dev.lst", "other.lst", "train.lst"]
+
+    # Elsewhere, one more trial and a held-out list: what was made is not made again.
+    moved = tmp_path / "elsewhere"
+    (tmp_path / "sweeps").rename(moved)
+    note = moved / "am/emissions" / made.name / "made.json"
+    before = note.stat().st_mtime_ns
+    said = done(model, logdir=moved, heldout="other.lst", n=3)
+    assert "emissions of other.lst by fl_asr_test" in said
+    assert "held-out other.lst" in said
+    assert len(counts(moved / "am")) == 3
+    said = done(model, prefix="again", emission_cache=moved / "am/emissions")
+    assert "emissions of" not in said
+    assert note.stat().st_mtime_ns == before
+    names = sorted(path.name.rpartition("-")[0] for path in note.parents[1].iterdir())
+    assert names == ["other.lst", "train.lst"]
+
+    # Another model of the same name is another sweep.
+    path = Path(str(model["am"]))
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    for program in ({}, {"binary": None, "test_binary": DOUBLES / "fl_asr_test"}):
+        assert "--am has changed since" in refused(model, logdir=moved, n=4, **program)
+    assert len(list(note.parents[1].iterdir())) == 2
 
 
-def making(tmp_path: Path, sweep: Sweep, known: set[Path]) -> set[Path]:
-    """Wait until emissions are being made, in another folder than before."""
-    deadline = time.monotonic() + 60
-    while not (found := set(tmp_path.glob("sweeps/am/emissions/.making-*")) - known):
-        assert time.monotonic() < deadline, sweep.log.read_text()
-        time.sleep(0.05)
-    return found
-
-
+@pytest.mark.slow(seconds=50)
 def test_a_kill_while_emissions_are_made(model: Flags, tmp_path: Path) -> None:
     slow = tmp_path / "bin" / "fl_asr_test"
     slow.parent.mkdir()
-    slow.write_text(f'#!/bin/sh\nsleep 3\nexec {DOUBLES}/fl_asr_test "$@"\n')
-    slow.chmod(0o755)
-    sweep = Sweep(
-        arguments(model, test_binary=slow), REPOSITORY, tmp_path / "log", environment=ENVIRONMENT
+    slow.write_text(
+        f"#!/bin/sh\nuntil test -e {tmp_path}/go; do sleep 0.1; done\n"
+        f'exec {DOUBLES}/fl_asr_test "$@"\n'
     )
-    sweep.start()
-    try:
-        known = making(tmp_path, sweep, set())
+    slow.chmod(0o755)
+    known: set[Path] = set()
+    emissions = tmp_path / "sweeps/am/emissions"
+    command = arguments(model, test_binary=slow, cores=1)
+    with sweeps(REPOSITORY, tmp_path / "log") as start:
+
+        def making(**more: str) -> Sweep:
+            """Start, and wait until emissions are being made, in another folder than before."""
+            sweep = start(command, environment={**ENVIRONMENT, **more})
+            sweep.wait_for(lambda: set(emissions.glob(".making-*")) - known)
+            known.update(emissions.glob(".making-*"))
+            return sweep
+
+        sweep = making()
         sweep.kill("everything", random.Random(0))
-        sweep.wait(20)
-        assert not list(tmp_path.glob("sweeps/am/emissions/train.lst*"))
-        sweep.start()
-        known |= making(tmp_path, sweep, known)
+        sweep.wait()
+        assert not list(emissions.glob("train.lst*"))
+        sweep = making()
         assert sweep.kill("raylet", random.Random(0))
-        assert sweep.wait(60) == 75, sweep.log.read_text()
-        sweep.start()
-        making(tmp_path, sweep, known)
-        assert sweep.process is not None
-        sweep.process.send_signal(signal.SIGUSR1)
-        assert sweep.wait(60) == 75
-        assert set(tmp_path.glob("sweeps/am/emissions/.making-*")) <= known
-        sweep.start()
-        assert sweep.wait(120) == 0, sweep.log.read_text()
-    finally:
-        sweep.kill("everything", random.Random(0))
+        assert sweep.wait() == 75, sweep.log.read_text()
+        assert sweep.wait_until_gone() == {}
+        before = set(known)
+        sweep = making(**running_ray())
+        sweep.signal(signal.SIGUSR1)
+        assert sweep.wait() == 75
+        assert set(emissions.glob(".making-*")) <= before
+        (tmp_path / "go").touch()
+        sweep = start(command, environment={**ENVIRONMENT, **running_ray()})
+        assert sweep.wait() == 0, sweep.log.read_text()
     assert len(counts(tmp_path / "sweeps" / "am")) == 2
 
 
-@pytest.mark.parametrize("damage", ["missing", "crash", "silent"])
-def test_emissions_that_cannot_be_made(model: Flags, tmp_path: Path, damage: str) -> None:
+@pytest.mark.slow(seconds=20)
+def test_emissions_that_cannot_be_made(model: Flags, tmp_path: Path) -> None:
     """An earlier run that went well, in whatever log, does not help one that fails."""
-    body, message = {
+    for damage, (body, message) in {
         "missing": (
             f'{DOUBLES}/fl_asr_test "$@" || exit\n'
             "for a; do case $a in --emission_dir=*) "
@@ -99,19 +122,20 @@ def test_emissions_that_cannot_be_made(model: Flags, tmp_path: Path, damage: str
         ),
         "crash": ("kill -SEGV $$", "SIGSEGV"),
         "silent": ("echo all is well", "the program ended well but without its last line"),
-    }[damage]
-    broken = tmp_path / "fl_asr_test"
-    broken.write_text(f"#!/bin/sh\n{body}\n")
-    broken.chmod(0o755)
-    done = run(model, test_binary=broken)
-    assert message in done.stderr
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    left = [path.name for path in tmp_path.glob("sweeps/am/emissions/*")]
-    assert [name.endswith(".log") for name in left] == [True] * (damage != "missing")
-    for path in tmp_path.glob("sweeps/am/emissions/*.log"):
-        assert str(path) in done.stderr
-    assert not (tmp_path / "sweeps/am/sweep.json").exists()
+    }.items():
+        broken = tmp_path / damage / "fl_asr_test"
+        broken.parent.mkdir()
+        broken.write_text(f"#!/bin/sh\n{body}\n")
+        broken.chmod(0o755)
+        process = run(model, test_binary=broken, prefix=damage)
+        study = tmp_path / "sweeps" / damage
+        assert message in process.stderr
+        assert process.returncode == 1
+        assert process.stderr.count("\n") == 1
+        left = list((study / "emissions").iterdir())
+        assert [path.name.endswith(".log") for path in left] == [True] * (damage != "missing")
+        assert all(str(path) in process.stderr for path in left)
+        assert not (study / "sweep.json").exists()
 
 
 def replace_audio(path: Path, byte: bytes) -> None:
@@ -121,87 +145,67 @@ def replace_audio(path: Path, byte: bytes) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def test_emissions_are_those_of_the_audio(model: Flags, tmp_path: Path) -> None:
+def whole(flags: Flags) -> list[bool]:
+    """Whether there are emissions of each list already."""
+    options, given = parse(arguments(flags), SweepOptions, usage="")
+    names = SweepOptions.__dataclass_fields__
+    space = build_space(given, script=None, options=names, any_flag=False)
+    return [source.whole() for source in emission_sources(options, space.fixed)]
+
+
+@pytest.mark.slow(seconds=30)
+def test_emissions_are_those_of_the_audio(
+    model: Flags, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither equal lists of other audio nor audio that was replaced get what was made before."""
-    rows = (tmp_path / "training" / "train.lst").read_text().splitlines()[:12]
-    near = [row.replace(f"{tmp_path}/training/", "") for row in rows]
-    (tmp_path / "training" / "near.lst").write_text("\n".join(near) + "\n")
+    training = tmp_path / "training"
+    rows = [line.split(" ") for line in (training / "train.lst").read_text().splitlines()[:12]]
+    near = [" ".join([name, f"audio/{Path(path).name}", *rest]) for name, path, *rest in rows]
+    (training / "near.lst").write_text("\n".join(near) + "\n")
     for copy in ("same", "noisy"):
-        shutil.copytree(tmp_path / "training", tmp_path / copy)
+        shutil.copytree(training, tmp_path / copy)
     audio = tmp_path / "noisy" / "audio" / "train-3.wav"
     replace_audio(audio, b"a")
     flags = model | {"test": "near.lst", "emission_cache": tmp_path / "cache", "n": 1}
 
     def made_by(folder: str, **changes: object) -> int:
         before = len(list((tmp_path / "cache").glob("near.lst-*")))
-        done = run(flags, folder=tmp_path / folder, **{"prefix": folder, **changes})
-        assert done.returncode == 0, done.stderr
+        done(flags, folder=tmp_path / folder, **{"prefix": folder, **changes})
         return len(list((tmp_path / "cache").iterdir())) - before
 
     assert made_by("training") == 1
-    assert made_by("same") == 0
+    for folder, there in (("training", True), ("same", True), ("noisy", False)):
+        monkeypatch.chdir(tmp_path / folder)
+        assert whole(flags) == [there]
     assert made_by("noisy") == 1
     assert made_by("noisy") == 0
     # A sweep has one audio and one model from its first trial to its last.
     replace_audio(audio, b"b")
-    done = run(flags, folder=tmp_path / "noisy", prefix="noisy", n=2)
-    assert done.returncode == 2
-    assert "what the emissions of near.lst are made of has changed since" in done.stderr
-    assert "emissions of near.lst by" not in done.stdout
+    process = run(flags, folder=tmp_path / "noisy", prefix="noisy", n=2)
+    assert process.returncode == 2
+    assert "what the emissions of near.lst are made of has changed since" in process.stderr
+    assert "emissions of near.lst by" not in process.stdout
     assert made_by("noisy", prefix="another") == 1
     audio.unlink()  # what was made stays good
     assert made_by("noisy", prefix="another", n=2) == 0
-    done = run(flags, folder=tmp_path / "noisy", prefix="third")
-    assert done.returncode == 2
-    assert "utterance 'train-3': cannot open its audio 'audio/train-3.wav'" in done.stderr
+    said = refused(flags, folder=tmp_path / "noisy", prefix="third")
+    assert "utterance 'train-3': cannot open its audio 'audio/train-3.wav'" in said
 
 
-def test_another_model_of_the_same_name_is_another_sweep(model: Flags, tmp_path: Path) -> None:
-    done = run(model, sampler="tpe")
-    assert done.returncode == 0, done.stderr
-    path = Path(str(model["am"]))
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
-    for program in ({}, {"binary": None, "test_binary": DOUBLES / "fl_asr_test"}):
-        done = run(model, sampler="tpe", n=4, **program)
-        assert done.returncode == 2
-        assert "--am has changed since" in done.stderr
-    assert len(list((tmp_path / "sweeps/am/emissions").iterdir())) == 1
-
-
+@pytest.mark.slow
 def test_nobody_makes_emissions_for_a_sweep_that_is_running(model: Flags, tmp_path: Path) -> None:
     (tmp_path / "sweeps/am/lock").mkdir(parents=True)
     lock = StudyLock(tmp_path / "sweeps/am/lock", this_process())
     lock.acquire()
     try:
-        done = run(model)
+        assert "running already (process" in refused(model)
     finally:
         lock.release()
-    assert done.returncode == 2
-    assert "running already (process" in done.stderr
     assert not (tmp_path / "sweeps/am/emissions").exists()
 
 
-def test_the_folder_moves_and_a_list_comes_later(model: Flags, tmp_path: Path) -> None:
-    done = run(model)
-    assert done.returncode == 0, done.stderr
-    (made,) = (tmp_path / "sweeps/am/emissions").iterdir()
-    # Elsewhere, one more trial and a held-out list: what was made is not made again.
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "sweeps/am").rename(tmp_path / "elsewhere/am")
-    note = tmp_path / "elsewhere/am/emissions" / made.name / "made.json"
-    before = note.stat().st_mtime_ns
-    done = run(model, logdir=tmp_path / "elsewhere", heldout="other.lst", n=3)
-    assert done.returncode == 0, done.stderr
-    assert "emissions of other.lst by fl_asr_test" in done.stdout
-    assert "held-out other.lst" in done.stdout
-    assert note.stat().st_mtime_ns == before
-    assert len(counts(tmp_path / "elsewhere" / "am")) == 3
-
-
-@pytest.mark.parametrize("program", ["fl_asr_decode", "Decoder"])
-def test_the_ancestors_tokensdir_and_a_json_list(
-    model: Flags, tmp_path: Path, program: str
-) -> None:
+@pytest.mark.slow
+def test_the_ancestors_tokensdir_and_a_json_list(model: Flags, tmp_path: Path) -> None:
     folder = tmp_path / "training"
     rows = [line.split(" ", 3) for line in (folder / "dev.lst").read_text().splitlines()]
     objects = [
@@ -209,29 +213,10 @@ def test_the_ancestors_tokensdir_and_a_json_list(
         for name, path, _, words in rows
     ]
     (folder / "dev.json").write_text("".join(json.dumps(each) + "\n" for each in objects))
-    done = run(
-        model, binary=DOUBLES / program, test="dev.json", tokensdir=folder, tokens="tokens.txt"
+    said = done(
+        model, binary=DOUBLES / "Decoder", test="dev.json", tokensdir=folder, tokens="tokens.txt"
     )
-    assert done.returncode == 0, done.stderr
-    assert "emissions of dev.json by" in done.stdout
-    assert f"in process, as {program} decodes" in done.stdout
-    other = run(model, prefix="lst", test="dev.lst")
-    assert other.returncode == 0, other.stderr
-    sweeps = tmp_path / "sweeps"
-    assert counts(sweeps / "am") == counts(sweeps / "lst")
-
-
-def test_lists_that_the_program_cannot_read_are_refused(model: Flags, tmp_path: Path) -> None:
-    folder = tmp_path / "training"
-    (folder / "text").write_text("dev-0 one two\n")
-    (folder / "blank.json").write_text('{"id": "dev-0", "audio": "a b.wav", "text": "one"}\n')
-    (folder / "odd.json").write_text('{"id": "dev-0", "audio": "a\\u0000.wav", "text": "one"}\n')
-    done = run(model, test="odd.json")
-    assert done.returncode == 2
-    assert "cannot open its audio" in done.stderr
-    for name, path in (("text", "''"), ("blank.json", "'a b.wav'")):
-        done = run(model, test=name)
-        assert done.returncode == 2
-        assert done.stderr.count("\n") == 1
-        assert f"needs a path without blanks to it, not {path}" in done.stderr
-    assert not (tmp_path / "sweeps").exists()
+    assert "emissions of dev.json by" in said
+    assert "in process, as Decoder decodes" in said
+    done(model, prefix="lst", test="dev.lst")
+    assert counts(tmp_path / "sweeps" / "am") == counts(tmp_path / "sweeps" / "lst")

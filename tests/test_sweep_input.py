@@ -10,20 +10,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from binarytask import arguments, make_decoding
 from conftest import REPOSITORY
 
 from w2ltune import sweep
 from w2ltune.errors import run_command
-from w2ltune.formats.emissions import open_emissions, write_emissions
+from w2ltune.formats.emissionbin import read_emission_bin
+from w2ltune.formats.emissions import open_emissions, write_emission_bin, write_emissions
 
 Task = Callable[..., list[str]]
 
 
-def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+def refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """Run a sweep that must be refused and return its one line."""
-    folder = Path(next(a for a in arguments if a.startswith("--logdir=")).partition("=")[2])
+    folder = Path(next(a for a in command if a.startswith("--logdir=")).partition("=")[2])
     before = sorted(folder.rglob("*"))
-    code = run_command(sweep.main, arguments)
+    code = run_command(sweep.main, command)
     output = capsys.readouterr()
     assert code == 2, output
     assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
@@ -200,13 +202,35 @@ def test_the_binary_needs_audio_paths_without_blanks(
     assert f"utterance 'dev-0001': the audio path {str(audio)!r} has a blank" in line
 
 
+def test_what_the_binary_decodes_is_looked_at_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A blank in the wrong place and missing files are told at once, whatever decodes."""
+    decoding = make_decoding(tmp_path)
+    folder = tmp_path / "data" / "emissions" / "dev.lst"
+    for path in folder.iterdir():
+        emission = read_emission_bin(path)
+        write_emission_bin(folder, path.stem, np.ascontiguousarray(np.roll(emission, 1, axis=1)))
+    said = refused(arguments(decoding, decoder="binary"), capsys)
+    assert "these emissions do not spell the references" in said
+    for name in ("dev-0001", "dev-0002"):
+        (folder / f"{name}.bin").unlink()
+    for more in ({}, {"criterion": "seq2seq"}):
+        said = refused(arguments(decoding, decoder="binary", **more), capsys)
+        assert "2 of the list's 40 utterances have no emission: dev-0001, dev-0002" in said
+    (tmp_path / "data" / "some.wav").unlink()
+    said = refused(arguments(decoding, decoder="binary"), capsys)
+    assert "the decoder program opens it even where it reads emissions" in said
+    assert not (tmp_path / "sweeps").exists()
+
+
 def test_bad_flagsfile_points_at_its_line(
     task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "my flags.cfg"
     path.write_text("# weights\n--lmweight=uniform(0, x)\n")
-    arguments = [f"--flagsfile={path}", *task(lmweight=None)]
-    assert "my flags.cfg:2: " in refused(arguments, capsys)
+    line = refused([f"--flagsfile={path}", *task(lmweight=None)], capsys)
+    assert "my flags.cfg:2: " in line
 
 
 def test_folder_of_another_sweep(

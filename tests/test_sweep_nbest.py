@@ -1,49 +1,47 @@
-"""Whole sweeps with the n-best search on a real Ray cluster: few decodes, lists, beams."""
+"""Whole sweeps with the n-best search on a real Ray: few decodes, lists, beams, dumps."""
 
 from __future__ import annotations
 
 import json
+import os
 import random
+import re
 import shutil
-import time
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY, VOICE_COMMANDS
-from killing import Ledger, Sweep
+from killing import Ledger, Pace, sweeps
+from runningray import GROUP, running_ray
 
+from w2ltune.formats.beamdump import read_beam_dump
 from w2ltune.formats.flagsfile import effective, parse_flagsfile
 from w2ltune.formats.known_flags import is_boolean
 from w2ltune.runs.outcome import read_outcome
 
-pytestmark = pytest.mark.main
+pytestmark = [pytest.mark.main(seconds=40), pytest.mark.xdist_group(GROUP)]
 
 Task = Callable[..., list[str]]
-LIMIT_SECONDS = 240
+Run = Callable[[list[str]], str]
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Callable[[list[str]], str]]:
+def run(tmp_path: Path) -> Iterator[Run]:
     """Run a sweep to its end and return what it printed; whatever happens, nothing is left."""
-    sweeps: list[Sweep] = []
+    with sweeps(REPOSITORY, tmp_path / "log") as start:
 
-    def make(arguments: list[str], code: int = 0) -> str:
-        (tmp_path / "log").unlink(missing_ok=True)
-        sweep = Sweep(arguments, REPOSITORY, tmp_path / "log")
-        sweeps.append(sweep)
-        sweep.start()
-        found = sweep.wait(LIMIT_SECONDS)
-        text = sweep.log.read_text()
-        assert found == code, text
-        assert sweep.wait_until_gone(10) == {}
-        return text
+        def make(arguments: list[str]) -> str:
+            (tmp_path / "log").unlink(missing_ok=True)
+            sweep = start(arguments, environment=running_ray())
+            found = sweep.wait()
+            text = sweep.log.read_text()
+            assert found == 0, text
+            assert sweep.wait_until_gone() == {}
+            return text
 
-    yield make
-    for sweep in sweeps:
-        sweep.kill("everything", random.Random(0))
-        sweep.wait(10)
-        sweep.wait_until_gone(10)
+        yield make
 
 
 @pytest.fixture
@@ -60,12 +58,54 @@ def weights_of(path: Path) -> dict[str, str]:
     return {name: flag.value for name, flag in flags.items()}
 
 
-def test_few_decodes_baseline_and_held_out(
-    task: Task, tmp_path: Path, run: Callable[..., str], heldout: str
+def sclite(folder: Path, name: str) -> tuple[int, ...]:
+    """Return substitutions, deletions, insertions and reference words by sclite."""
+    if not shutil.which("sctk"):
+        assert os.environ.get("W2LTUNE_REQUIRE_SLURM") != "1"
+        pytest.skip("sclite is not installed (package sctk; .ci/run installs it)")
+    done = subprocess.run(
+        ["sctk", "sclite", "-r", f"{name}.ref.trn", "trn", "-h", f"{name}.hyp.trn", "trn",
+         "-i", "rm", "-o", "rsum", "stdout"],
+        cwd=folder, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    row = next(line for line in done.stdout.splitlines() if "| Sum " in line)
+    _, words, _, substitutions, deletions, insertions, *_ = map(int, re.findall(r"\d+", row))
+    return substitutions, deletions, insertions, words
+
+
+def check_dumps(study: Path) -> None:
+    """Lists for rescoring, and transcripts in which sclite counts the same."""
+    outcome = read_outcome(study)
+    choice, look = outcome.choices[0], outcome.looks[-1]
+    dumps = study / "dumps"
+    assert sclite(dumps, "dev.lst") == tuple(choice.counts)
+    assert sclite(dumps, "test.lst") == tuple(look.counts)
+    flags = json.loads((study / f"trials/{choice.trial:04d}/result.json").read_text())["flags"]
+    lmweight, wordscore = float(flags["lmweight"]), float(flags["wordscore"])
+    lists = read_beam_dump(dumps / "dev.lst.hyp")
+    assert len(lists) == 40
+    assert sum(len(entries) for entries in lists.values()) > 400
+    for entries in lists.values():
+        scores = [entry.score for entry in entries]
+        assert scores == sorted(scores, reverse=True)
+        for entry in entries:
+            parts = entry.am_score + lmweight * entry.lm_score + wordscore * len(entry.words)
+            assert entry.score == pytest.approx(parts, abs=1e-4)
+    assert not re.search(r"\bthe\b", (dumps / "dev.lst.ref.trn").read_text())
+    # What is counted is normalised; what is rescored is as it was decoded.
+    assert any("the" in entry.words for entries in lists.values() for entry in entries)
+
+
+def test_few_decodes_baseline_held_out_and_dumps(
+    task: Task, tmp_path: Path, run: Run, heldout: str
 ) -> None:
     present = tmp_path / "present weights.cfg"
     present.write_text("--lmweight=0.5\n--wordscore=9\n--eosscore=1\n--am=/no/such/model.bin\n")
-    arguments = task(sampler="nbest", probe="true", n=20, baseline=present, heldout=heldout)
+    normalize = tmp_path / "words.glm"
+    normalize.write_text(";; of a test\n[the] => [] / [ ] __ [ ]\n")
+    arguments = task(
+        sampler="nbest", probe="true", n=20, baseline=present, heldout=heldout, normalize=normalize
+    )
     log = run(arguments)
     study = tmp_path / "sweeps/small"
     outcome = read_outcome(study)
@@ -103,59 +143,66 @@ def test_few_decodes_baseline_and_held_out(
     (study / "outcome.json").write_text(json.dumps(content))
     assert "--look_again decodes it once more" in run(arguments)
     assert len(read_outcome(study).looks) == 1
-    assert "looked at 2 times" in run([*arguments, "--look_again"])
+    assert not (study / "dumps").exists()
+    log = run([*arguments, "--look_again", "--dump"])
+    assert "looked at 2 times" in log
+    assert f"beam dump: {study}/dumps/dev.lst.hyp" in log
+    check_dumps(study)
 
 
+@pytest.mark.slow(seconds=30)
 def test_killed_anywhere_it_goes_on_with_the_same_proposals(
-    task: Task, tmp_path: Path, run: Callable[..., str]
+    task: Task, tmp_path: Path, run: Run
 ) -> None:
-    arguments = task(sampler="nbest", n=6)
-    run([*arguments, f"--logdir={tmp_path / 'undisturbed'}"])
-    ledger = Ledger(tmp_path / "sweeps/small/trials")
-    choose = random.Random(3)
-    for number, target in enumerate(("driver", "everything")):
-        sweep = Sweep(arguments, REPOSITORY, tmp_path / "killed")
-        sweep.start()
-        while sweep.alive() and len(list(ledger.trials.glob("*/result.json"))) <= number:
-            time.sleep(0.05)
-        sweep.kill(target, choose)
-        sweep.wait(20)
-        assert sweep.wait_until_gone(20) == {}
-        assert ledger.look() == []
+    pace = Pace(tmp_path, tmp_path / "sweeps/small/trials")
+    arguments = task(sampler="nbest", n=5, concurrent_trials=1, normalize=pace.hook)
+    ledger = Ledger(pace.trials)
+    with sweeps(REPOSITORY, tmp_path / "killed") as start:
+        for number in (1, 2):
+            pace.allow(number)
+            sweep = start(arguments, environment=running_ray())
+            sweep.wait_for(pace.holds)
+            sweep.kill("driver", random.Random(3))
+            sweep.wait()
+            assert ledger.look() == []
+    pace.allow()
     run(arguments)
     assert ledger.look() == []
+    run([*arguments, f"--logdir={tmp_path / 'undisturbed'}"])
     found = []
     for logdir in ("undisturbed", "sweeps"):
         paths = sorted((tmp_path / logdir / "small/trials").glob("*/result.json"))
         results = [json.loads(path.read_text()) for path in paths]
         found.append([(r["params"], r["value"]) for r in results])
     assert found[0] == found[1]
+    assert len(found[0]) > 2
     assert read_outcome(tmp_path / "sweeps/small").choices
 
 
-@pytest.mark.parametrize("tune_for", ["each", "joint"])
-def test_several_lists(
-    task: Task, tmp_path: Path, run: Callable[..., str], heldout: str, tune_for: str
-) -> None:
-    arguments = task(sampler="nbest", test="dev.lst,test.lst", n=10, tune_for=tune_for)
-    log = run(arguments)
-    assert "dev.lst: " in log and "its own best is" in log
-    study = tmp_path / "sweeps/small"
-    choices = {choice.target: choice for choice in read_outcome(study).choices}
+@pytest.mark.slow(seconds=20)
+def test_several_lists(task: Task, tmp_path: Path, run: Run, heldout: str) -> None:
     names = {"dev.lst", "test.lst"}
-    assert set(choices) == ({"", *names} if tune_for == "each" else {""})
-    result = json.loads((study / "trials/0000/result.json").read_text())
-    assert set(result["lists"]) == names
-    assert [sum(counts) for counts in zip(*result["lists"].values(), strict=True)] == (
-        result["counts"]
-    )
-    for target, choice in choices.items():
-        name = f"best.{Path(target).stem}.cfg" if target else "best.cfg"
-        chosen = json.loads((study / f"trials/{choice.trial:04d}/result.json").read_text())
-        assert weights_of(study / name)["lmweight"] == chosen["flags"]["lmweight"]
+    for tune_for, n, targets in (("each", 10, {"", *names}), ("joint", 3, {""})):
+        log = run(
+            task(sampler="nbest", test="dev.lst,test.lst", n=n, tune_for=tune_for, prefix=tune_for)
+        )
+        assert "dev.lst: " in log and "its own best is" in log
+        study = tmp_path / "sweeps" / tune_for
+        choices = {choice.target: choice for choice in read_outcome(study).choices}
+        assert set(choices) == targets
+        result = json.loads((study / "trials/0000/result.json").read_text())
+        assert set(result["lists"]) == names
+        assert [sum(counts) for counts in zip(*result["lists"].values(), strict=True)] == (
+            result["counts"]
+        )
+        for target, choice in choices.items():
+            name = f"best.{Path(target).stem}.cfg" if target else "best.cfg"
+            chosen = json.loads((study / f"trials/{choice.trial:04d}/result.json").read_text())
+            assert weights_of(study / name)["lmweight"] == chosen["flags"]["lmweight"]
 
 
-def test_settings_and_automatic_beams(task: Task, tmp_path: Path, run: Callable[..., str]) -> None:
+@pytest.mark.slow(seconds=30)
+def test_settings_and_automatic_beams(task: Task, tmp_path: Path, run: Run) -> None:
     log = run(task(sampler="nbest", beamsize="choice(5, 60)", n=14))
     assert "beamsize=5: WER" in log and "beamsize=60: WER" in log
     study = tmp_path / "sweeps/small"

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -19,35 +18,30 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import REPOSITORY
-from killing import Ledger, Sweep
+from killing import Ledger, Pace, Sweep, sweeps
+from runningray import GROUP, running_ray
+from waiting import PATIENCE_SECONDS
 
 from w2ltune import collect
 from w2ltune.errors import run_command
 from w2ltune.formats.flagsfile import effective, parse_flagsfile
 from w2ltune.formats.known_flags import is_boolean
 
-pytestmark = pytest.mark.main
+on_running_ray = pytest.mark.xdist_group(GROUP)
 
 Task = Callable[..., list[str]]
-LIMIT_SECONDS = 240
+Start = Callable[..., Sweep]
 
 
 @pytest.fixture
-def sweep_of(tmp_path: Path) -> Iterator[Callable[[list[str]], Sweep]]:
-    """Start sweeps; whatever the test does, nothing of them is left."""
-    sweeps: list[Sweep] = []
+def sweep_of(tmp_path: Path) -> Iterator[Start]:
+    with sweeps(REPOSITORY, tmp_path / "log") as start:
+        yield start
 
-    def make(arguments: list[str]) -> Sweep:
-        sweep = Sweep(arguments, REPOSITORY, tmp_path / "log")
-        sweeps.append(sweep)
-        sweep.start()
-        return sweep
 
-    yield make
-    for sweep in sweeps:
-        sweep.kill("everything", random.Random(0))
-        sweep.wait(10)
-        sweep.wait_until_gone(10)
+@pytest.fixture
+def pace(tmp_path: Path) -> Pace:
+    return Pace(tmp_path, tmp_path / "sweeps/small/trials")
 
 
 def leaderboard(tmp_path: Path, capsys: pytest.CaptureFixture[str], *more: str) -> str:
@@ -57,35 +51,36 @@ def leaderboard(tmp_path: Path, capsys: pytest.CaptureFixture[str], *more: str) 
     return capsys.readouterr().out
 
 
-def finished(tmp_path: Path) -> int:
-    return len(list((tmp_path / "sweeps/small/trials").glob("*/result.json")))
+def check_what_listens(sweep: Sweep) -> None:
+    """Nothing listens beyond loopback, or answers without a token."""
+    address = token_file = ""
+    for line in sweep.log.read_text().splitlines():
+        if line.startswith("Ray dashboard: "):
+            address, _, rest = line.removeprefix("Ray dashboard: ").partition(" (token in ")
+            token_file = rest.rstrip(")")
+    mode = Path(token_file).stat().st_mode
+    assert mode & 0o777 == 0o600
+    assert Path(token_file).parent.stat().st_mode & 0o777 == 0o700
+    listening = []
+    for pid in sweep.processes():
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended meanwhile
+            for connection in psutil.Process(pid).net_connections("inet"):
+                if connection.status == psutil.CONN_LISTEN:
+                    listening.append(connection.laddr.ip)
+    assert listening
+    assert set(listening) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"{address}/api/jobs/", timeout=PATIENCE_SECONDS)
+    request = urllib.request.Request(
+        f"{address}/api/jobs/",
+        headers={"Authorization": f"Bearer {Path(token_file).read_text()}"},
+    )
+    jobs = json.loads(urllib.request.urlopen(request, timeout=PATIENCE_SECONDS).read())
+    assert jobs[0]["metadata"]["job_name"] == "sweep:small"
 
 
-def wait_for(condition: Callable[[], bool], sweep: Sweep, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert sweep.alive(), sweep.log.read_text()
-        assert time.monotonic() < deadline, sweep.log.read_text()
-        time.sleep(0.05)
-
-
-def test_a_sweep_from_start_to_report(
-    task: Task, tmp_path: Path, sweep_of: Callable[[list[str]], Sweep],
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    sweep = sweep_of(task(pruner="none"))
-    wait_for(lambda: "dashboard" in sweep.log.read_text(), sweep)
-    assert sweep.wait(LIMIT_SECONDS) == 0
-    assert sweep.wait_until_gone(5) == {}
-    log = sweep.log.read_text()
-    for part in (
-        "greedy",
-        "reference words outside the lexicon: 0",
-        "best: --lmweight=",
-        "best.cfg",
-    ):
-        assert part in log
-    study = tmp_path / "sweeps" / "small"
+def check_report(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tmp_path = study.parents[1]
     board = json.loads(leaderboard(tmp_path, capsys, "--format=json"))
     assert board["study"] == str(study)
     assert len(board["trials"]) == 6
@@ -107,176 +102,182 @@ def test_a_sweep_from_start_to_report(
     assert rows == leaderboard(tmp_path, capsys, "--format=csv").splitlines()
     assert "6 trials finished" in leaderboard(tmp_path, capsys, "--watch")
 
-    # The same command again: nothing is done again, and no Ray is started.
-    ledger = Ledger(study / "trials")
-    ledger.look()
-    again = sweep_of(task(pruner="none"))
-    assert again.wait(60) == 0
-    assert "6 trials finished before" in again.log.read_text()
-    # A larger budget goes on; another sampler may take over.
-    more = sweep_of(task(pruner="none", n=8, sampler="random"))
-    assert more.wait(LIMIT_SECONDS) == 0
-    assert ledger.look() == []
-    assert finished(tmp_path) == 8
 
-
-def test_killed_at_random_and_moved(
-    task: Task, tmp_path: Path, sweep_of: Callable[[list[str]], Sweep]
+@pytest.mark.main(seconds=45)
+@on_running_ray
+def test_a_sweep_from_start_to_report(
+    task: Task, tmp_path: Path, sweep_of: Start, pace: Pace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = task(n=14, beamsize=200)
+    def command(**changes: object) -> list[str]:
+        return task(pruner="none", normalize=pace.hook, **changes)
+
+    sweep = sweep_of(command())
+    sweep.wait_for(lambda: sweep.victims("worker") and sweep.victims("trial"), look_seconds=0.2)
+    check_what_listens(sweep)
+    pace.allow()
+    assert sweep.wait() == 0
+    assert sweep.wait_until_gone() == {}
+    log = sweep.log.read_text()
+    for part in (
+        "greedy",
+        "reference words outside the lexicon: 0",
+        "best: --lmweight=",
+        "best.cfg",
+    ):
+        assert part in log
+    check_report(tmp_path / "sweeps" / "small", capsys)
+
+    # The same command again: nothing is done again, and no Ray is started.
+    ledger = Ledger(pace.trials)
+    ledger.look()
+    again = sweep_of(command())
+    assert again.wait() == 0
+    assert "6 trials finished before" in again.log.read_text()
+    assert again.log.read_text().count("starting Ray") == 1
+    # A larger budget goes on, on another Ray; another sampler may take over. A signal stops it.
+    pace.allow(8)
+    ray = running_ray()
+    more = sweep_of(command(n=200, sampler="random", concurrent_trials=1), environment=ray)
+    more.wait_for(pace.holds)
+    more.signal(signal.SIGUSR1)
+    assert more.wait() == 75
+    assert "the same command continues" in more.log.read_text()
+    assert ledger.look() == []
+    assert len(ledger.seen) == 8
+    pace.allow()
+    rest = sweep_of(command(n=9, sampler="random"), environment=ray)
+    assert rest.wait() == 0, rest.log.read_text()
+    assert ledger.look() == []
+    assert len(ledger.seen) == 9
+
+
+@pytest.mark.main(seconds=90)
+def test_killed_at_random_and_moved(
+    task: Task, tmp_path: Path, sweep_of: Start, pace: Pace
+) -> None:
+    arguments = task(n=8, normalize=pace.hook)
     choose = random.Random(5)
-    ledger = Ledger(tmp_path / "sweeps/small/trials")
+    ledger = Ledger(pace.trials)
     sweep = sweep_of(arguments)
-    for target, after in [("worker", 1), ("pool", 2), ("trial", 3), ("driver", 4)]:
-        wait_for(lambda after=after: finished(tmp_path) >= after, sweep)
+    for target in ("worker", "pool", "trial", "driver"):
+        pace.allow(pace.finished() + 1)
+        sweep.wait_for(lambda: not ledger.look() and pace.holds())
         assert sweep.kill(target, choose)
         assert ledger.look() == []
-    sweep.wait(30)
-    assert sweep.wait_until_gone(10) == {}
+    sweep.wait()
+    assert sweep.wait_until_gone() == {}
+
     shutil.move(tmp_path / "sweeps", tmp_path / "moved")
-    ledger.trials = tmp_path / "moved/small/trials"
-    arguments = [*arguments, f"--logdir={tmp_path / 'moved'}"]
+    pace.trials = ledger.trials = tmp_path / "moved/small/trials"
+    pace.allow(pace.finished())
+    arguments = [*arguments, f"--logdir={tmp_path / 'moved'}", "--cores=1"]
     sweep = sweep_of(arguments)
-    wait_for(lambda: bool(sweep.victims("worker")), sweep)
+    sweep.wait_for(lambda: sweep.victims("worker"), look_seconds=0.2)
     assert sweep.kill("everything", choose)
-    assert sweep.wait_until_gone(10) == {}
+    assert sweep.wait_until_gone() == {}
+
+    pace.allow(pace.finished() + 1)
     sweep = sweep_of(arguments)
-    assert sweep.wait(LIMIT_SECONDS) == 0, sweep.log.read_text()
+    sweep.wait_for(pace.holds)
+    assert sweep.kill("gcs", choose)
+    assert sweep.wait() == 75, sweep.log.read_text()  # 1 would be final for a job of SLURM
+    assert sweep.wait_until_gone() == {}
+    assert "the same command continues" in " ".join(sweep.log.read_text().split())
+
+    pace.allow()
+    sweep = sweep_of(arguments)
+    assert sweep.wait() == 0, sweep.log.read_text()
     assert ledger.look() == []
-    assert len(ledger.seen) == 14
+    assert len(ledger.seen) == 8
     states = {json.loads(content)["state"] for content, _ in ledger.seen.values()}
     assert states <= {"COMPLETE", "PRUNED"}  # a killed process is no trial's failure
 
 
-def test_a_lost_gcs_ends_it_to_be_continued(
-    task: Task, tmp_path: Path, sweep_of: Callable[[list[str]], Sweep]
-) -> None:
-    arguments = task(n=12, beamsize=300, pruner="none")
-    sweep = sweep_of(arguments)
-    wait_for(lambda: finished(tmp_path) >= 1, sweep)
-    assert sweep.kill("gcs", random.Random(0))
-    assert sweep.wait(60) == 75, sweep.log.read_text()  # 1 would be final for a job of SLURM
-    assert sweep.wait_until_gone(10) == {}
-    assert "the same command continues" in " ".join(sweep.log.read_text().split())
-    sweep = sweep_of(arguments)
-    assert sweep.wait(LIMIT_SECONDS) == 0, sweep.log.read_text()
-    assert finished(tmp_path) == 12
-
-
+@pytest.mark.slow(seconds=40)
+@on_running_ray
 def test_one_at_a_time_is_repeatable_across_a_kill(
-    task: Task, tmp_path: Path, sweep_of: Callable[[list[str]], Sweep],
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    arguments = task(n=14, concurrent_trials=1)
-    sweep = sweep_of([*arguments, f"--logdir={tmp_path / 'undisturbed'}"])
-    assert sweep.wait(LIMIT_SECONDS) == 0
-    sweep = sweep_of(arguments)
-    wait_for(lambda: finished(tmp_path) >= 11, sweep)  # beyond the random start of TPE
+    task: Task, tmp_path: Path, sweep_of: Start, pace: Pace
+) -> None:
+    arguments = task(n=13, concurrent_trials=1, normalize=pace.hook)
+    pace.allow(11)  # beyond the random start of TPE
+    ray = running_ray()
+    sweep = sweep_of(arguments, environment=ray)
+    sweep.wait_for(pace.holds)
     sweep.kill("driver", random.Random(0))
-    sweep.wait(10)
-    assert sweep.wait_until_gone(10) == {}
-    sweep = sweep_of(arguments)
-    assert sweep.wait(LIMIT_SECONDS) == 0
+    sweep.wait()
+    pace.allow()
+    assert sweep_of(arguments, environment=ray).wait() == 0
+    other = sweep_of([*arguments, f"--logdir={tmp_path / 'undisturbed'}"], environment=ray)
+    assert other.wait() == 0
     results = []
     for logdir in ("undisturbed", "sweeps"):
         paths = sorted((tmp_path / logdir / "small/trials").glob("*/result.json"))
         contents = [json.loads(path.read_text()) for path in paths]
         results.append([c["params"] for c in contents])  # a kill in asking leaves a gap in numbers
     assert results[0] == results[1]
+    assert len(results[0]) == 13
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGUSR1, 75), (signal.SIGTERM, 75), (signal.SIGINT, 130)]
-)
-def test_signals_stop_and_the_same_command_continues(
-    task: Task, tmp_path: Path, sweep_of: Callable[[list[str]], Sweep], number: int, code: int
+@pytest.mark.slow(seconds=40)
+@on_running_ray
+def test_a_signal_before_in_and_after_the_trials(
+    task: Task, tmp_path: Path, sweep_of: Start, pace: Pace
 ) -> None:
-    sweep = sweep_of(task(n=200, beamsize=100))
-    wait_for(lambda: finished(tmp_path) >= 1, sweep)
-    assert sweep.process is not None
-    sweep.process.send_signal(number)
-    assert sweep.wait(30) == code
-    assert sweep.wait_until_gone(5) == {}
-    assert "the same command continues" in sweep.log.read_text()
-    ledger = Ledger(tmp_path / "sweeps/small/trials")
-    ledger.look()
-    if number == signal.SIGTERM:
-        done = finished(tmp_path)
-        sweep = sweep_of(task(n=done + 3, beamsize=100))
-        assert sweep.wait(LIMIT_SECONDS) == 0
-        assert ledger.look() == []
-
-
-@pytest.mark.parametrize("seen", ["starting Ray", "stopped because"])
-def test_a_signal_before_and_after_the_trials(
-    task: Task, tmp_path: Path, sweep_of: Callable[[list[str]], Sweep], seen: str
-) -> None:
-    sweep = sweep_of(task(n=2))
-    wait_for(lambda: seen in sweep.log.read_text(), sweep)
-    assert sweep.process is not None
-    sweep.process.send_signal(signal.SIGTERM)
-    code = sweep.wait(30)
+    arguments = task(n=2, normalize=pace.hook, concurrent_trials=1)
     report = tmp_path / "sweeps/small/report.html"
+
+    def stopped(number: int, ready: Callable[[], object], **more: object) -> int:
+        (tmp_path / "log").unlink(missing_ok=True)
+        sweep = sweep_of(arguments, **more)
+        sweep.wait_for(ready)
+        sweep.signal(number)
+        code = sweep.wait()
+        assert sweep.wait_until_gone() == {}
+        return code
+
+    def said(part: str) -> bool:
+        return part in (tmp_path / "log").read_text()
+
+    assert stopped(signal.SIGTERM, lambda: said("starting Ray")) == 75
+    pace.allow(1)
+    assert stopped(signal.SIGINT, pace.holds) == 130
+    assert said("the same command continues")
+    assert pace.finished() == 1
+    pace.allow()
+    ray = {"environment": running_ray()}
+    code = stopped(signal.SIGTERM, lambda: said("stopped because"), **ray)
     # Written within a second after the last line: then nothing is left to be stopped.
-    assert code == 75 or (code == 0 and report.exists() and seen != "starting Ray")
-    assert sweep.wait_until_gone(5) == {}
-    sweep = sweep_of(task(n=2))
-    assert sweep.wait(LIMIT_SECONDS) == 0, sweep.log.read_text()
+    assert code == 75 or (code == 0 and report.exists())
+    assert sweep_of(arguments, **ray).wait() == 0
     assert report.exists()
+    assert pace.finished() == 2
 
 
-def test_nothing_listens_beyond_loopback_or_without_a_token(
-    task: Task, tmp_path: Path, sweep_of: Callable[[list[str]], Sweep]
-) -> None:
-    sweep = sweep_of(task(n=500, beamsize=100))
-    wait_for(lambda: finished(tmp_path) >= 1, sweep)
-    address = token_file = ""
-    for line in sweep.log.read_text().splitlines():
-        if line.startswith("Ray dashboard: "):
-            address, _, rest = line.removeprefix("Ray dashboard: ").partition(" (token in ")
-            token_file = rest.rstrip(")")
-    mode = Path(token_file).stat().st_mode
-    assert mode & 0o777 == 0o600
-    assert Path(token_file).parent.stat().st_mode & 0o777 == 0o700
-    listening = []
-    for pid in sweep.processes():
-        with contextlib.suppress(psutil.NoSuchProcess):  # ended meanwhile
-            for connection in psutil.Process(pid).net_connections("inet"):
-                if connection.status == psutil.CONN_LISTEN:
-                    listening.append(connection.laddr.ip)
-    assert listening
-    assert set(listening) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
-    with pytest.raises(urllib.error.HTTPError, match="401"):
-        urllib.request.urlopen(f"{address}/api/jobs/", timeout=10)
-    request = urllib.request.Request(
-        f"{address}/api/jobs/",
-        headers={"Authorization": f"Bearer {Path(token_file).read_text()}"},
-    )
-    jobs = json.loads(urllib.request.urlopen(request, timeout=10).read())
-    assert jobs[0]["metadata"]["job_name"] == "sweep:small"
-
-
+@pytest.mark.slow
+@on_running_ray
 def test_a_trial_that_cannot_work_fails_alone(
-    task: Task, tmp_path: Path, sweep_of: Callable[[list[str]], Sweep],
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    task: Task, tmp_path: Path, sweep_of: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
     good = tmp_path / "data/lm.arpa"
     cut = tmp_path / "data/cut lm.arpa"
     text = good.read_text()
     cut.write_text(text[: len(text) // 2] + "\n\\end\\\n")
     sweep = sweep_of(
         task(lm=f"choice('{good}', '{cut}')", sampler="grid", n=4, lmweight="quniform(1, 2, 1)",
-             wordscore=1)
+             wordscore=1),
+        environment=running_ray(),
     )  # fmt: skip
-    assert sweep.wait(LIMIT_SECONDS) == 0, sweep.log.read_text()
+    assert sweep.wait() == 0, sweep.log.read_text()
     trials = json.loads(leaderboard(tmp_path, capsys, "--format=json"))["trials"]
     states = [trial["state"] for trial in trials]
     assert sorted(states) == ["COMPLETE", "COMPLETE", "FAIL", "FAIL"]
     assert all("KenLM cannot load" in t["reason"] for t in trials if t["state"] == "FAIL")
 
 
+@pytest.mark.slow
+@on_running_ray
 def test_a_block_that_kills_its_workers_ends_the_sweep_with_the_reason(
-    task: Task, tmp_path: Path, sweep_of: Callable[[list[str]], Sweep]
+    task: Task, tmp_path: Path, sweep_of: Start
 ) -> None:
     hook = tmp_path / "deadly.py"
     hook.write_text(
@@ -289,15 +290,15 @@ def test_a_block_that_kills_its_workers_ends_the_sweep_with_the_reason(
         "        os.kill(os.getpid(), 9)\n"
         "    return text\n"
     )
-    sweep = sweep_of(task(normalize=hook, n=5))
-    assert sweep.wait(LIMIT_SECONDS) == 1
+    sweep = sweep_of(task(normalize=hook, n=5), environment=running_ray())
+    assert sweep.wait() == 1
     assert "2 decoder workers died on the same block" in sweep.log.read_text()
-    assert sweep.wait_until_gone(5) == {}
+    assert sweep.wait_until_gone() == {}
 
 
-def test_disk_full_loses_nothing(
-    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.main(seconds=20)
+@on_running_ray
+def test_disk_full_loses_nothing(task: Task, tmp_path: Path) -> None:
     """Real: a file system of its own that is too small, made larger afterwards."""
     small = tmp_path / "sweeps"
     small.mkdir()
@@ -306,11 +307,17 @@ def test_disk_full_loses_nothing(
         subprocess.run(mount, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("mounting a small file system needs root")
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "w2ltune.sweep", *task_of_12], cwd=REPOSITORY,
+            env={**os.environ, **running_ray()}, capture_output=True, text=True,
+            timeout=PATIENCE_SECONDS,
+        )  # fmt: skip
+
+    task_of_12 = task(n=12, pruner="none", concurrent_trials=1)
     try:
-        command = [sys.executable, "-m", "w2ltune.sweep", *task(n=12, pruner="none")]
-        full = subprocess.run(
-            command, cwd=REPOSITORY, capture_output=True, text=True, timeout=LIMIT_SECONDS
-        )
+        full = run()
         assert full.returncode == 1
         last = full.stderr.strip().splitlines()[-1]
         assert last.startswith("w2ltune: error: disk full")
@@ -318,20 +325,19 @@ def test_disk_full_loses_nothing(
         ledger = Ledger(small / "small/trials")
         ledger.look()
         subprocess.run(["mount", "-o", "remount,size=8m", str(small)], check=True)
-        done = subprocess.run(
-            command, cwd=REPOSITORY, capture_output=True, text=True, timeout=LIMIT_SECONDS
-        )
+        done = run()
         assert done.returncode == 0, done.stderr
         assert ledger.look() == []
         assert len(ledger.seen) == 12
     finally:
-        subprocess.run(["umount", str(small)], check=True)
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
 
 
+@pytest.mark.slow
+@on_running_ray
 def test_a_space_script_and_a_character_metric(
-    task: Task, tmp_path: Path, sweep_of: Callable[[list[str]], Sweep],
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    task: Task, tmp_path: Path, sweep_of: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
     script = tmp_path / "my space.py"
     script.write_text(
         "def space(trial):\n"
@@ -341,10 +347,9 @@ def test_a_space_script_and_a_character_metric(
         "    return flags\n"
     )
     arguments = task(space=script, lmweight=None, wordscore=None, metric="cer", n=5, sampler="qmc")
-    sweep = sweep_of(arguments)
-    assert sweep.wait(LIMIT_SECONDS) == 0, sweep.log.read_text()
+    sweep = sweep_of(arguments, environment=running_ray())
+    assert sweep.wait() == 0, sweep.log.read_text()
     trials = json.loads(leaderboard(tmp_path, capsys, "--format=json"))["trials"]
     assert {("wordscore" in trial["flags"]) for trial in trials} == {True, False}
     assert trials[0]["reference_words"] > 900  # characters
     assert "CER %" in leaderboard(tmp_path, capsys)
-    assert os.environ.get("RAY_ADDRESS") is None

@@ -22,7 +22,6 @@ from w2ltune.cluster.watch import answers, watched
 from w2ltune.errors import StoppedError, W2LTuneError
 from w2ltune.runs.lock import process_start
 
-NAMESPACE = "w2ltune"
 _PREFIX = "w2ltune-"
 
 LOCAL_NODE_WAIT_MINUTES = 0.1
@@ -156,7 +155,7 @@ def _init(job_name: str, address: str | None, cores: int | None, scratch: Path) 
     from ray.job_config import JobConfig
 
     common: dict[str, Any] = {
-        "namespace": NAMESPACE,
+        "namespace": scratch.name,  # so that no command meets another one's actors
         "log_to_driver": False,
         "logging_level": logging.ERROR,
         "job_config": JobConfig(metadata={"job_name": job_name}),

@@ -1,0 +1,32 @@
+"""A Ray that is there already, for tests that are not about starting, losing or ending one.
+
+A command on it takes a third of the processor time of one that starts its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import tempfile
+from pathlib import Path
+
+from nodes import Nodes
+
+DOUBLES_ENVIRONMENT = {
+    "DOUBLE_PYTHON": sys.executable,
+    "DOUBLE_RETRY_SECONDS": "0.001",
+    "DOUBLE_UPDATE_SECONDS": "0.0005",
+}
+GROUP = "running ray"
+"""Of tests that share it (``pytest.mark.xdist_group``): it lives as long as their process."""
+
+
+@functools.cache
+def _nodes() -> Nodes:
+    folder = Path(tempfile.mkdtemp(prefix="w2ltune-tests-"))
+    return Nodes(folder, head_cores=1, **DOUBLES_ENVIRONMENT)  # ends when its input is closed
+
+
+def running_ray() -> dict[str, str]:
+    """Return the environment of commands that are to run on it."""
+    return _nodes().environment
