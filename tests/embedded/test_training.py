@@ -123,7 +123,10 @@ def test_dropout_keeps_the_mean():
     assert np.mean([run[1][0] for run in runs], axis=0) == pytest.approx(cache[1][0], abs=0.3)
 
 
-@pytest.mark.parametrize(("optimizer", "learning_rate"), [("adam", 0.005), ("sgd", 0.01)])
+@pytest.mark.parametrize(
+    ("optimizer", "learning_rate"),
+    [("adam", 0.005), pytest.param("sgd", 0.01, marks=pytest.mark.main)],
+)
 def test_training_learns(corpus, architecture, optimizer, learning_rate):
     options = TrainingOptions(
         optimizer=optimizer,

@@ -258,17 +258,18 @@ def test_a_baseline_with_other_fixed_flags_is_no_point_of_the_search(
 
 
 @pytest.mark.parametrize(
-    ("distributions", "targets"),
-    [(WEIGHTS, ONE_LIST), (BEAMS, TWO_LISTS)],
-    ids=["weights", "two lists and beams"],
+    ("distributions", "targets", "budget"),
+    [(WEIGHTS, TWO_LISTS, 6), pytest.param(BEAMS, ONE_LIST, 12, marks=pytest.mark.main)],
+    ids=["two lists", "beams"],
 )
 def test_it_goes_on_after_any_trial_as_if_nothing_had_been(
     sweep: Callable[..., Sweep],
     tmp_path: Path,
     distributions: dict[str, Distribution],
     targets: dict[str, np.ndarray],
+    budget: int,
 ) -> None:
-    options: dict[str, Any] = {"targets": targets, "trial_count": 5}
+    options: dict[str, Any] = {"targets": targets, "trial_count": budget}
     one = sweep(distributions, **options)
     while one.count < one.budget and not one.method.finished():
         name = f"after {one.count}"
