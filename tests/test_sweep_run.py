@@ -290,7 +290,7 @@ def test_a_block_that_kills_its_workers_ends_the_sweep_with_the_reason(
         "        os.kill(os.getpid(), 9)\n"
         "    return text\n"
     )
-    sweep = sweep_of(task(normalize=hook, n=5), environment=running_ray())
+    sweep = sweep_of(task(normalize=hook, n=1), environment=running_ray())
     assert sweep.wait() == 1
     assert "2 decoder workers died on the same block" in sweep.log.read_text()
     assert sweep.wait_until_gone() == {}
