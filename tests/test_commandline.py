@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_SECONDS
 
 from w2ltune import __version__
 from w2ltune.collect import CollectOptions
@@ -210,7 +211,7 @@ def test_version(capsys):
 def command(*arguments, cwd):
     return subprocess.run(
         [sys.executable, "-m", "w2ltune", *arguments],
-        capture_output=True, text=True, timeout=60, cwd=cwd,
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS, cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_SECONDS
 
 from w2ltune import errors
 from w2ltune.errors import (
@@ -138,7 +139,7 @@ sys.exit(run_command(main, []))
     process.stdin.write("go\n")
     process.stdin.close()
     assert process.stderr.read() == ""
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=PATIENCE_SECONDS) == 0
     process.stderr.close()
 
 

@@ -4,6 +4,7 @@ import sys
 import threading
 
 import pytest
+from waiting import PATIENCE_SECONDS, wait_for
 
 from w2ltune import files
 from w2ltune.errors import InputError
@@ -13,9 +14,12 @@ import sys
 from pathlib import Path
 from w2ltune import files
 
-path = Path(sys.argv[1])
-for number in range(80):
+path, over = map(Path, sys.argv[1:])
+number = 0
+while not over.exists():
+    number += 1
     files.write_json(path, [number] * (1 + 5000 * (number % 2)))
+print(number)
 """
 
 CREATORS = """
@@ -109,35 +113,42 @@ def test_a_folder_that_is_missing(tmp_path):
 
 
 def test_readers_never_see_a_part(tmp_path):
-    path = tmp_path / "state.json"
+    path, over = tmp_path / "state.json", tmp_path / "over"
     files.write_json(path, [0])
-    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)])
-    seen, over = set(), threading.Event()
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path), str(over)], stdout=subprocess.PIPE, text=True
+    )
+    seen = [set(), set()]
 
-    def read():
-        while not over.is_set():
+    def read(own):
+        while len(own) < 30 and not over.exists():
             value = files.read_json(path)
             assert value == [value[0]] * (1 + 5000 * (value[0] % 2))
-            seen.add(value[0])
+            own.add(value[0])
 
-    readers = [threading.Thread(target=read) for _ in range(2)]
+    readers = [threading.Thread(target=read, args=(own,)) for own in seen]
     for reader in readers:
         reader.start()
     try:
-        assert writer.wait(timeout=60) == 0
+        wait_for(
+            lambda: not any(reader.is_alive() for reader in readers),
+            while_=lambda: writer.poll() is None,
+        )
+        over.touch()
+        last, _ = writer.communicate(timeout=PATIENCE_SECONDS)
     finally:
+        over.touch()
         writer.kill()
-        over.set()
         for reader in readers:
             reader.join()  # an assertion that fails in a thread is a warning, so an error
-    assert len(seen) > 1
-    assert files.read_json(path)[0] == 79
+    assert [len(own) for own in seen] == [30, 30]
+    assert files.read_json(path)[0] == int(last)
 
 
 def test_of_many_creators_one_wins(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", CREATORS, str(tmp_path), "10"],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["1"] * 10
@@ -169,7 +180,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
         ["unshare", "-m", "sh", "-c",
          'mount -t tmpfs -o size=64k none "$0" && exec "$@"',
          str(tmp_path), sys.executable, "-c", DISK_FULL, str(tmp_path)],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["{", '"value":', "0.5", "}", "['result.json']"]

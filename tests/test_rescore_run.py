@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +33,20 @@ def test(tmp_path: Path) -> Task:
     return write_task(tmp_path / "lists", name="test")
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextlib.contextmanager
+def started(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """A search that proves already; nothing of it is left."""
+    with subprocess.Popen(
         [sys.executable, "-m", "w2ltune.rescore", *map(str, arguments)], cwd=REPOSITORY,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        try:
+            while "proving" not in (line := process.stdout.readline()):
+                assert line, process.stderr.read() if process.stderr else ""
+            yield process
+        finally:
+            process.kill()
 
 
 def output(*command: object) -> str:
@@ -337,14 +347,9 @@ def test_a_signal_ends_a_proof_with_a_true_gap(tmp_path: Path) -> None:
         ))  # fmt: skip
         many += ["--lm", f"m{number}={path}"]
     command = [*task.arguments(), *many, "--method=certified", "--time_limit=600"]
-    process = start(*command)
-    assert process.stdout is not None
-    seen = []
-    while not any("proving" in line for line in seen):
-        seen.append(process.stdout.readline())
-        assert seen[-1], process.stderr.read() if process.stderr else ""
-    process.send_signal(signal.SIGUSR1)
-    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    with started(*command) as process:
+        process.send_signal(signal.SIGUSR1)
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 75, err
     gap = int(re.search(r"at most (\d+) errors fewer are possible", out)[1])
     assert gap > 0
@@ -353,12 +358,8 @@ def test_a_signal_ends_a_proof_with_a_true_gap(tmp_path: Path) -> None:
     proof = json.loads((folder / "best.json").read_text())["certified"]
     assert proof["errors"] - proof["bound"] == gap
     # Killed, it loses nothing of what was found.
-    process = start(*command)
-    assert process.stdout is not None
-    while "proving" not in process.stdout.readline():
+    with started(*command):
         pass
-    process.kill()
-    process.communicate()
     best = found(*command, "--time_limit=1")
     assert best["certified"]["errors"] <= proof["errors"]
 

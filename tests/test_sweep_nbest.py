@@ -151,20 +151,17 @@ def test_few_decodes_baseline_held_out_and_dumps(
 
 
 @pytest.mark.slow(seconds=30)
-def test_killed_anywhere_it_goes_on_with_the_same_proposals(
-    task: Task, tmp_path: Path, run: Run
-) -> None:
+def test_killed_it_goes_on_with_the_same_proposals(task: Task, tmp_path: Path, run: Run) -> None:
     pace = Pace(tmp_path, tmp_path / "sweeps/small/trials")
     arguments = task(sampler="nbest", n=5, concurrent_trials=1, normalize=pace.hook)
     ledger = Ledger(pace.trials)
     with sweeps(REPOSITORY, tmp_path / "killed") as start:
-        for number in (1, 2):
-            pace.allow(number)
-            sweep = start(arguments, environment=running_ray())
-            sweep.wait_for(pace.holds)
-            sweep.kill("driver", random.Random(3))
-            sweep.wait()
-            assert ledger.look() == []
+        pace.allow(2)
+        sweep = start(arguments, environment=running_ray())
+        sweep.wait_for(pace.holds)
+        sweep.kill("driver", random.Random(3))
+        sweep.wait()
+        assert ledger.look() == []
     pace.allow()
     run(arguments)
     assert ledger.look() == []
@@ -203,7 +200,7 @@ def test_several_lists(task: Task, tmp_path: Path, run: Run, heldout: str) -> No
 
 @pytest.mark.slow(seconds=30)
 def test_settings_and_automatic_beams(task: Task, tmp_path: Path, run: Run) -> None:
-    log = run(task(sampler="nbest", beamsize="choice(5, 60)", n=14))
+    log = run(task(sampler="nbest", beamsize="choice(5, 60)", n=8))
     assert "beamsize=5: WER" in log and "beamsize=60: WER" in log
     study = tmp_path / "sweeps/small"
     results = [json.loads(p.read_text()) for p in study.glob("trials/*/result.json")]

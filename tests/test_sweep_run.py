@@ -290,7 +290,7 @@ def test_a_block_that_kills_its_workers_ends_the_sweep_with_the_reason(
         "        os.kill(os.getpid(), 9)\n"
         "    return text\n"
     )
-    sweep = sweep_of(task(normalize=hook, n=5), environment=running_ray())
+    sweep = sweep_of(task(normalize=hook, n=1), environment=running_ray())
     assert sweep.wait() == 1
     assert "2 decoder workers died on the same block" in sweep.log.read_text()
     assert sweep.wait_until_gone() == {}
@@ -308,23 +308,25 @@ def test_disk_full_loses_nothing(task: Task, tmp_path: Path) -> None:
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("mounting a small file system needs root")
 
-    def run() -> subprocess.CompletedProcess[str]:
+    def run(*more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "w2ltune.sweep", *task_of_12], cwd=REPOSITORY,
+            [sys.executable, "-m", "w2ltune.sweep", *task_of_12, *more], cwd=REPOSITORY,
             env={**os.environ, **running_ray()}, capture_output=True, text=True,
             timeout=PATIENCE_SECONDS,
         )  # fmt: skip
 
-    task_of_12 = task(n=12, pruner="none", concurrent_trials=1)
+    task_of_12 = task(n=12, pruner="none")
     try:
-        full = run()
-        assert full.returncode == 1
-        last = full.stderr.strip().splitlines()[-1]
-        assert last.startswith("w2ltune: error: disk full")
-        assert "Traceback" not in full.stderr
         ledger = Ledger(small / "small/trials")
-        ledger.look()
-        subprocess.run(["mount", "-o", "remount,size=8m", str(small)], check=True)
+        # First where no other trial is at work, so that Tune hears nothing more.
+        for concurrent_trials, room in ((1, "80k"), (4, "8m")):
+            full = run(f"--concurrent_trials={concurrent_trials}")
+            assert full.returncode == 1
+            last = full.stderr.strip().splitlines()[-1]
+            assert last.startswith("w2ltune: error: disk full")
+            assert "Traceback" not in full.stderr
+            assert ledger.look() == []
+            subprocess.run(["mount", "-o", f"remount,size={room}", str(small)], check=True)
         done = run()
         assert done.returncode == 0, done.stderr
         assert ledger.look() == []

@@ -74,8 +74,15 @@ class StudyRun:
 
     @property
     def over(self) -> bool:
-        """Whether all is done: nothing waits or lives, and there is no budget or no need left."""
-        if self.waiting or self.live:
+        """Whether all is done: no trial lives or is to come.
+
+        That is so after a stop, too: without a trial that reports, Tune asks for nothing else.
+        """
+        if self.live:
+            return False
+        if self.stop_reason:
+            return True
+        if self.waiting:
             return False
         if self.finished >= self.plan.trial_count:
             return True
