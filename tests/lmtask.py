@@ -13,9 +13,20 @@ WORDS = ["yes", "no", "grün", "日本", "it's", "a|b", "$(x)", "on"]
 PROGRAM = """
 import os, sys, time
 seconds = float(sys.argv[1])
-with open(os.environ["LEDGER"], "a", encoding="utf-8") as file:
+ledger = os.environ.get("LEDGER") or sys.argv[2] + ".txt"
+
+def has_leave():
+    try:
+        with open(ledger + "-leave") as leave, open(ledger, "rb") as file:
+            return file.read().count(b"\\n") < int(leave.read() or 0)
+    except FileNotFoundError:
+        return True
+
+with open(ledger, "a", encoding="utf-8") as file:
     for line in sys.stdin:
         time.sleep(seconds)
+        while not has_leave():
+            time.sleep(0.05)
         print(-len(line.rstrip("\\n")) / 8)
         file.write(line)
         file.flush()
@@ -61,7 +72,11 @@ def write_lm(path: Path, *, words: list[str] = WORDS[:-1], seed: int = 2) -> Pat
 
 
 def write_program(folder: Path) -> Path:
-    """Write the program; it takes seconds for each sentence, and a ledger in its environment."""
+    """Write the program; it takes seconds for each sentence, and the ledger without its ``.txt``.
+
+    The ledger may stand in LEDGER instead. With a file ``<ledger>-leave`` it stands still when so
+    many lines are there, until the file is gone or allows more.
+    """
     path = folder / "score_it.py"
     path.write_text(PROGRAM, encoding="utf-8")
     return path

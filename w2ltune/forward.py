@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sys
 import time
@@ -70,6 +71,7 @@ def run(given: ForwardInput, options: ForwardOptions, console: Console) -> int:
     from w2ltune.runs.shards import ShardFolder
     from w2ltune.trials.lmsource import COLUMNS
 
+    os.umask(0o002)
     for output in given.outputs:
         make_shared(output.path.parent)
     with _owned(given.folder) as lock:

@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+from waiting import wait_for
 
 from w2ltune.errors import StopSignal, run_command
 from w2ltune.runs.signals import by_hand, signals_end_it, stopping_signals
@@ -24,9 +25,7 @@ def send(number: signal.Signals, reasons: list[str]) -> None:
     """Send a signal to this process and wait until Python has handled it."""
     before = len(reasons)
     os.kill(os.getpid(), number)
-    end = time.monotonic() + 5
-    while len(reasons) == before and time.monotonic() < end:
-        time.sleep(0.001)
+    wait_for(lambda: len(reasons) > before, look_seconds=0.001)
 
 
 @pytest.mark.parametrize("number", STOPPING, ids=lambda number: number.name)
@@ -55,8 +54,7 @@ def test_the_old_handlers_are_back_after_an_error() -> None:
         with pytest.raises(RuntimeError), stopping_signals(lambda reason: None):
             raise RuntimeError
         os.kill(os.getpid(), signal.SIGUSR1)
-        time.sleep(0.01)
-        assert own == [signal.SIGUSR1]
+        wait_for(lambda: own == [signal.SIGUSR1])
     finally:
         signal.signal(signal.SIGUSR1, before)
 

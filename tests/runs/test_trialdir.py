@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_SECONDS
 
 from w2ltune import files
 from w2ltune.errors import InputError
@@ -89,7 +90,10 @@ def test_attempts_of_several_processes_are_all_different(tmp_path):
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()
-    numbers = [list(map(int, process.communicate(timeout=30)[0].split())) for process in processes]
+    numbers = [
+        list(map(int, process.communicate(timeout=PATIENCE_SECONDS)[0].split()))
+        for process in processes
+    ]
     assert all(own == sorted(own) for own in numbers)
     assert sorted(number for own in numbers for number in own) == list(range(1, 81))
     assert TrialDirectory(tmp_path, 7).attempt() == 80

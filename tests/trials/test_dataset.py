@@ -156,14 +156,14 @@ def test_the_order_is_the_same_for_ever():
     assert shuffled_order(0) == []
 
 
-@pytest.mark.parametrize("count", [*range(1, 40), 255, 256, 257, 2703])
-def test_blocks(count):
-    found = blocks(count)
-    sizes = [len(block) for block in found]
-    assert [index for block in found for index in block] == shuffled_order(count)
-    assert len(found) == max(1, min(32, count // 8))
-    assert max(sizes) - min(sizes) <= 1
-    assert min(sizes) >= min(count, 8)
+def test_blocks():
+    for count in (*range(1, 40), 255, 256, 257, 2703):
+        found = blocks(count)
+        sizes = [len(block) for block in found]
+        assert [index for block in found for index in block] == shuffled_order(count)
+        assert len(found) == max(1, min(32, count // 8))
+        assert max(sizes) - min(sizes) <= 1
+        assert min(sizes) >= min(count, 8)
 
 
 def test_utterance_counts_come_in_the_shuffled_order(tmp_path):

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -18,6 +17,7 @@ from conftest import REPOSITORY, VOICE_COMMANDS
 from killing import Sweep
 from nodes import PROGRAM
 from trainingtask import BINARY, DOUBLES, make_training, write_config
+from waiting import PATIENCE_SECONDS, wait_for
 
 from w2ltune.errors import StoppedError
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
@@ -25,7 +25,7 @@ from w2ltune.trials.rescoring import rescore
 from w2ltune.trials.rescoringinput import prepare_rescoring
 from w2ltune.trials.trainjob import TrainJob
 
-pytestmark = pytest.mark.main
+pytestmark = [pytest.mark.main, pytest.mark.xdist_group("rescoring on one Ray")]
 
 QUICK = {"DOUBLE_RETRY_SECONDS": "0.01", "DOUBLE_UPDATE_SECONDS": "0.0005"}
 
@@ -43,11 +43,12 @@ def cluster():
         text=True,
     )
     with process:
-        ray.init(process.stdout.readline().strip(), log_to_driver=False, logging_level="ERROR")
+        process.address = process.stdout.readline().strip()
+        ray.init(process.address, log_to_driver=False, logging_level="ERROR")
         yield process
         ray.shutdown()
         process.stdin.close()
-        process.wait(30)
+        process.wait(PATIENCE_SECONDS)
 
 
 @pytest.fixture
@@ -202,7 +203,7 @@ def test_a_stop_ends_the_programs(tmp_path, study):
     with pytest.raises(StoppedError, match=r"stopped \(signal SIGTERM\) after 0 of 2") as stop:
         run(prepare(tmp_path, flags, test_binary=program), results, tmp_path, stopped=stopped)
     assert stop.value.exit_code == 75
-    wait_for(lambda: not any(psutil.pid_exists(pid_in(path)) for path in pids.glob("*/*/*/pid")))
+    wait_for(lambda: not any(map(lives, pids.glob("*/*/*/pid"))))
     assert [read(tmp_path, number) for number in (0, 1)] == results
 
 
@@ -219,11 +220,11 @@ exec {DOUBLES}/fl_asr_test "$@" """
     workers = [child for child in children if "ray::rescoring" in " ".join(child.cmdline())]
     assert len(workers) == 1
     workers[0].send_signal(signal.SIGKILL)
-    thread.join(60)
+    thread.join(PATIENCE_SECONDS)
     assert not thread.is_alive()
     assert read(tmp_path, 0).counts is not None
     assert (tmp_path / "trials/0000/rescored/0002/dev.lst.hyp").exists()
-    wait_for(lambda: not psutil.pid_exists(pid_in(pid)))
+    wait_for(lambda: not lives(pid))
 
 
 def test_our_own_program(tmp_path, cluster):
@@ -254,35 +255,32 @@ def test_our_own_program(tmp_path, cluster):
     assert f"dev-WER: {wer:5.2f} |" in last
 
 
-def sweep_of(tmp_path, *options, binary=BINARY):
-    config = write_config(tmp_path, make_training(tmp_path / "data"))
-    return Sweep(
-        [
-            "--task=train", f"--binary={binary}", f"--config={config}", "--n=3", "--seed=1",
-            "--extra=--lr=loguniform(1e-3, 0.1) --iter=100", "--pruner=none", "--rescore_top=2",
-            f"--logdir={tmp_path / 'sweeps'}", "--prefix=s", "--cores=2", *options,
-        ],
-        tmp_path, tmp_path / "log", environment={**QUICK, "PYTHONPATH": str(REPOSITORY)},
-    )  # fmt: skip
-
-
-def test_a_sweep_stopped_while_it_decodes_goes_on_there(tmp_path):
+def test_a_sweep_stopped_while_it_decodes_goes_on_there(tmp_path, cluster):
     flag = tmp_path / "go"
     text = f"""echo $$ > $out/pid
 test -e {flag} || exec sleep 600
 exec {DOUBLES}/fl_asr_test "$@" """
-    sweep = sweep_of(tmp_path, f"--test_binary={script(tmp_path, text)}")
+    config = write_config(tmp_path, make_training(tmp_path / "data"))
+    sweep = Sweep(
+        [
+            "--task=train", f"--binary={BINARY}", f"--config={config}", "--n=3", "--seed=1",
+            "--extra=--lr=loguniform(1e-3, 0.1) --iter=100", "--pruner=none", "--rescore_top=2",
+            f"--logdir={tmp_path / 'sweeps'}", "--prefix=s",
+            f"--test_binary={script(tmp_path, text)}",
+        ],
+        tmp_path, tmp_path / "log",
+        environment={"RAY_ADDRESS": cluster.address, "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
     trials = tmp_path / "sweeps/s/trials"
     sweep.start()
-    wait_for(lambda: len(list(trials.glob("*/rescored/0001/pid"))) == 2 or not sweep.alive(), 60)
-    assert sweep.alive(), sweep.log.read_text()
-    sweep.process.send_signal(signal.SIGTERM)
-    assert sweep.wait(30) == 75
+    sweep.wait_for(lambda: len(list(trials.glob("*/rescored/0001/pid"))) == 2)
+    sweep.signal(signal.SIGTERM)
+    assert sweep.wait() == 75
     assert "stopped (signal SIGTERM) after 0 of 2 trainings" in sweep.log.read_text()
-    assert sweep.wait_until_gone(5) == {}
+    wait_for(lambda: not any(map(lives, trials.glob("*/rescored/0001/pid"))))
     flag.touch()
     sweep.start()
-    assert sweep.wait(60) == 0, sweep.log.read_text()
+    assert sweep.wait() == 0, sweep.log.read_text()
     shown = sweep.log.read_text()
     assert "decoded %" in shown
     assert "95 % interval by utterance (8)" in shown
@@ -291,25 +289,11 @@ exec {DOUBLES}/fl_asr_test "$@" """
     assert len(counted) == 2
     # Nothing is left to do: not even Ray is started.
     sweep.log.write_text("")
+    del sweep.environment["RAY_ADDRESS"]
     sweep.start()
-    assert sweep.wait(30) == 0
+    assert sweep.wait() == 0
     assert "Ray" not in sweep.log.read_text()
     assert len(list(trials.glob("*/rescored/*"))) == 4
-
-
-@pytest.mark.parametrize("case", ["id", "program"])
-def test_a_sweep_is_refused_before_it_begins(tmp_path, case):
-    sweep = sweep_of(tmp_path, "--test_binary=none" if case == "program" else "--debug=false")
-    if case == "id":
-        sweep.arguments.pop()
-        path = tmp_path / "data/dev.lst"
-        path.write_text(path.read_text().replace("dev-3 ", "dev/3 "))
-    sweep.start()
-    assert sweep.wait(30) == 2
-    (line,) = sweep.log.read_text().splitlines()
-    assert line.startswith("w2ltune: error: ")
-    assert ("the id 'dev/3' has a '/'" if case == "id" else "--test_binary=none") in line
-    assert not (tmp_path / "sweeps").exists()
 
 
 def tell(cluster, command):
@@ -317,12 +301,7 @@ def tell(cluster, command):
     assert cluster.stdout.readline() == "ok\n"
 
 
-def pid_in(path: Path) -> int:
-    return int(path.read_text())
-
-
-def wait_for(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def lives(path: Path) -> bool:
+    """Return whether the process lives whose number stands in a file."""
+    text = path.read_text()
+    return text != "" and psutil.pid_exists(int(text))

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_SECONDS
 
 from w2ltune.trials import staging
 from w2ltune.trials.staging import KENLM_BINARY, is_remote, stage
@@ -80,7 +81,7 @@ def test_processes_of_a_node_share_one_copy(model, scratch):
         )
         for _ in range(4)
     ]
-    found = {process.communicate(timeout=60)[0] for process in started}
+    found = {process.communicate(timeout=PATIENCE_SECONDS)[0] for process in started}
     assert len(found) == 1
     assert {process.returncode for process in started} == {0}
 

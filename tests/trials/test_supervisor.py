@@ -2,11 +2,11 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 from trainingtask import BINARY, make_training
+from waiting import PATIENCE_SECONDS, wait_for
 
 from w2ltune.formats.checkpoint import read_header
 from w2ltune.runs.snapshots import read_snapshots, verify
@@ -15,9 +15,7 @@ from w2ltune.trials.ranks import NodeRanks
 from w2ltune.trials.supervisor import Supervisor
 from w2ltune.trials.trainjob import TrainJob
 
-
-def start_here(job, programs, attempts, attempt):
-    return NodeRanks(programs, attempts, attempt)
+pytestmark = pytest.mark.main
 
 
 @pytest.fixture
@@ -27,21 +25,27 @@ def flags(tmp_path):
 
 @pytest.fixture
 def supervise(tmp_path, flags):
-    """Make a supervisor of trial 7; called again it is a later launch of the same trial."""
+    """Make a supervisor of trial 7; called again it is a later launch of the same trial.
+
+    With ``leave`` the program stands still after so many updates, until the test lets it go.
+    """
     made = []
 
-    def supervise(*, environment=None, changes=None, start_ranks=start_here, **job):
+    def supervise(*, environment=None, changes=None, number=7, rundir=None, leave=0, **job):
         settings = {"program": (str(BINARY),), "metric": "dev-WER", "folder": str(tmp_path), **job}
         environment = {"DOUBLE_RETRY_SECONDS": "0.01", **(environment or {})}
-        directory = TrialDirectory(tmp_path / "trials", 7)
+        if leave:
+            (tmp_path / "leave").write_text(str(leave))
+            environment["DOUBLE_LEAVE_FILE"] = str(tmp_path / "leave")
+        directory = TrialDirectory(tmp_path / "trials", number)
         made.append(
             Supervisor(
                 directory,
-                rundir=directory.run,
+                rundir=rundir or directory.run,
                 job=TrainJob(**settings, environment=environment),
                 flags={**flags, **(changes or {})},
                 launched=0,
-                start_ranks=start_ranks,
+                start_ranks=lambda job, *rest: NodeRanks(*rest),
             )
         )
         return made[-1]
@@ -51,13 +55,28 @@ def supervise(tmp_path, flags):
         supervisor.stop()
 
 
-def advance(supervisor, until=lambda supervisor: False, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not supervisor.over and not until(supervisor):
-        assert time.monotonic() < deadline
+@pytest.fixture
+def go(tmp_path):
+    """Let the programs go on that stand still."""
+    return (tmp_path / "leave").unlink
+
+
+def advance(supervisor, until=lambda supervisor: False):
+    def look():
         supervisor.advance()
-        time.sleep(0.01)
+        return supervisor.over or until(supervisor)
+
+    wait_for(look)
     return supervisor
+
+
+def kept(updates):
+    """Until there is the snapshot of so many updates."""
+    return lambda supervisor: updates in {one.updates for one in snapshots_of(supervisor)}
+
+
+def kill(supervisor, number=signal.SIGKILL, rank=0):
+    os.kill(supervisor._launch.ranks.local()[rank].pid, number)
 
 
 def log_of(supervisor):
@@ -91,9 +110,10 @@ def test_a_later_launch_finds_that_it_is_finished(supervise):
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGUSR1", "SIGSEGV"])
-def test_a_killed_program_goes_on(supervise, name):
-    running = advance(supervise(), lambda s: s.curve.epochs >= 3)
-    os.kill(running._launch.ranks.local()[0].pid, getattr(signal, name))
+def test_a_killed_program_goes_on(supervise, go, name):
+    running = advance(supervise(leave=30), kept(30))
+    kill(running, getattr(signal, name))
+    go()
     advance(running)
     assert running.failure == ""
     assert running.finished.updates == 100
@@ -101,23 +121,19 @@ def test_a_killed_program_goes_on(supervise, name):
     assert "continue after update" in log_of(running)
 
 
-def test_killed_in_the_middle_of_writing_each_checkpoint(supervise):
-    slow = {"DOUBLE_WRITE_SECONDS": "0.15"}
-    running, kills, seen = supervise(environment=slow, changes={"iter": "40"}), 0, set()
-    deadline = time.monotonic() + 60
-    while not running.over:
-        assert time.monotonic() < deadline
-        running.advance()
-        launch = running._launch
-        if launch and running.writing and (launch.index, running.curve.epochs) not in seen:
-            seen.add((launch.index, running.curve.epochs))
-            if len(seen) % 2:
-                os.kill(launch.ranks.local()[0].pid, signal.SIGKILL)
-                kills += 1
-        time.sleep(0.01)
+def test_killed_in_the_middle_of_writing_each_checkpoint(supervise, tmp_path):
+    running = supervise(
+        environment={"DOUBLE_WRITE_AFTER": str(tmp_path), "DOUBLE_UPDATE_SECONDS": "0.01"},
+        changes={"iter": "40"},
+    )
+    for updates in (10, 20, 30, 40):
+        advance(running, lambda s, here=updates: s.writing and s.curve.updates == here)
+        assert not running.over
+        kill(running)
+        (tmp_path / str(updates)).touch()
+    advance(running)
     assert running.failure == ""
     assert running.finished.updates == 40
-    assert kills >= 2
     assert any((running._rundir / "torn").iterdir())
 
 
@@ -144,7 +160,7 @@ def test_missing_audio_is_named(supervise, flags):
 
 def test_a_hung_program_is_started_again(supervise, tmp_path):
     hang = {"DOUBLE_HANG_AT_UPDATE": "25", "DOUBLE_HANG_ONCE": str(tmp_path / "hung")}
-    done = advance(supervise(environment=hang, stall_minutes=0.02))
+    done = advance(supervise(environment=hang, stall_minutes=0.15))
     assert done.finished.updates == 100
     assert "hung: no new line" in log_of(done)
 
@@ -159,7 +175,7 @@ def test_a_torn_checkpoint_before_any_snapshot_is_set_aside(supervise):
 
 
 def test_a_snapshot_that_cannot_be_loaded_costs_one_interval(supervise):
-    running = advance(supervise(keep=3), lambda s: s.curve.epochs >= 5)
+    running = advance(supervise(keep=3, leave=50), kept(50))
     running.stop()
     newest = snapshots_of(running)[0]
     live = running._rundir / "001_model_last.bin"
@@ -172,34 +188,23 @@ def test_a_snapshot_that_cannot_be_loaded_costs_one_interval(supervise):
     assert [epoch for epoch, _ in done.curve.by_epoch()] == list(range(1, 11))
 
 
-def test_fork_begins_with_a_network_and_continues_as_itself(supervise, tmp_path, flags):
+def test_fork_begins_with_a_network_and_continues_as_itself(supervise, go):
     first = advance(supervise())
-    model = first.directory.snapshots / first.finished.checkpoint
-    directory = TrialDirectory(tmp_path / "trials", 8)
-    job = TrainJob(
-        program=(str(BINARY),),
-        metric="dev-WER",
-        folder=str(tmp_path),
-        mode="fork",
-        model_path=str(model),
-    )
-    fork = Supervisor(
-        directory, rundir=directory.run, job=job, flags={**flags, "iter": "60"}, launched=0,
-        start_ranks=start_here,
-    )  # fmt: skip
-    advance(fork, lambda s: s.curve.epochs >= 2)
-    os.kill(fork._launch.ranks.local()[0].pid, signal.SIGKILL)
+    model = str(first.directory.snapshots / first.finished.checkpoint)
+    fork = supervise(number=8, mode="fork", model_path=model, changes={"iter": "60"}, leave=20)
+    advance(fork, kept(20))
+    kill(fork)
+    go()
     advance(fork)
     assert fork.finished.updates == 60
     assert first._rundir.joinpath("001_log").read_text().count("\n") == 10  # untouched
 
 
-def test_several_ranks_meet_anew_at_each_launch(supervise):
-    running = supervise(gpus_per_node=3)
-    advance(running, lambda s: s.curve.epochs >= 2)
-    pids = [child.pid for child in running._launch.ranks.local()]
-    assert len(pids) == 3
-    os.kill(pids[1], signal.SIGKILL)
+def test_several_ranks_meet_anew_at_each_launch(supervise, go):
+    running = advance(supervise(gpus_per_node=3, leave=20), lambda s: s.curve.epochs >= 5)
+    assert len(running._launch.ranks.local()) == 3
+    kill(running, rank=1)
+    go()
     advance(running)
     assert running.finished.updates == 100
     text = log_of(running)
@@ -226,15 +231,14 @@ def test_a_disk_budget_that_holds_no_snapshot_is_said_and_does_no_harm(supervise
 
 
 def test_an_older_launch_publishes_nothing(supervise):
-    running = advance(supervise(changes={"iter": "100000"}), lambda s: s.curve.epochs >= 2)
+    running = advance(supervise(leave=20), lambda s: s.curve.epochs >= 2)
     child = running._launch.ranks.local()[0]
     running.directory.begin_attempt("another node")
-    child.wait(10)
-    assert child.poll() == -9
+    assert child.wait(PATIENCE_SECONDS) == -9
 
 
 def test_two_checkpoints_that_cannot_be_loaded_are_enough(supervise, tmp_path):
-    running = advance(supervise(keep=5), lambda s: s.curve.epochs >= 6)
+    running = advance(supervise(keep=5, leave=60), kept(60))
     running.stop()
     good = [snapshot.updates for snapshot in snapshots_of(running)]
     broken = tmp_path / "fl_asr_train"  # as on a machine without the right library
@@ -277,34 +281,22 @@ def test_a_file_server_that_is_away_for_a_while_is_waited_for(supervise, monkeyp
 
 
 def test_a_superseded_supervisor_stands_still(supervise):
-    running = advance(supervise(changes={"iter": "100000"}), lambda s: s.curve.epochs >= 2)
+    running = advance(supervise(leave=20), lambda s: s.curve.epochs >= 2)
     number = running.directory.begin_attempt("another node")
-    deadline = time.monotonic() + 10
-    while "another" not in running.note and "at work elsewhere" not in running.note:
-        assert time.monotonic() < deadline
-        running.advance()
-        time.sleep(0.05)
+    advance(running, lambda s: "another" in s.note or "at work elsewhere" in s.note)
     for _ in range(20):
         running.advance()
     assert running.directory.attempt() == number
     assert not running.over
 
 
-def test_continue_takes_over_what_the_earlier_training_of_the_folder_kept(
-    supervise, tmp_path, flags
-):
-    first = advance(supervise(), lambda s: s.curve.epochs >= 5)
+def test_continue_takes_over_what_the_earlier_training_of_the_folder_kept(supervise):
+    first = advance(supervise(leave=50), kept(50))
     first.stop()
-    kept = snapshots_of(first)[0].updates
     live = first._rundir / "001_model_last.bin"
     live.write_bytes(live.read_bytes()[:9000])
-    directory = TrialDirectory(tmp_path / "trials", 9)
-    job = TrainJob(program=(str(BINARY),), metric="dev-WER", folder=str(tmp_path), mode="continue")
-    on = Supervisor(
-        directory, rundir=first._rundir, job=job, flags={**flags, "iter": "120"}, launched=0,
-        start_ranks=start_here,
-    )  # fmt: skip
+    on = supervise(number=9, rundir=first._rundir, mode="continue", changes={"iter": "120"})
     advance(on)
     assert on.failure == ""
     assert on.finished.updates == 120
-    assert f"took over the snapshot after update {kept}" in log_of(first)
+    assert "took over the snapshot after update 50" in log_of(first)

@@ -74,6 +74,6 @@ def _watch(read_end: int, driver: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+    for ignored in ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2"):
+        signal.signal(getattr(signal, f"SIG{ignored}"), signal.SIG_IGN)
     _watch(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

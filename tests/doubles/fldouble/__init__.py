@@ -14,11 +14,14 @@ DOUBLE_VALID_SECONDS   what each evaluation takes (0)
 DOUBLE_PHASE_FILE      1: keep "starting|training|validating|writing EPOCH UPDATES" in rundir/phase
 DOUBLE_PAYLOAD_BYTES   size of a model file after its head (200000)
 DOUBLE_WRITE_SECONDS   what writing a model file takes, so that it can be killed within (0)
+DOUBLE_WRITE_AFTER     a folder: in the middle of writing the model of so many updates wait until a
+                       file of that number is there
 DOUBLE_RETRY_SECONDS   first wait after a file could not be read or written; doubled each time (1)
 DOUBLE_CRASH_AT_UPDATE die of SIGABRT in that update, instead of finishing it
 DOUBLE_CRASH_ONCE      a file: crash only if it does not exist, and create it
 DOUBLE_HANG_AT_UPDATE  stand still for ever in that update
 DOUBLE_HANG_ONCE       a file: hang only if it does not exist, and create it
+DOUBLE_LEAVE_FILE      a file: no more updates than it says, waiting until it says more or is gone
 DOUBLE_IGNORE_TERM     1: SIGTERM does nothing
 DOUBLE_GRANDCHILD      1: leave a sleeping child that ignores SIGTERM; "setsid": in its own session
 DOUBLE_PEER_SECONDS    how long after the death of a rank the others abort (0.5)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import time
 import zlib
 from pathlib import Path
@@ -90,6 +89,8 @@ class Log:
                 self._append(Path(folder), name, record)
 
     def _append(self, folder: Path, severity: str, record: str) -> None:
+        import socket  # here, since few runs need it
+
         program = Path(self.flags.program).name
         link = folder / f"{program}.{severity}"
         user = os.environ.get("USER", "invalid-user")

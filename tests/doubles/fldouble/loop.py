@@ -14,6 +14,7 @@ from fldouble import curve
 from fldouble.corpus import Sample, open_audio, shuffled
 from fldouble.curve import Errors
 from fldouble.flags import Flags
+from fldouble.gate import wait_for_leave
 from fldouble.log import CppError, Log, die_with_trace
 from fldouble.model import save_model
 from fldouble.ranks import Ranks
@@ -144,6 +145,7 @@ def _batches(order: list[Sample], size: int, ranks: Ranks) -> list[list[Sample]]
 
 
 def _update(flags: Flags, ranks: Ranks, run: Run, batch: list[Sample]) -> None:
+    wait_for_leave(run.updates)
     run.updates += 1
     open_audio(batch)
     time.sleep(float(os.environ.get("DOUBLE_UPDATE_SECONDS", "0.002")))

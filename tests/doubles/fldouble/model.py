@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from fldouble.gate import wait_in_write
 from fldouble.log import CppError, serializer_error
 
 VERSION = "0.1"
@@ -49,16 +50,16 @@ def save_model(path: Path, config: dict[str, str], progress: float) -> None:
         CppError: It could not be written in six tries; a part of it may be there.
     """
     payload_bytes = int(os.environ.get("DOUBLE_PAYLOAD_BYTES", "200000"))
-    save_bytes(path, _head(config) + _payload(progress, payload_bytes))
+    save_bytes(path, _head(config) + _payload(progress, payload_bytes), config["updates"])
 
 
-def save_bytes(path: Path, content: bytes) -> None:
+def save_bytes(path: Path, content: bytes, updates: str = "") -> None:
     """Write a file in place: the old content is gone when the new one begins.
 
     Raises:
         CppError: It could not be written in six tries; a part of it may be there.
     """
-    retry("saving", 64, path, lambda: _write(path, content))
+    retry("saving", 64, path, lambda: _write(path, content, updates))
 
 
 def load_config(path: Path) -> dict[str, str]:
@@ -113,7 +114,7 @@ def _payload(progress: float, size: int) -> bytes:
     return content + struct.pack("<I", zlib.crc32(content))
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes, updates: str) -> None:
     pause = float(os.environ.get("DOUBLE_WRITE_SECONDS", "0")) / WRITES
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
@@ -133,6 +134,8 @@ def _write(path: Path, content: bytes) -> None:
                 raise CppError("cereal::Exception", text)
             if pause:
                 time.sleep(pause)
+            if start == WRITES // 2 * step:
+                wait_in_write(updates)
     finally:
         os.close(file)
 

@@ -17,7 +17,7 @@ from typing import Protocol
 from fldouble.flags import Flags
 from fldouble.log import CppError
 
-POLL_SECONDS = 0.001
+POLL_SECONDS = 0.002
 
 
 class Ranks(Protocol):

@@ -6,9 +6,9 @@ import json
 import os
 import struct
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
+
+from waiting import PATIENCE_SECONDS
 
 DOUBLES = Path(__file__).parents[1]
 OWN = ("DOUBLE_", "GLOG_", "TMPDIR", "OMPI_", "CUDA_")
@@ -52,17 +52,9 @@ def end_all() -> None:
 def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
     """Run a double to its end."""
     process = start(*arguments, **options)  # type: ignore[arg-type]
-    stdout, stderr = process.communicate(timeout=20)
+    stdout, stderr = process.communicate(timeout=PATIENCE_SECONDS)
     command = [str(argument) for argument in arguments]
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
-    """Return when the condition holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.002)
 
 
 def names(folder: Path) -> list[str]:

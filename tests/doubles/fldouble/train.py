@@ -223,6 +223,6 @@ def _start_grandchild() -> None:
     """Leave a process behind that a parent's TERM does not end."""
     wanted = os.environ.get("DOUBLE_GRANDCHILD")
     if wanted:
-        command = ["sh", "-c", "trap '' TERM; exec sleep 300"]
+        command = ["sh", "-c", "trap '' TERM; exec sleep 3600"]
         pid = os.posix_spawn("/bin/sh", command, os.environ, setsid=wanted == "setsid")
         print(f"grandchild {pid}", flush=True)
