@@ -19,6 +19,7 @@ DOUBLE_CRASH_AT_UPDATE die of SIGABRT in that update, instead of finishing it
 DOUBLE_CRASH_ONCE      a file: crash only if it does not exist, and create it
 DOUBLE_HANG_AT_UPDATE  stand still for ever in that update
 DOUBLE_HANG_ONCE       a file: hang only if it does not exist, and create it
+DOUBLE_HOLD_AT_UPDATE  stand still in that update as long as there is the file DOUBLE_HOLD
 DOUBLE_IGNORE_TERM     1: SIGTERM does nothing
 DOUBLE_GRANDCHILD      1: leave a sleeping child that ignores SIGTERM; "setsid": in its own session
 DOUBLE_PEER_SECONDS    how long after the death of a rank the others abort (0.5)

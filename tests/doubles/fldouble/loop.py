@@ -153,6 +153,9 @@ def _update(flags: Flags, ranks: Ranks, run: Run, batch: list[Sample]) -> None:
     if _asked_for("HANG", run.updates):
         while True:
             time.sleep(1)
+    if os.environ.get("DOUBLE_HOLD_AT_UPDATE") == str(run.updates):
+        while Path(os.environ["DOUBLE_HOLD"]).exists():
+            time.sleep(0.05)
     run.progress += curve.gain(flags["lr"])
     ranks.finish_update(run.updates)
 
