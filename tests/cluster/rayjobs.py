@@ -25,6 +25,9 @@ for number in (signal.SIGUSR1, signal.SIGTERM):
     signal.signal(number, lambda number, frame: told.append(number))
 assert os.environ["RAY_AUTH_MODE"] == "token"
 print("driver begins at", os.environ["RAY_ADDRESS"], flush=True)
+while (study.parent / "hold").exists():
+    time.sleep(0.1)
+
 def count():
     import ray
     ray.init(os.environ["RAY_ADDRESS"], log_to_driver=False)

@@ -60,6 +60,8 @@ def test_an_operator_may_requeue_and_what_is_cancelled_stays_cancelled(bench: Be
 
 @pytest.mark.slow(seconds=20)
 def test_two_jobs_share_a_node_and_what_fails_is_final_at_once(bench: Bench) -> None:
+    hold = bench.slurm.folder / "hold"  # until both are at work
+    hold.touch()
     # The exit code 2 is wrong usage.
     jobs = [
         bench.stand_in(
@@ -68,6 +70,9 @@ def test_two_jobs_share_a_node_and_what_fails_is_final_at_once(bench: Bench) -> 
         )
         for code in (1, 2)
     ]  # fmt: skip
+    for job in jobs:
+        job.says("driver begins")
+    hold.unlink()
     for code, job in enumerate(jobs, 1):
         output = job.ends("FAILED", alone=job is jobs[1])
         assert "nodes 1 GPUs 1" in output

@@ -135,7 +135,7 @@ def test_two_users_sweep_on_one_node(slurm: Cluster) -> None:
         folder.chmod(0o777)
         done = slurm.run(
             [sys.executable, "-m", "w2ltune.sweep", f"--flagsfile={DECODE}", f"--logdir={folder}",
-             "--partition=low", "--cpu=2", "--sbatch=--nodelist=n1", "--hours=1", "--seed=3",
+             "--partition=low", "--cpu=1", "--sbatch=--nodelist=n1", "--hours=1", "--seed=3",
              "--concurrent_trials=1", "--n=3", "--probe=false"],
             user=user, cwd=REPOSITORY,
         )  # fmt: skip
