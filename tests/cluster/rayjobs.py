@@ -89,13 +89,9 @@ class Job:
         return self.output
 
     def left_nothing(self, *, alone: bool) -> None:
-        """Assert that no process, folder or secret of this job is left anywhere."""
+        """Assert that of this job, which has ended, no process, folder or secret is left."""
         nodes = range(1, NODES + 1)
-        wait_for(
-            lambda: not any(self._left(n, alone) for n in nodes),
-            shown=lambda: {n: self._left(n, alone) for n in nodes},
-            look_seconds=0.2,
-        )
+        assert not {n: left for n in nodes if (left := self._left(n, alone))}
         for n in nodes:
             assert not list((self.slurm.root(n) / "tmp").glob(f"r{self.number}.*"))
         slurm = self.study / "slurm"
