@@ -13,18 +13,24 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
 from bedfiles import INSIDE, NODES, REPOSITORY, Settings, plan
 from bednode import Node
 from bedusers import login_environment, make_homes
+from waiting import PATIENCE_SECONDS, wait_for
 
 _OF_NODE = ("--mount", "--uts", "--ipc", "--pid")
 _NAMESPACES = (*_OF_NODE, "--net")
 _FORK = ("--fork", "--mount-proc", "--kill-child")
+_LOOK_SECONDS = 0.3
+"""A look is a command of SLURM, and work for its controller."""
+
+_FINAL = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"}
+"""A job that is requeued is never shown so."""
+
 _INSIDE = (sys.executable, "-S", "-E", str(Path(__file__).with_name("bedinside.py")))
 
 
@@ -85,7 +91,7 @@ class Cluster:
         (self._init_pid,) = (child.pid for child in psutil.Process(self._outer.pid).children())
         for n in range(1, NODES + 1):
             self._launch(n)
-        self._until(self._all_idle, 60, "all nodes to be idle")
+        self._wait_until_idle()
 
     def stop(self) -> None:
         """End everything."""
@@ -105,7 +111,7 @@ class Cluster:
         user: str | None = None,
         cwd: Path | None = None,
         environment: Mapping[str, str] | None = None,
-        timeout: float = 60,
+        timeout: float = PATIENCE_SECONDS,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on the login node.
 
@@ -155,7 +161,6 @@ class Cluster:
         self,
         job_id: int | str,
         states: str | Collection[str],
-        timeout_seconds: float = 60,
         *,
         restarts: int = 0,
     ) -> dict[str, str]:
@@ -163,28 +168,34 @@ class Cluster:
 
         Args:
             job_id: The job.
-            states: As ``COMPLETED``, or several.
-            timeout_seconds: Then ``TimeoutError`` is raised with the job's state and output.
+            states: As ``COMPLETED``, or several. Where the job has ended otherwise, or is the same
+                for too long, the test fails with what SLURM says of it, and its output.
             restarts: How often it must have been restarted at least.
         """
         wanted = {states} if isinstance(states, str) else set(states)
-        shown: dict[str, str] = {}
+        shown = self.job(job_id)
 
-        def reached() -> bool:
-            shown.clear()
+        def look() -> tuple[str, str]:
             shown.update(self.job(job_id))
-            return shown["JobState"] in wanted and int(shown["Restarts"]) >= restarts
+            return shown["JobState"], shown["Restarts"]
 
-        try:
-            self._until(reached, timeout_seconds, f"job {job_id} to be {'/'.join(sorted(wanted))}")
-        except TimeoutError as error:
-            output = _tail(Path(shown.get("StdOut", "/")))
-            raise TimeoutError(f"{error}\n{shown}\n{output}") from None
-        return shown
+        def output() -> str:
+            return f"job {job_id}, not {wanted}: {shown}\n{_tail(Path(shown.get('StdOut', '/')))}"
+
+        while True:
+            state, times = before = look()
+            if state in wanted and int(times) >= restarts:
+                return shown
+            assert state not in _FINAL, output()
+            wait_for(lambda: look() != before, shown=output, look_seconds=_LOOK_SECONDS)  # noqa: B023
 
     def processes(self, n: int) -> list[str]:
         """Return the command lines of all processes on a node; [] when it is off."""
         return self._nodes[n].processes() if n in self._nodes else []
+
+    def root(self, n: int) -> Path:
+        """Return where this machine sees the file system of a node that is up."""
+        return self._nodes[n].root()
 
     def kill_node(self, n: int) -> None:
         """Cut the power of a node."""
@@ -211,8 +222,8 @@ class Cluster:
                 self.thaw_node(n)
             else:
                 self._launch(n)
-        self._until(self._empty, 60, "all jobs to end")
-        self._until(self._all_idle, 60, "all nodes to be idle")
+        wait_for(self._empty, shown=lambda: self._say("squeue"), look_seconds=0.1)
+        self._wait_until_idle()
 
     def _empty(self) -> bool:
         jobs = self._say("squeue", "--noheader", "--format=%A").split()
@@ -239,12 +250,8 @@ class Cluster:
         first = shown.stdout.splitlines()[0]
         return dict(re.findall(r"([A-Z][\w:/]*)=(.*?)(?=\s+[A-Z][\w:/]*=|\s*$)", first))
 
-    def _until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
-        end = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > end:
-                raise TimeoutError(f"waited {seconds:g} s for {what}\n{self._say('sinfo', '-N')}")
-            time.sleep(0.1)
+    def _wait_until_idle(self) -> None:
+        wait_for(self._all_idle, shown=lambda: self._say("sinfo", "-N"), look_seconds=0.1)
 
     def _enter(self) -> list[str]:
         return ["nsenter", f"--target={self._init_pid}", *_NAMESPACES]
@@ -265,6 +272,8 @@ class Cluster:
         return login_environment(user, self._homes) | {
             "SLURM_CONF": str(INSIDE / "slurm.conf"),
             "PYTHONPATH": str(REPOSITORY),  # w2ltune as it is there, in any folder
+            # Else each node starts a worker for each core as soon as there is a driver.
+            "RAY_prestart_worker_first_driver": "0",
         }
 
     def _tails(self) -> str:

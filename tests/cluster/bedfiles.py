@@ -41,7 +41,7 @@ class Settings:
 
     grace_seconds: int = 10
     preempt_mode: str = "REQUEUE"
-    kill_wait_seconds: int = 5
+    kill_wait_seconds: int = 30
     slurmd_timeout_seconds: int = 60
 
 

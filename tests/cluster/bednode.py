@@ -6,9 +6,10 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from waiting import wait_for
 
 
 class Node:
@@ -48,12 +49,16 @@ class Node:
                 lines.append(_read(pid, "cmdline").replace("\0", " ").strip())
         return [line for line in lines if line]
 
+    def root(self) -> Path:
+        """Return its file system, as it is seen from this machine."""
+        return Path(f"/proc/{min(self._pids())}/root")
+
     def kill(self) -> None:
         """Cut the power; return when no process is left."""
         with self._process, contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)  # process 1 is in it: the rest follows
-        while self._namespace and self._pids():
-            time.sleep(0.01)
+        if self._namespace:
+            wait_for(lambda: not self._pids())
 
     def freeze(self) -> None:
         """Stop every process."""

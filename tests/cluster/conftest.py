@@ -40,10 +40,13 @@ def slurm(
 
 
 @pytest.fixture(autouse=True)
-def _idle_cluster(request: pytest.FixtureRequest) -> None:
-    """Clean up after the test before."""
+def _idle_cluster(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Clean up after the test before; what a test writes can be read by the users."""
+    before = os.umask(0o022)
     if "slurm" in request.fixturenames:
         request.getfixturevalue("slurm").reset()
+    yield
+    os.umask(before)
 
 
 @functools.cache

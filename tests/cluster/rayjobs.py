@@ -4,48 +4,53 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bed import Cluster
-from bedfiles import Settings
+from bedfiles import NODES
+from waiting import wait_for
 
 from w2ltune.cluster.slurm import read_template
 
-SHORT = Settings(grace_seconds=10, slurmd_timeout_seconds=15, kill_wait_seconds=10)
-
 DRIVER = '''
-"""Behaves as a sweep does: a result a second up to a total, 0 when there are all, 75 when told."""
+"""Behaves as a sweep does: a result a run up to a total, 0 when there are all, 75 when told."""
 import os, signal, sys, time
 from pathlib import Path
 study, total, behaviour = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+run = int(os.environ.get("SLURM_RESTART_COUNT", 0))
 told = []
-if "deaf" not in behaviour:
-    for number in (signal.SIGUSR1, signal.SIGTERM):
-        signal.signal(number, lambda number, frame: told.append(number))
+for number in (signal.SIGUSR1, signal.SIGTERM):
+    signal.signal(number, lambda number, frame: told.append(number))
 assert os.environ["RAY_AUTH_MODE"] == "token"
 print("driver begins at", os.environ["RAY_ADDRESS"], flush=True)
-if "count" in behaviour:
+while (study.parent / "hold").exists():
+    time.sleep(0.1)
+
+def count():
     import ray
     ray.init(os.environ["RAY_ADDRESS"], log_to_driver=False)
     resources = ray.cluster_resources()
     print("nodes", len(ray.nodes()), "GPUs", int(resources["GPU"]), flush=True)
-if "die" in behaviour:
+
+ends = [word for word in behaviour if word == "die" or word.isdigit()]  # of the runs, in order
+if ends and (end := (ends * 3)[run]) == "die":
     os.kill(os.getpid(), signal.SIGSEGV)
-for word in behaviour:
-    if word.isdigit():
-        sys.exit(int(word))
-while len(done := list(study.glob("trials/*/result.json"))) < total:
-    time.sleep(1)
-    if told:
+elif ends:
+    "count" in behaviour and count()
+    sys.exit(int(end))
+finished = lambda: len(list(study.glob("trials/*/result.json")))
+if "idle" not in behaviour:
+    folder = study / "trials" / f"{finished():04d}"
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text("{}")
+while finished() < total:
+    time.sleep(0.2)
+    if told and not (run == 0 and "deaf" in behaviour):
         print("driver was told", flush=True)
         sys.exit(75)
-    if "idle" not in behaviour:
-        folder = study / "trials" / f"{len(done):04d}"
-        folder.mkdir(parents=True)
-        (folder / "result.json").write_text("{}")
+"count" in behaviour and count()
 print("driver is done", flush=True)
 '''
 
@@ -57,65 +62,46 @@ class Job:
     slurm: Cluster
     study: Path
     number: str
-    begun: float = field(default_factory=time.monotonic)
 
     @property
     def output(self) -> str:
         path = self.study / "slurm" / f"{self.number}.out"
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
-    def says(self, text: str, times: int = 1, seconds: float = 60) -> None:
+    def says(self, text: str, times: int = 1) -> None:
         """Wait until the output has a text so often."""
-        end = time.monotonic() + seconds
-        while self.output.count(text) < times:
-            assert time.monotonic() < end, f"{text!r} not in:\n{self.output}"
-            time.sleep(0.1)
+        wait_for(
+            lambda: self.output.count(text) >= times,
+            shown=lambda: f"{text!r} not {times} times in:\n{self.output}",
+            look_seconds=0.1,
+        )
 
-    def ends(
-        self, state: str = "COMPLETED", seconds: float = 120, restarts: int = 0, alone: bool = True
-    ) -> str:
+    def ends(self, state: str = "COMPLETED", restarts: int = 0, alone: bool = True) -> str:
         """Wait for the end of the job and return its output; nothing of it may be left.
 
         With ``alone`` it must be the only job, as not all of Ray's processes tell whose they are.
         """
         ended = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "PREEMPTED", "NODE_FAIL")
-        shown = self.slurm.wait(self.number, ended, seconds, restarts=restarts)
-        print(f"{time.monotonic() - self.begun:.0f} s")
+        shown = self.slurm.wait(self.number, ended, restarts=restarts)
         assert shown["JobState"] == state, self.output
         assert int(shown["Restarts"]) == restarts, self.output
         self.left_nothing(alone=alone)
         return self.output
 
     def left_nothing(self, *, alone: bool) -> None:
-        """Assert that no process, folder or secret of this job is left anywhere."""
-        end = time.monotonic() + 10
-        while left := [f"n{n}: {p}" for n in (1, 2, 3, 4) for p in self._left(n, alone)]:
-            assert time.monotonic() < end, left
-            time.sleep(0.2)
-        for n in (1, 2, 3, 4):
-            found = self.slurm.run(
-                [
-                    "srun",
-                    "--immediate=5",
-                    f"--nodelist=n{n}",
-                    "sh",
-                    "-c",
-                    "ls -d /tmp/r*; ls /dev/shm",
-                ]
-            )
-            assert f"/tmp/r{self.number}." not in found.stdout
+        """Assert that of this job, which has ended, no process, folder or secret is left."""
+        nodes = range(1, NODES + 1)
+        assert not {n: left for n in nodes if (left := self._left(n, alone))}
+        for n in nodes:
+            assert not list((self.slurm.root(n) / "tmp").glob(f"r{self.number}.*"))
         slurm = self.study / "slurm"
         assert not alone or not (slurm / "cluster.json").exists()
         assert not list(slurm.glob(f".token-{self.number}.*"))
 
     def _left(self, n: int, alone: bool) -> list[str]:
-        try:
-            lines = self.slurm.processes(n)
-        except KeyError:  # without power
-            return []
         marks = [f"/tmp/r{self.number}.", f"job{int(self.number):05}/slurm_script"]
         marks += ["ray", "driver.py", "cluster/guard", "sentinel"] if alone else []
-        return [line for line in lines if any(mark in line for mark in marks)]
+        return [line for line in self.slurm.processes(n) if any(mark in line for mark in marks)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,10 +163,3 @@ class Bench:
         done = self.slurm.run(["sbatch", "--parsable", *options, path])
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
-
-
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)

@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 from bed import Cluster, slurm_cluster
 from bedfiles import NODES, REPOSITORY, Settings
+from waiting import wait_for
+
+pytestmark = pytest.mark.slow(seconds=5)
 
 NAMES = [f"n{n}" for n in range(1, NODES + 1)]
 
@@ -25,13 +27,6 @@ def submit(slurm: Cluster, script: str, *options: str, user: str | None = None) 
     done = slurm.run(["sbatch", "--parsable", *options, path], user=user)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def test_a_step_runs_on_every_node_and_nodes_know_each_other(slurm: Cluster) -> None:
@@ -70,13 +65,13 @@ def test_what_slurm_says_of_a_job_is_told_by_name(slurm: Cluster) -> None:
     assert (shown["Comment"], shown["TimeLimit"], shown["ExitCode"]) == ("x y", "00:07:00", "3:0")
     with pytest.raises(LookupError, match="job 999"):
         slurm.job(999)
-    with pytest.raises(TimeoutError, match="FAILED"):
-        slurm.wait(job, "RUNNING", 0.3)
+    with pytest.raises(AssertionError, match="FAILED"):
+        slurm.wait(job, "RUNNING")
 
 
 def test_ordinary_users_submit_and_share_a_group(slurm: Cluster) -> None:
     job = submit(slurm, "id -un; id -Gn; umask; pwd; touch done; sleep 60", "-oout", user="alice")
-    eventually((slurm.folder / "done").exists)
+    wait_for((slurm.folder / "done").exists)
     said = (slurm.folder / "out").read_text(encoding="utf-8").split()
     assert said == ["alice", "alice", "speech", "0022", str(slurm.folder)]
     assert (slurm.folder / "done").stat().st_uid == 61001
@@ -90,9 +85,10 @@ def test_ordinary_users_submit_and_share_a_group(slurm: Cluster) -> None:
 def test_a_command_that_takes_too_long_is_killed(slurm: Cluster) -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         slurm.run(["sleep", "31.25"], timeout=0.5)
-    eventually(lambda: "sleep 31.25" not in slurm.run(["ps", "-ef"]).stdout, 5)
+    wait_for(lambda: "sleep 31.25" not in slurm.run(["ps", "-ef"]).stdout)
 
 
+@pytest.mark.parametrize("slurm", [Settings(kill_wait_seconds=1)], indirect=True)
 def test_reset_ends_all_jobs_and_brings_back_all_nodes(slurm: Cluster) -> None:
     stubborn = submit(slurm, "trap '' TERM; setsid sleep 99 & while :; do sleep 1; done", "-wn2")
     for _ in range(3):
@@ -103,20 +99,20 @@ def test_reset_ends_all_jobs_and_brings_back_all_nodes(slurm: Cluster) -> None:
     slurm.reset()
     assert slurm.run(["squeue", "--noheader"]).stdout == ""
     assert not any("sleep" in line for line in slurm.processes(2))
-    assert slurm.run(["srun", "-N4", "true"], timeout=10).returncode == 0
+    assert slurm.run(["srun", "-N4", "true"]).returncode == 0
 
 
 def test_a_frozen_node_goes_on_after_it_thaws(slurm: Cluster) -> None:
     ticks = slurm.folder / "ticks"
     ticks.touch()
     job = submit(slurm, f"while sleep 0.1; do echo >> {ticks}; done", "--nodelist=n3")
-    eventually(lambda: ticks.stat().st_size > 0)
+    wait_for(lambda: ticks.stat().st_size > 0)
     slurm.freeze_node(3)
     before = ticks.stat().st_size
     time.sleep(0.5)
     assert ticks.stat().st_size == before
     slurm.thaw_node(3)
-    eventually(lambda: ticks.stat().st_size > before)
+    wait_for(lambda: ticks.stat().st_size > before)
     assert slurm.job(job)["JobState"] == "RUNNING"
 
 
@@ -125,15 +121,13 @@ def test_a_dead_node_takes_its_processes_and_comes_back(slurm: Cluster) -> None:
     job = submit(slurm, "srun sleep 90 & srun --overlap sleep 90; sleep 60", "-N2", "--no-kill")
     slurm.wait(job, "RUNNING")
     second = int(slurm.run(["squeue", "-ho", "%N"]).stdout.strip()[-2])
-    eventually(lambda: any("sleep" in line for line in slurm.processes(second)))
-    began = time.monotonic()
+    wait_for(lambda: any("sleep" in line for line in slurm.processes(second)))
     slurm.kill_node(second)
     assert slurm.processes(second) == []
-    eventually(lambda: slurm.node(second)["State"].startswith("DOWN"), 40)
-    print(f"node found dead after {time.monotonic() - began:.1f} s")
+    wait_for(lambda: slurm.node(second)["State"].startswith("DOWN"), look_seconds=0.3)
     assert slurm.job(job)["JobState"] == "RUNNING"
     slurm.start_node(second)
-    eventually(lambda: slurm.node(second)["State"] in ("IDLE", "MIXED"))
+    wait_for(lambda: slurm.node(second)["State"] in ("IDLE", "MIXED"))
     assert not any("sleep" in line for line in slurm.processes(second))
 
 
@@ -156,41 +150,11 @@ def test_a_job_in_low_makes_room_for_one_in_high(slurm: Cluster, ends: str) -> N
         slurm.wait(low, ends)
 
 
-def test_python_with_ray_works_on_every_node(slurm: Cluster) -> None:
-    program = "import ray, w2ltune; print(w2ltune.__file__)"
-    done = slurm.run(["srun", "-N4", sys.executable, "-c", program], user="alice", timeout=90)
+def test_python_finds_this_checkout_on_every_node(slurm: Cluster) -> None:
+    program = "import w2ltune; print(w2ltune.__file__)"
+    done = slurm.run(["srun", "-N4", sys.executable, "-c", program], user="alice")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [str(REPOSITORY / "w2ltune" / "__init__.py")] * NODES
-
-
-RAY_ON_TWO_NODES = """
-export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$PWD/token
-(umask 077; od -An -tx1 -N32 /dev/urandom | tr -d ' \\n' > token)
-common=(--num-cpus=1 --object-store-memory=100000000 --disable-usage-stats --block)
-srun --overlap -N1 -n1 -wn1 "$1" -m ray.scripts.scripts start --head --port=6400 \\
-  --include-dashboard=false "${common[@]}" > head.log 2>&1 &
-srun --overlap -N1 -n1 -wn2 "$1" -m ray.scripts.scripts start --address=n1:6400 \\
-  "${common[@]}" > worker.log 2>&1 &
-until (exec 3<>/dev/tcp/n1/6400) 2>/dev/null; do sleep 0.2; done
-RAY_ADDRESS=n1:6400 "$1" - <<'PYTHON'
-import time, ray
-ray.init(log_to_driver=False)
-while len(nodes := [node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]]) < 2:
-    time.sleep(0.2)
-print(*sorted(nodes))
-PYTHON
-"""
-
-
-def test_ray_runs_on_two_nodes_and_nothing_outlives_its_job(slurm: Cluster) -> None:
-    folder = slurm.folder / "ray"
-    folder.mkdir()
-    folder.chmod(0o777)
-    script = f"set -- {sys.executable}; cd {folder}{RAY_ON_TWO_NODES}"
-    job = submit(slurm, script, "--nodelist=n1,n2", f"--output={folder}/out", user="alice")
-    slurm.wait(job, "COMPLETED", 90)
-    assert (folder / "out").read_text(encoding="utf-8").splitlines()[-1] == "n1 n2"
-    eventually(lambda: not any("ray" in line for n in (1, 2) for line in slurm.processes(n)))
 
 
 def traces(folder: Path) -> list[str]:
@@ -222,14 +186,14 @@ def test_nothing_is_left_when_the_owner_is_killed(tmp_path: Path, slurm: Cluster
     with subprocess.Popen(
         [sys.executable, "-c", program, tmp_path],
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        env={**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[1]}"},
     ) as owner:
         assert owner.stdout and owner.stdout.readline() == b"up\n"
         processes = psutil.Process(owner.pid).children(recursive=True)
         names = {process.name() for process in processes}
         owner.send_signal(signal.SIGKILL)
     assert {"munged", "slurmctld", "slurmd", "slurmstepd"} <= names
-    eventually(lambda: not any(map(living, processes)), 5)
+    wait_for(lambda: not any(map(living, processes)))
     assert traces(tmp_path) == []
 
 
@@ -237,12 +201,8 @@ def test_clusters_one_after_another_and_side_by_side(tmp_path: Path, slurm: Clus
     for n in range(2):
         base = tmp_path / str(n)
         base.mkdir()
-        began = time.monotonic()
         with slurm_cluster(base) as cluster:
-            print(f"up in {time.monotonic() - began:.1f} s")
             assert cluster.run(["srun", "-N4", "true"]).returncode == 0
-            began = time.monotonic()
-        print(f"down in {time.monotonic() - began:.1f} s")
     assert traces(tmp_path) == []
     assert slurm.run(["srun", "-N4", "true"]).returncode == 0
 

@@ -5,45 +5,52 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from bed import Cluster
 from bedfiles import REPOSITORY, Settings
-from lmtask import expected_scores, hypotheses, write_dump, write_program
+from lmtask import expected_scores, hypotheses, write_dump
+from trainings import preempt
+from waiting import wait_for
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.parametrize("slurm", [Settings(grace_seconds=15)], indirect=True),
-]
+pytestmark = pytest.mark.slow(seconds=60)
 ROWS = hypotheses(60)
 
+PROGRAM = """
+import os, sys, time
+held, hold = float(sys.argv[1]), sys.argv[2]
+with open(os.environ["LEDGER"], "a+", encoding="utf-8") as file:
+    for line in sys.stdin:
+        while os.path.exists(hold) and len(open(file.name).readlines()) >= held:
+            time.sleep(0.1)
+        print(-len(line.rstrip("\\n")) / 8)
+        file.write(line)
+        file.flush()
+"""
+"""It notes what it scores, and stops in the middle until it is released."""
 
-def wait_for(condition: Callable[[], bool], seconds: float = 150) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
-
-def prepare(folder: Path) -> tuple[dict[str, str], str]:
+def prepare(folder: Path, held: int) -> tuple[dict[str, str], str]:
     """Write the task to a folder; return the environment and the program's command line."""
     folder.mkdir(parents=True)
     write_dump(folder / "dev clean.lst.hyp", ROWS)
-    command = shlex.join([sys.executable, str(write_program(folder)), "0.1"])
-    return {"LEDGER": str(folder / "ledger")}, command
+    (folder / "program.py").write_text(PROGRAM, encoding="utf-8")
+    (folder / "hold").touch()
+    words = [sys.executable, folder / "program.py", held, folder / "hold"]
+    return {"LEDGER": str(folder / "ledger")}, shlex.join(map(str, words))
 
 
-def preempt(slurm: Cluster, job: int) -> None:
-    other = slurm.run(
-        ["sbatch", "--parsable", "--partition=high", "--exclusive", "--nodes=4",
-         "--output=/dev/null", "--wrap=sleep 3"]
-    )  # fmt: skip
-    assert other.returncode == 0, other.stderr
-    slurm.wait(job, {"RUNNING"}, timeout_seconds=90, restarts=1)
+def shards(study: Path) -> int:
+    return len(list((study / "shards").glob("[!.]*.npy")))
+
+
+def preempt_and_release(slurm: Cluster, job: int, folder: Path) -> None:
+    preempt(slurm)
+    slurm.wait(job, "RUNNING", restarts=1)
+    (folder / "hold").unlink()
+    slurm.wait(job, "COMPLETED", restarts=1)
 
 
 def check(folder: Path, workers: int) -> None:
@@ -54,9 +61,11 @@ def check(folder: Path, workers: int) -> None:
     assert sum(counts.values()) <= len(different) + 8 * workers  # those at work at the preemption
 
 
+# A job that is preempted is cancelled there, at once.
+@pytest.mark.parametrize("slurm", [Settings(grace_seconds=0, preempt_mode="CANCEL")], indirect=True)
 def test_it_submits_itself_to_two_nodes_and_survives_a_preemption(slurm: Cluster) -> None:
     folder = slurm.folder / "a dump"
-    variables, program = prepare(folder)
+    variables, program = prepare(folder, 60)  # of four shards at least
     command = [
         sys.executable, "-m", "w2ltune.forward", "--hyp=a dump/dev clean.lst.hyp",
         f"--command={program}", "--shard_sentences=8", "--partition=low", "--hours=1", "--nodes=2",
@@ -73,14 +82,14 @@ def test_it_submits_itself_to_two_nodes_and_survives_a_preemption(slurm: Cluster
     assert slurm.job(job)["JobName"] == "a dump:dev clean-tr"
     again = slurm.run(command, environment=variables)
     assert (again.returncode, str(job) in again.stderr) == (2, True)
-    wait_for(lambda: len(list((study / "shards").glob("[!.]*.npy"))) >= 3)
+    wait_for(lambda: shards(study) >= 3)
     told = slurm.run([sys.executable, "-m", "w2ltune", "status", str(study)]).stdout
     assert re.search(r"shards: \d+ scored", told)
-    preempt(slurm, job)
-    slurm.wait(job, {"COMPLETED"}, timeout_seconds=240, restarts=1)
+    preempt_and_release(slurm, job, folder)
     check(folder, workers=4)
     assert not (study / "shards").exists()
     output = next((study / "slurm").glob("*.out")).read_text()
+    assert output.count("requeued: SLURM ends this run") == 1
     assert "scored before)" in output
     assert "scores: " in output
     again = slurm.run(command, environment=variables)
@@ -89,7 +98,7 @@ def test_it_submits_itself_to_two_nodes_and_survives_a_preemption(slurm: Cluster
 
 def test_the_script_for_one_node_survives_a_preemption(slurm: Cluster) -> None:
     folder = slurm.folder / "dump; 'two'"
-    variables, program = prepare(folder)
+    variables, program = prepare(folder, 40)
     variables["W2LTUNE_PYTHON"] = sys.executable
     script = REPOSITORY / "slurm" / "lm_forward.sbatch"
     log = slurm.folder / "forward.out"
@@ -100,9 +109,8 @@ def test_the_script_for_one_node_survives_a_preemption(slurm: Cluster) -> None:
     done = slurm.run(arguments, environment=variables)
     assert done.returncode == 0, done.stderr
     job = int(done.stdout)
-    wait_for(lambda: len(list((folder / "dev clean-tr/shards").glob("[!.]*.npy"))) >= 2)
-    preempt(slurm, job)
-    slurm.wait(job, {"COMPLETED"}, timeout_seconds=240, restarts=1)
+    wait_for(lambda: shards(folder / "dev clean-tr") >= 2)
+    preempt_and_release(slurm, job, folder)
     check(folder, workers=2)
     text = log.read_text()
     assert "stopping: SLURM ends this run" in text
@@ -114,6 +122,6 @@ def test_the_script_for_one_node_survives_a_preemption(slurm: Cluster) -> None:
         [*arguments[:-4], str(folder), "nothing", "--command=x"], environment=variables
     )
     job = int(done.stdout)
-    slurm.wait(job, {"FAILED"}, timeout_seconds=60)
+    slurm.wait(job, "FAILED")
     assert slurm.job(job)["ExitCode"] == "2:0"
     assert "no such file" in log.read_text()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from bed import Cluster
 from bedfiles import Settings
-from trainings import training, wait_for
+from trainings import Training, training
+from waiting import wait_for
 
 pytestmark = [
     pytest.mark.slow,
@@ -15,50 +14,61 @@ pytestmark = [
 ]
 
 
+def start(slurm: Cluster, *options: str, trials: int = 0, update_seconds: float = 0.02) -> Training:
+    """Submit trainings, and wait until each has four epochs and is held."""
+    run = training(slurm, "study", *options, trials=trials, hold_at=41)
+    run.environment |= {
+        "DOUBLE_UPDATE_SECONDS": str(update_seconds),
+        "W2LTUNE_DEAD_AFTER_SECONDS": "15",
+    }
+    run.submit()
+    wait_for(run.has_epochs(trials or 1, 4), shown=run.output, look_seconds=0.2)
+    return run
+
+
+@pytest.mark.slow(seconds=60)
 def test_a_dead_node_takes_only_its_trainings_which_go_on(slurm: Cluster) -> None:
-    sweep = training(slurm, "node", "--ngpu=1", "--nodes=2", trials=4)
-    sweep.submit()
-    wait_for(sweep.has_epochs(4, 3))  # one on each GPU
+    sweep = start(slurm, "--ngpu=1", "--nodes=2", trials=4)  # one on each GPU
     (lost,) = {1, 2} - {sweep.head()}
     slurm.kill_node(lost)
-    slurm.wait(sweep.job, "COMPLETED", 240)
-    sweep.is_whole(4, 300)
+    wait_for(lambda: slurm.node(lost)["State"].startswith("DOWN"), look_seconds=0.3)
+    sweep.release()
+    slurm.wait(sweep.job, "COMPLETED")
+    sweep.is_whole(4, 120)
     launches = [trial.attempt for trial in sweep.results()]
     assert sorted(launches)[:2] == [1, 1]  # the other node's were not touched
     assert max(launches) > 1
 
 
+@pytest.mark.slow(seconds=100)
 def test_a_dead_head_node_requeues_the_job_and_a_training_on_two_nodes_goes_on(
     slurm: Cluster,
 ) -> None:
-    run = training(slurm, "head", "--ngpu=4")
-    run.submit()
-    wait_for(run.has_epochs(1, 4))
-    head = run.head()
-    slurm.kill_node(head)
-    slurm.wait(run.job, "COMPLETED", 300, restarts=1)
-    run.is_whole(1, 300)
+    run = start(slurm, "--ngpu=4")
+    slurm.kill_node(run.head())
+    run.release()  # there is nobody left to go on
+    slurm.wait(run.job, "RUNNING", restarts=1)
+    slurm.wait(run.job, "COMPLETED", restarts=1)
+    run.is_whole(1, 120)
     assert int(slurm.job(run.job)["Restarts"]) == 1
 
 
+@pytest.mark.slow(seconds=75)
 def test_a_node_that_hung_writes_nothing_beside_the_one_that_took_over(slurm: Cluster) -> None:
-    run = training(slurm, "hung", "--ngpu=2")
-    run.submit()
-    wait_for(run.has_epochs(1, 4))
+    run = start(slurm, "--ngpu=2", update_seconds=0.2)  # two seconds before it would write
     old = run.head()
     first = run.study / "001_log"
     slurm.freeze_node(old)
+    run.release()
     slurm.run(["scontrol", "requeue", str(run.job)])
-    wait_for(lambda: (run.study / "002_log").exists() and run.epochs()[0] >= 8, 240)
+    wait_for(lambda: (run.study / "002_log").exists() and run.epochs()[0] >= 5, shown=run.output)
     assert run.head() != old
     before = first.read_text()
     slurm.thaw_node(old)
-    began = time.monotonic()
-    wait_for(lambda: not any("fl_asr_train" in line for line in slurm.processes(old)), 10)
-    wait_for(lambda: not any("w2ltune.train" in line for line in slurm.processes(old)), 30)
-    print(f"the old node is quiet after {time.monotonic() - began:.1f} s")
+    for program in ("fl_asr_train", "w2ltune.train"):
+        wait_for(lambda name=program: not any(name in line for line in slurm.processes(old)))
     assert first.read_text() == before
-    slurm.wait(run.job, "COMPLETED", 240, restarts=1)
-    run.is_whole(1, 300)
+    slurm.wait(run.job, "COMPLETED", restarts=1)
+    run.is_whole(1, 120)
     assert int(slurm.job(run.job)["Restarts"]) == 1  # the old one asked for nothing
     assert not (run.study / "slurm" / "cluster.json").exists()

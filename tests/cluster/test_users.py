@@ -8,15 +8,13 @@ from pathlib import Path
 
 import pytest
 from bed import Cluster
-from bedfiles import REPOSITORY, Settings
-from trainings import training, wait_for
+from bedfiles import NODES, REPOSITORY
+from trainings import Training, added, training
+from waiting import wait_for
 
 from w2ltune import files
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.parametrize("slurm", [Settings(grace_seconds=10)], indirect=True),
-]
+pytestmark = pytest.mark.slow
 
 DECODE = REPOSITORY / "experiments" / "voice_commands" / "decode.cfg"
 
@@ -61,32 +59,55 @@ for pid in children:
 """
 
 
-def test_another_user_goes_on_with_a_sweep_and_the_first_one_again(slurm: Cluster) -> None:
-    sweep = training(slurm, "shared", "--ngpu=1", trials=4)
+@pytest.mark.slow(seconds=105)
+def test_a_study_goes_from_user_to_user_and_its_cluster_belongs_to_one(slurm: Cluster) -> None:
+    sweep = training(slurm, "shared", "--ngpu=1", "--nodes=1", updates=60, trials=4, hold_at=11)
+    sweep.environment["DOUBLE_UPDATE_SECONDS"] = "0.02"
     sweep.submit(user="alice")
-    wait_for(sweep.has_epochs(2, 3))
+    wait_for(sweep.has_epochs(2, 1), shown=sweep.output, look_seconds=0.2)
     again = slurm.run(sweep.command, user="bob")
     assert (again.returncode, f"job {sweep.job} of alice" in again.stderr) == (2, True)
-    assert sweep.w2ltune("stop", user="alice")[0] == 0
-    slurm.wait(sweep.job, "CANCELLED")
-    before = sweep.epochs()
+    code, said = sweep.w2ltune("workers", "--add=1", user="bob")
+    assert code == 2
+    assert "only alice can add nodes to that cluster" in said
+
+    # One more node has room for the other two trainings; one waits for another day.
+    (worker,) = added(sweep, 1, "--hours=0.5", user="alice")
+    (waiting,) = added(sweep, 1, "--hours=0.5", "--sbatch=--begin=now+1hour", user="alice")
+    wait_for(sweep.has_epochs(4, 1), shown=sweep.output, look_seconds=0.2)
+    for user, count in (("alice", 2), ("bob", 0)):
+        shown = slurm.run([*sweep.command[:2], "w2ltune", "status"], user=user).stdout
+        assert shown.count("added: job") == count
+        assert ("no study of yours" in shown) == (user == "bob")
+        assert (shown.splitlines()[0] == str(sweep.study)) == (user == "alice")
+    nobody_else_talks_to_it(slurm, sweep)
+    assert slurm.job(sweep.job)["JobState"] == "RUNNING"  # it has run beside all this
+    code, said = sweep.w2ltune("stop", user="alice")
+    assert code == 0, said
+    for job in (sweep.job, worker, waiting):
+        slurm.wait(job, "CANCELLED")
+    nodes = range(1, NODES + 1)
+    for program in ("fl_asr_train", "ray"):
+        wait_for(lambda name=program: not any(name in p for n in nodes for p in slurm.processes(n)))
+
+    before = sum(sweep.epochs())
+    sweep.hold_at(31)
     sweep.submit(user="bob")
-    wait_for(lambda: sum(sweep.epochs()) > sum(before) + 4)
+    wait_for(lambda: sum(sweep.epochs()) >= before + 4, shown=sweep.output, look_seconds=0.2)
     assert sweep.w2ltune("stop", user="bob")[0] == 0
     slurm.wait(sweep.job, "CANCELLED")
+    sweep.release()
     sweep.submit(user="alice")
-    slurm.wait(sweep.job, "COMPLETED", 240)
-    sweep.is_whole(4, 300)
+    slurm.wait(sweep.job, "COMPLETED")
+    sweep.is_whole(4, 60)
     logs = {path.name for path in sweep.study.glob("trials/*/run/logs/*.log")}
     assert logs == {"alice.log", "bob.log"}
     scripts = sorted(path.name for path in (sweep.study / "slurm").glob("*.sbatch"))
     assert scripts == ["alice-0001.sbatch", "alice-0003.sbatch", "bob-0002.sbatch"]
 
 
-def test_nobody_talks_to_a_cluster_without_its_token(slurm: Cluster) -> None:
-    run = training(slurm, "token", "--ngpu=1", updates=900)
-    run.submit(user="alice")
-    wait_for(run.has_epochs(1, 1))
+def nobody_else_talks_to_it(slurm: Cluster, run: Training) -> None:
+    """Assert that another user on the head's node reaches nothing of the cluster."""
     cluster = files.read_json(run.study / "slurm" / "cluster.json")
     token = Path(cluster["token"])
     assert token.stat().st_mode & 0o777 == 0o600
@@ -95,7 +116,7 @@ def test_nobody_talks_to_a_cluster_without_its_token(slurm: Cluster) -> None:
     done = slurm.run(
         ["srun", "--overlap", "--nodelist", cluster["node"], sys.executable, intruder,
          cluster["address"], str(cluster["dashboard_port"]), token, str(token.stat().st_uid)],
-        user="bob", timeout=120,
+        user="bob",
     )  # fmt: skip
     print(done.stdout, done.stderr)
     assert done.stdout.splitlines()[:2] == ["token denied", "dashboard 401"]
@@ -103,9 +124,9 @@ def test_nobody_talks_to_a_cluster_without_its_token(slurm: Cluster) -> None:
     assert open_ports and set(open_ports) <= {"401", "no HTTP"}  # gRPC's, which ask for it below
     assert "joined" not in done.stdout
     assert done.stdout.count("refused") == 3
-    assert "COMPLETED" not in slurm.job(run.job)["JobState"]  # it has run beside all this
 
 
+@pytest.mark.slow(seconds=60)
 def test_two_users_sweep_on_one_node(slurm: Cluster) -> None:
     jobs = {}
     for user in ("alice", "bob"):
@@ -114,15 +135,15 @@ def test_two_users_sweep_on_one_node(slurm: Cluster) -> None:
         folder.chmod(0o777)
         done = slurm.run(
             [sys.executable, "-m", "w2ltune.sweep", f"--flagsfile={DECODE}", f"--logdir={folder}",
-             "--partition=low", "--cpu=2", "--sbatch=--nodelist=n1", "--hours=1", "--seed=3",
-             "--concurrent_trials=1", "--n=6"],
+             "--partition=low", "--cpu=1", "--sbatch=--nodelist=n1", "--hours=1", "--seed=3",
+             "--concurrent_trials=1", "--n=3", "--probe=false"],
             user=user, cwd=REPOSITORY,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         jobs[folder / "voice_commands"] = done.stdout.split("submitted job ")[1].split()[0]
     answers = []
     for study, job in jobs.items():
-        slurm.wait(job, "COMPLETED", 240)
+        slurm.wait(job, "COMPLETED")
         answers.append((study / "best.cfg").read_text().split("#")[0])
         outcome = files.read_json(study / "outcome.json")
         answers[-1] += str(outcome["choices"])

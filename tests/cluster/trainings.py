@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bed import Cluster
@@ -20,13 +19,6 @@ from w2ltune.runs.trialdir import TrialResult, trial_directories
 SPEED = {"DOUBLE_UPDATE_SECONDS": "0.1", "DOUBLE_RETRY_SECONDS": "0.01"}
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 150) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
 @dataclass(kw_only=True)
 class Training:
     """A study of trainings that submits itself.
@@ -37,6 +29,7 @@ class Training:
         study: Its folder.
         job: The number of its job.
         folder: Where the command is given; by default the cluster's shared folder.
+        environment: Of the command.
     """
 
     slurm: Cluster
@@ -44,11 +37,13 @@ class Training:
     study: Path
     job: int = 0
     folder: Path | None = None
+    environment: dict[str, str] = field(default_factory=lambda: dict(SPEED))
 
-    def submit(self, user: str | None = None, **environment: str) -> int:
+    def submit(self, user: str | None = None) -> int:
         """Submit it and return the job's number."""
-        variables = {**SPEED, **environment}
-        done = self.slurm.run(self.command, user=user, cwd=self.folder, environment=variables)
+        done = self.slurm.run(
+            self.command, user=user, cwd=self.folder, environment=self.environment
+        )
         assert done.returncode == 0, done.stderr
         found = re.search(r"submitted job (\d+)", done.stdout)
         assert found, done.stdout
@@ -58,7 +53,7 @@ class Training:
     def w2ltune(self, *arguments: str, user: str | None = None) -> tuple[int, str]:
         """Run another command on the study; return its exit code and what it says."""
         command = [sys.executable, "-m", "w2ltune", *arguments, str(self.study)]
-        done = self.slurm.run(command, user=user, environment=SPEED)
+        done = self.slurm.run(command, user=user, environment=self.environment)
         return done.returncode, done.stdout + done.stderr
 
     @property
@@ -86,6 +81,14 @@ class Training:
         cluster = files.read_json(self.study / "slurm" / "cluster.json")
         return int(cluster["node"].removeprefix("n"))
 
+    def hold_at(self, update: int) -> None:
+        """Let the trainings go on to before an update, and wait there."""
+        Path(self.environment["DOUBLE_LEAVE_FILE"]).write_text(str(update - 1))
+
+    def release(self) -> None:
+        """Let the trainings go on that are held."""
+        Path(self.environment["DOUBLE_LEAVE_FILE"]).unlink()
+
     def is_whole(self, trials: int, updates: int) -> None:
         """Assert that all trainings ran to their end, each epoch reported once and in order."""
         results = self.results()
@@ -96,16 +99,31 @@ class Training:
             reported = [line.updates for line in read_history(run)]
             assert reported == list(range(reported[0], updates + 1, reported[0]))
 
-    def output(self) -> str:
-        """Return what the job wrote."""
-        logs = sorted((self.study / "slurm").glob(f"*-{self.job}.*"))
+    def output(self, job: str = "") -> str:
+        """Return what the study's job wrote, or another one."""
+        logs = sorted((self.study / "slurm").glob(f"[!.]*-{job or self.job}.*"))
         return "".join(log.read_text(encoding="utf-8") for log in logs)
 
 
 def training(
-    slurm: Cluster, name: str, *options: str, updates: int = 300, trials: int = 0
+    slurm: Cluster,
+    name: str,
+    *options: str,
+    updates: int = 120,
+    trials: int = 0,
+    hold_at: int = 0,
 ) -> Training:
-    """Prepare a training, or a sweep of so many, in a folder of both users' group."""
+    """Prepare a training, or a sweep of so many, in a folder of both users' group.
+
+    Args:
+        slurm: Where.
+        name: Of the folder.
+        options: More of the command.
+        updates: Of each training; an epoch has ten.
+        trials: Of a sweep.
+        hold_at: Before this update each training waits to be released: so what a test does meets it
+            at work, however long that takes.
+    """
     folder = slurm.folder / name
     folder.mkdir(mode=0o2775)
     shutil.chown(folder, "root", _group_id(slurm))
@@ -122,11 +140,24 @@ def training(
     else:
         module, study = ["w2ltune.train"], "name"
     command = [sys.executable, "-m", *module, *usual, *options]
-    return Training(slurm=slurm, command=command, study=folder / "runs/project" / study)
+    environment = {**SPEED, "DOUBLE_LEAVE_FILE": str(folder / "leave")}
+    found = Training(
+        slurm=slurm, command=command, study=folder / "runs/project" / study, environment=environment
+    )
+    if hold_at:
+        found.hold_at(hold_at)
+    return found
 
 
 def _group_id(slurm: Cluster) -> int:
     return int(slurm.run(["getent", "group", "speech"]).stdout.split(":")[2])
+
+
+def added(sweep: Training, count: int, *options: str, user: str | None = None) -> list[str]:
+    """Add nodes to a sweep and return their jobs."""
+    code, said = sweep.w2ltune("workers", f"--add={count}", *options, user=user)
+    assert code == 0, said
+    return re.findall(r"\d+", re.search(r"submitted jobs? ([\d, ]+):", said)[1])  # type: ignore[index]
 
 
 def preempt(slurm: Cluster, *, nodes: Sequence[int] = (), seconds: int = 3) -> None:

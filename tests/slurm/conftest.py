@@ -1,10 +1,10 @@
 """Small programs in the place of SLURM's, which note what they are asked."""
 
 import os
-import time
 from pathlib import Path
 
 import pytest
+from waiting import wait_for
 
 from w2ltune.cluster.slurm import job_name
 
@@ -14,7 +14,7 @@ STAND_IN = """#!/bin/bash
 # Notes its arguments, and answers as the files beside it say.
 cd "$(dirname "$0")" && name=$(basename "$0")
 printf '%s\\n' "$@" --- >> "$name.asked"
-[ ! -e "$name.seconds" ] || sleep "$(cat "$name.seconds")"
+for _ in {1..6000}; do [ -e "$name.hold" ] && sleep 0.05 || break; done
 [ ! -e "$name.reads" ] || cat > "$name.read"
 env > "$name.environment"
 cat "$name.err" >&2 2>/dev/null
@@ -36,6 +36,13 @@ class Programs:
         for kind, value in {"out": out, "err": err, "code": code, **others}.items():
             (self.folder / f"{program}.{kind}").write_text(str(value), encoding="utf-8")
 
+    def hold(self, program):
+        """Let it not answer until it is released."""
+        (self.folder / f"{program}.hold").touch()
+
+    def release(self, program):
+        (self.folder / f"{program}.hold").unlink()
+
     def job(self, study, number=41, state="RUNNING", name=None):
         text = RUNNING.replace("JobId=41 ", f"JobId={number} ")
         text = text.replace("librispeech:tds_lr0.1", name or job_name(study), 1)
@@ -49,10 +56,7 @@ class Programs:
         return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
     def wait_until_asked(self, program):
-        deadline = time.monotonic() + 30
-        while "---" not in self.asked(program):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for(lambda: "---" in self.asked(program))
 
     def environment(self, program):
         return (self.folder / f"{program}.environment").read_text(encoding="utf-8").splitlines()

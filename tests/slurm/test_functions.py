@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_SECONDS
 
 FUNCTIONS = Path(__file__).parents[2] / "slurm" / "functions.bash"
 RUNNING = (Path(__file__).parents[1] / "data" / "slurm" / "running.txt").read_text(encoding="utf-8")
@@ -38,7 +39,7 @@ def fate(tmp_path, *, restart=0, left="9:00", silent=False, **fields):
     }  # fmt: skip
     done = subprocess.run(
         ["bash", "-c", f"W2LTUNE_PREFIX=(); {code}"], cwd=tmp_path, env=environment,
-        capture_output=True, text=True, timeout=30,
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS,
     )  # fmt: skip
     assert done.stderr == ""
     return done.stdout.split()

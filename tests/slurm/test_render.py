@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_SECONDS
 
 from w2ltune.cluster.resources import SlurmResources, job_resources
 from w2ltune.cluster.site import Site
@@ -91,7 +92,10 @@ def test_golden(name):
 def test_bash_reads_what_was_meant():
     job = GOLDEN["awkward"]
     done = subprocess.run(
-        ["bash", "-c", render_job(TEMPLATE, job)], capture_output=True, text=True, timeout=30
+        ["bash", "-c", render_job(TEMPLATE, job)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
     )
     assert done.stderr == ""
     assert done.stdout.startswith(f"study={job.study}\n")
@@ -104,7 +108,11 @@ def test_variables_of_the_site_file_are_filled_in_on_the_node():
     script = render_job(TEMPLATE, cluster_job(site=site))
     environment = {**os.environ, "USER": "al ice", "JOB": "7"}
     done = subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, timeout=30, env=environment
+        ["bash", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        env=environment,
     )
     assert "scratch=/local/al ice x/7'\"`\n" in done.stdout
     assert "prefix=run\nprefix=al ice;b\n" in done.stdout
@@ -116,7 +124,9 @@ def test_the_scripts_have_both_markers(path):
     if "# @directives" not in text:
         pytest.skip("not a template")
     script = render_job(text, GOLDEN["train64"])
-    done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        ["bash", "-n"], input=script, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
     assert (done.returncode, done.stderr) == (0, "")
     # sbatch reads directives up to the first command only.
     lines = script.splitlines()

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_SECONDS, wait_for
 
 from w2ltune.cluster.jobs import find_job, read_job, run_slurm
 from w2ltune.cluster.resources import SlurmResources
@@ -166,24 +167,28 @@ def submitter(study):
 
 
 def test_of_several_at_once_one_submits(programs, study):
-    programs.answer("sbatch", out="41\n", seconds=2)
+    programs.hold("sbatch")
     commands = [submitter(study) for _ in range(3)]
-    messages = [command.communicate(timeout=60)[1] for command in commands]
+    wait_for(lambda: sum(command.poll() is not None for command in commands) == 2)
+    programs.release("sbatch")
+    messages = [command.communicate(timeout=PATIENCE_SECONDS)[1] for command in commands]
     assert sorted(command.returncode for command in commands) == [0, 2, 2]
     assert programs.asked("sbatch").count("---") == 1
     assert all(text.count("\n") == 1 and "submitted" in text for text in messages if text)
 
 
+@pytest.mark.main(seconds=1)
 @pytest.mark.parametrize("taken", [True, False])
 def test_a_submission_that_was_killed(programs, study, taken):
-    programs.answer("sbatch", out="41\n", seconds=60)
+    programs.hold("sbatch")
     with submitter(study) as command:
         script = study / "slurm" / "alice-0001.sbatch"
         programs.wait_until_asked("sbatch")
         with pytest.raises(StudyOwnedError, match=rf"right now by process {command.pid} of "):
             submit(study, "", user="bob")
         os.killpg(command.pid, signal.SIGKILL)
-    programs.answer("sbatch", out="42\n", seconds=0)
+    programs.release("sbatch")
+    programs.answer("sbatch", out="42\n")
     programs.answer("squeue", out=f"41 {script}\n" if taken else "")
     programs.job(study, number=41)
     if taken:
@@ -326,13 +331,14 @@ def test_templates_are_found():
         read_template("none.sbatch")
 
 
+@pytest.mark.main(seconds=1)
 def test_a_keyboard_interrupt_leaves_the_record(programs, study):
     # sbatch may have taken the job already: the next submission looks for it.
-    programs.answer("sbatch", out="41\n", seconds=60)
+    programs.hold("sbatch")
     with submitter(study) as command:
         programs.wait_until_asked("sbatch")
         command.send_signal(signal.SIGINT)
-        assert command.wait(timeout=30) == 130
+        assert command.wait(PATIENCE_SECONDS) == 130
         with contextlib.suppress(ProcessLookupError):  # what the stand-in was waiting for
             os.killpg(command.pid, signal.SIGKILL)
     (left,) = submissions(study)
