@@ -5,7 +5,9 @@ A command on it takes a third of the processor time of one that starts its own.
 
 from __future__ import annotations
 
+import atexit
 import functools
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -24,6 +26,7 @@ GROUP = "running ray"
 @functools.cache
 def _nodes() -> Nodes:
     folder = Path(tempfile.mkdtemp(prefix="w2ltune-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Nodes(folder, head_cores=1, **DOUBLES_ENVIRONMENT)  # ends when its input is closed
 
 
