@@ -21,6 +21,7 @@ VOICE_COMMANDS = REPOSITORY / "experiments" / "voice_commands"
 for _number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
     signal.signal(_number, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+os.umask(0o022)
 _OWN = ("RAY_", "SLURM_", "SBATCH_", "W2LTUNE_", "DOUBLE_", "GLOG_", "OMPI_", "CUDA_VISIBLE")
 for _name in [name for name in os.environ if name.startswith(_OWN)]:
     if _name != "W2LTUNE_REQUIRE_SLURM":
