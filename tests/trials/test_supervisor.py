@@ -57,8 +57,12 @@ def supervise(tmp_path, flags):
 
 @pytest.fixture
 def go(tmp_path):
-    """Let the programs go on that stand still."""
-    return (tmp_path / "leave").unlink
+    """Let the programs go on that stand still, for good or to so many updates."""
+
+    def go(updates=10**6):
+        (tmp_path / "leave").write_text(str(updates))
+
+    return go
 
 
 def advance(supervisor, until=lambda supervisor: False):
@@ -174,9 +178,10 @@ def test_a_torn_checkpoint_before_any_snapshot_is_set_aside(supervise):
     assert list((done._rundir / "torn").iterdir())
 
 
-def test_a_snapshot_that_cannot_be_loaded_costs_one_interval(supervise):
-    running = advance(supervise(keep=3, leave=50), kept(50))
-    running.stop()
+def test_a_snapshot_that_cannot_be_loaded_costs_one_interval(supervise, go):
+    running = advance(supervise(keep=3, leave=40), kept(40))
+    go(50)
+    advance(running, kept(50)).stop()
     newest = snapshots_of(running)[0]
     live = running._rundir / "001_model_last.bin"
     for path in (newest.path, live):  # of the right size, and wrong
@@ -237,9 +242,10 @@ def test_an_older_launch_publishes_nothing(supervise):
     assert child.wait(PATIENCE_SECONDS) == -9
 
 
-def test_two_checkpoints_that_cannot_be_loaded_are_enough(supervise, tmp_path):
-    running = advance(supervise(keep=5, leave=60), kept(60))
-    running.stop()
+def test_two_checkpoints_that_cannot_be_loaded_are_enough(supervise, go, tmp_path):
+    running = advance(supervise(keep=5, leave=50), kept(50))
+    go(60)
+    advance(running, kept(60)).stop()
     good = [snapshot.updates for snapshot in snapshots_of(running)]
     broken = tmp_path / "fl_asr_train"  # as on a machine without the right library
     broken.write_text(
