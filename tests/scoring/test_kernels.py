@@ -80,7 +80,7 @@ print(add(1.0, 2.0))
 """
 
 
-@pytest.mark.main(seconds=20)
+@pytest.mark.slow
 def test_a_cache_of_compiled_code_that_fails_ends_nothing(tmp_path: Path) -> None:
     """Whether it is full, cut or empty: what is not to be had from it is compiled."""
 
