@@ -22,10 +22,13 @@ for _number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, s
     signal.signal(_number, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.umask(0o022)
+sys.dont_write_bytecode = False  # else each worker and each child compiles everything anew
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 _OWN = ("RAY_", "SLURM_", "SBATCH_", "W2LTUNE_", "DOUBLE_", "GLOG_", "OMPI_", "CUDA_VISIBLE")
 for _name in [name for name in os.environ if name.startswith(_OWN)]:
     if _name != "W2LTUNE_REQUIRE_SLURM":
         del os.environ[_name]
+os.environ["W2LTUNE_DASHBOARD"] = "0"  # but where it is looked at
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -16,6 +16,7 @@ def main() -> None:
         "num_cpus": int(sys.argv[1]),
         "num_gpus": int(sys.argv[2]) if len(sys.argv) > 2 else 0,
         "object_store_memory": 80 * 2**20,
+        "include_dashboard": False,
     }
     cluster = Cluster(initialize_head=True, head_node_args=head)
     nodes = []

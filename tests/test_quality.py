@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
     [
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "."],
-        pytest.param(["mypy"], marks=pytest.mark.main(seconds=40)),
+        pytest.param(["mypy"], marks=pytest.mark.slow(seconds=40)),
     ],
     ids=" ".join,
 )

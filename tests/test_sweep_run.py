@@ -111,7 +111,7 @@ def test_a_sweep_from_start_to_report(
     def command(**changes: object) -> list[str]:
         return task(pruner="none", normalize=pace.hook, **changes)
 
-    sweep = sweep_of(command())
+    sweep = sweep_of(command(), environment={"W2LTUNE_DASHBOARD": "1"})
     sweep.wait_for(lambda: sweep.victims("worker") and sweep.victims("trial"), look_seconds=0.2)
     check_what_listens(sweep)
     pace.allow()

@@ -26,6 +26,9 @@ _PREFIX = "w2ltune-"
 
 LOCAL_NODE_WAIT_MINUTES = 0.1
 
+DASHBOARD_VARIABLE = "W2LTUNE_DASHBOARD"
+"""0 in it starts a local Ray without a dashboard, which takes a third of the start."""
+
 _live: list[Session] = []
 """This process's session, while there is one."""
 
@@ -166,20 +169,32 @@ def _init(job_name: str, address: str | None, cores: int | None, scratch: Path) 
         if address:
             ray.init(address=address, **common)
         else:
-            ray.init(
-                address="local",
-                num_cpus=cores or usable_cores(),
-                include_dashboard=True,
-                dashboard_host="127.0.0.1",
-                object_store_memory=256 * 2**20,
-                _temp_dir=str(scratch / "ray"),
-                **common,
-            )
+            _start(ray, cores or usable_cores(), scratch, common)
     except Exception as error:
         where = f"connect to Ray at {address}" if address else "start Ray on this machine"
         reason = " ".join(str(error).split())[:300]
         raise W2LTuneError(f"cannot {where}: {reason}") from error
     return ray
+
+
+def _start(ray: Any, cores: int, scratch: Path, common: dict[str, Any]) -> None:
+    """Start a local cluster; Ray allows 30 s for it, too few on a very busy machine: twice."""
+    for folder in ("ray", "ray2"):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cores,
+                include_dashboard=os.environ.get(DASHBOARD_VARIABLE) != "0",
+                dashboard_host="127.0.0.1",
+                object_store_memory=256 * 2**20,
+                _temp_dir=str(scratch / folder),
+                **common,
+            )
+            return
+        except Exception as error:
+            if folder == "ray2" or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,47 @@
+"""The start of a local Ray, where Ray's own patience ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from w2ltune.cluster import session
+
+SLOW = "The current node timed out during startup. This could happen because …"
+"""As Ray's source has it; half a minute of slowness cannot be had on purpose."""
+
+
+class _Ray:
+    """A Ray whose first starts fail."""
+
+    def __init__(self, errors: list[str]) -> None:
+        self.errors = errors
+        self.folders: list[Path] = []
+        self.ended = 0
+
+    def init(self, **options: Any) -> None:
+        self.folders.append(Path(options["_temp_dir"]))
+        if self.errors:
+            raise Exception(self.errors.pop(0))
+
+    def shutdown(self) -> None:
+        self.ended += 1
+
+
+@pytest.mark.parametrize(
+    ("errors", "starts", "raised"),
+    [([], 1, ""), ([SLOW], 2, ""), ([SLOW, SLOW], 2, "timed out"), (["no space"], 1, "no space")],
+)
+def test_a_start_that_was_too_slow_is_tried_once_more(
+    tmp_path: Path, errors: list[str], starts: int, raised: str
+) -> None:
+    ray = _Ray(errors)
+    if raised:
+        with pytest.raises(Exception, match=raised):
+            session._start(ray, 1, tmp_path, {})
+    else:
+        session._start(ray, 1, tmp_path, {})
+    assert len(set(ray.folders)) == len(ray.folders) == starts
+    assert ray.ended == starts - 1
