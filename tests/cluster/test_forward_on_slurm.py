@@ -20,7 +20,7 @@ ROWS = hypotheses(60)
 
 PROGRAM = """
 import os, sys, time
-held, hold = float(sys.argv[1]), sys.argv[2]
+held, hold = int(sys.argv[1]), os.environ["HOLD"]
 with open(os.environ["LEDGER"], "a+", encoding="utf-8") as file:
     for line in sys.stdin:
         while os.path.exists(hold) and len(open(file.name).readlines()) >= held:
@@ -38,8 +38,10 @@ def prepare(folder: Path, held: int) -> tuple[dict[str, str], str]:
     write_dump(folder / "dev clean.lst.hyp", ROWS)
     (folder / "program.py").write_text(PROGRAM, encoding="utf-8")
     (folder / "hold").touch()
-    words = [sys.executable, folder / "program.py", held, folder / "hold"]
-    return {"LEDGER": str(folder / "ledger")}, shlex.join(map(str, words))
+    words = [sys.executable, str(folder / "program.py"), str(held)]
+    # Files that a command names are a part of what makes its scores: this one changes.
+    variables = {"LEDGER": str(folder / "ledger"), "HOLD": str(folder / "hold")}
+    return variables, shlex.join(words)
 
 
 def shards(study: Path) -> int:
