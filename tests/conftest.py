@@ -6,7 +6,8 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -40,8 +41,10 @@ def pytest_xdist_auto_num_workers() -> int:
     return max(1, min(3 * len(os.sched_getaffinity(0)), memory_bytes // 3_000_000_000))
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # xdist reads the groups in its own
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None]:
     """Give each test its layer, and begin with what takes longest.
 
     A test without ``main`` or ``slow`` is ``quick``. Quick tests stay together by file; of the
@@ -52,10 +55,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if layer is None:
             item.add_marker(pytest.mark.quick)
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
-    items.sort(key=_seconds, reverse=True)
     if getattr(config.option, "loadgroup", False):
         for item in items:
             _name_group(item)
+    yield  # tests are deselected
+    seconds: Counter[str] = Counter()
+    for item in items:
+        seconds[_group(item)] += _seconds(item)
+    items.sort(key=lambda item: -seconds[_group(item)])
+
+
+def _group(item: pytest.Item) -> str:
+    """Return the tests with which one stays on a worker; its own name if there are none."""
+    group = item.get_closest_marker("xdist_group")
+    return item.nodeid if group is None else str(group.args[0])
 
 
 def _name_group(item: pytest.Item) -> None:
@@ -65,11 +78,11 @@ def _name_group(item: pytest.Item) -> None:
         item._id = type(item._id).parse(f"{item.nodeid}@{group.args[0]}")
 
 
-def _seconds(item: pytest.Item) -> float:
+def _seconds(item: pytest.Item) -> int:
     """Return about how long a test takes: what its mark says, on an idle machine."""
     layers = [mark for name in ("slow", "main") for mark in item.iter_markers(name)]
     told = [mark.kwargs["seconds"] for mark in layers if "seconds" in mark.kwargs]
-    return float(told[0] if told else 15 if layers else 0)
+    return int(told[0] if told else 10 if layers else 0)
 
 
 @pytest.fixture(scope="session")

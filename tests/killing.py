@@ -93,8 +93,8 @@ class Sweep:
             with contextlib.suppress(OSError):
                 # Ray's process titles overwrite environments; its open logs tell the rest.
                 marked = f"{MARK}={self.mark}".encode() in (path / "environ").read_bytes()
-                if marked or self._is_open_in(path):
-                    command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                if marked or ("ray" in command and self._is_open_in(path)):
                     found[int(path.name)] = command
         return found
 

@@ -1,6 +1,7 @@
 """A Ray that is there already, for tests that are not about starting, losing or ending one.
 
-A command on it takes a third of the processor time of one that starts its own.
+A command on it takes a third of the processor time of one that starts its own. It lives as long as
+the tests' process, so those of a file stay together (``pytest.mark.xdist_group``).
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ DOUBLES_ENVIRONMENT = {
     "DOUBLE_RETRY_SECONDS": "0.001",
     "DOUBLE_UPDATE_SECONDS": "0.0005",
 }
-GROUP = "running ray"
-"""Of tests that share it (``pytest.mark.xdist_group``): it lives as long as their process."""
 
 
 @functools.cache

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from binarytask import Flags, arguments, make_model, run
 from conftest import VOICE_COMMANDS
-from runningray import GROUP
 
 from w2ltune import sweep
 from w2ltune.commandline import parse
@@ -76,7 +75,7 @@ def refused(flags: Flags, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.main
-@pytest.mark.xdist_group(GROUP)
+@pytest.mark.xdist_group("sweeps on a running Ray")
 def test_nothing_but_the_emissions_is_missing(flags: Flags) -> None:
     """What the tests below change is what is refused."""
     done = run(flags, folder=Path())

@@ -24,13 +24,12 @@ from binarytask import (
 from conftest import REPOSITORY, VOICE_COMMANDS
 from killing import sweeps
 from nodes import Nodes
-from runningray import GROUP
 from trainingtask import DOUBLES
 
 from w2ltune.formats.emissionbin import read_emission_bin
 from w2ltune.formats.emissions import write_emission_bin
 
-pytestmark = [pytest.mark.main, pytest.mark.xdist_group(GROUP)]
+pytestmark = [pytest.mark.main, pytest.mark.xdist_group("sweeps with binaries on a running Ray")]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from binarytask import ENVIRONMENT, Flags, arguments, counts, done, make_model, refused, run
 from conftest import REPOSITORY
 from killing import Sweep, sweeps
-from runningray import GROUP, running_ray
+from runningray import running_ray
 from trainingtask import DOUBLES
 
 from w2ltune.commandline import parse
@@ -22,7 +22,10 @@ from w2ltune.runs.lock import StudyLock, this_process
 from w2ltune.search.decodespace import build_space
 from w2ltune.sweepoptions import SweepOptions
 
-pytestmark = [pytest.mark.main(seconds=30), pytest.mark.xdist_group(GROUP)]
+pytestmark = [
+    pytest.mark.main(seconds=30),
+    pytest.mark.xdist_group("sweeps from models on a running Ray"),
+]
 
 
 @pytest.fixture(scope="module")

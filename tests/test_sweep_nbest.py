@@ -14,14 +14,17 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, VOICE_COMMANDS
 from killing import Ledger, Pace, sweeps
-from runningray import GROUP, running_ray
+from runningray import running_ray
 
 from w2ltune.formats.beamdump import read_beam_dump
 from w2ltune.formats.flagsfile import effective, parse_flagsfile
 from w2ltune.formats.known_flags import is_boolean
 from w2ltune.runs.outcome import read_outcome
 
-pytestmark = [pytest.mark.main(seconds=40), pytest.mark.xdist_group(GROUP)]
+pytestmark = [
+    pytest.mark.main(seconds=40),
+    pytest.mark.xdist_group("n-best sweeps on a running Ray"),
+]
 
 Task = Callable[..., list[str]]
 Run = Callable[[list[str]], str]

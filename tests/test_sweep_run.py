@@ -19,7 +19,7 @@ import psutil
 import pytest
 from conftest import REPOSITORY
 from killing import Ledger, Pace, Sweep, sweeps
-from runningray import GROUP, running_ray
+from runningray import running_ray
 from waiting import PATIENCE_SECONDS
 
 from w2ltune import collect
@@ -27,7 +27,7 @@ from w2ltune.errors import run_command
 from w2ltune.formats.flagsfile import effective, parse_flagsfile
 from w2ltune.formats.known_flags import is_boolean
 
-on_running_ray = pytest.mark.xdist_group(GROUP)
+on_running_ray = pytest.mark.xdist_group("sweeps on a running Ray")
 
 Task = Callable[..., list[str]]
 Start = Callable[..., Sweep]
