@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 SHORT = {
-    "decode_kills": ["--kills=3", "--trials=6", "--most_seconds=8"],
-    "train_kills": ["--kills=3", "--trials=1"],
+    "decode_kills": ["--kills=2", "--trials=4", "--most_seconds=8"],
+    "train_kills": ["--kills=2", "--trials=1"],
 }
 
 

@@ -274,6 +274,7 @@ class Cluster:
             "PYTHONPATH": str(REPOSITORY),  # w2ltune as it is there, in any folder
             # Else each node starts a worker for each core as soon as there is a driver.
             "RAY_prestart_worker_first_driver": "0",
+            "W2LTUNE_DASHBOARD": "0",  # but where it is looked at
         }
 
     def _tails(self) -> str:

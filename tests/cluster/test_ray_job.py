@@ -24,7 +24,8 @@ def test_preempted_before_its_driver_begins_and_at_work_it_continues_to_the_end(
     # In its first run it waits for a node that it has not.
     job = bench.stand_in(
         "two; 'nodes' ü", 2, "count", nodes=2,
-        assignments=["W2LTUNE_GPUS=1", "W2LTUNE_NEED_NODES=$((${SLURM_RESTART_COUNT:-0} ? 2 : 3))"],
+        assignments=["W2LTUNE_GPUS=1", "W2LTUNE_DASHBOARD=1",
+                     "W2LTUNE_NEED_NODES=$((${SLURM_RESTART_COUNT:-0} ? 2 : 3))"],
     )  # fmt: skip
     wait_for((job.study / "slurm" / "cluster.json").exists)
     token = next((job.study / "slurm").glob(".token*"))

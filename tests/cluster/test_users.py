@@ -62,6 +62,7 @@ for pid in children:
 @pytest.mark.slow(seconds=105)
 def test_a_study_goes_from_user_to_user_and_its_cluster_belongs_to_one(slurm: Cluster) -> None:
     sweep = training(slurm, "shared", "--ngpu=1", "--nodes=1", updates=60, trials=4, hold_at=11)
+    sweep.environment["W2LTUNE_DASHBOARD"] = "1"
     sweep.environment["DOUBLE_UPDATE_SECONDS"] = "0.02"
     sweep.submit(user="alice")
     wait_for(sweep.has_epochs(2, 1), shown=sweep.output, look_seconds=0.2)
@@ -78,6 +79,7 @@ def test_a_study_goes_from_user_to_user_and_its_cluster_belongs_to_one(slurm: Cl
     for user, count in (("alice", 2), ("bob", 0)):
         shown = slurm.run([*sweep.command[:2], "w2ltune", "status"], user=user).stdout
         assert shown.count("added: job") == count
+        assert shown.count("dashboard: ssh -L") == (user == "alice")
         assert ("no study of yours" in shown) == (user == "bob")
         assert (shown.splitlines()[0] == str(sweep.study)) == (user == "alice")
     nobody_else_talks_to_it(slurm, sweep)

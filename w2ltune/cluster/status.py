@@ -69,11 +69,12 @@ def describe(study: Path) -> list[str]:
     lines.append(f"  {done}")
     cluster = files.read_json(slurm_folder(study) / "cluster.json")
     if cluster is not None and job is not None and job.state == "RUNNING":
-        port = cluster["dashboard_port"]
-        lines.append(
-            f"  dashboard: ssh -L {port}:127.0.0.1:{port} {job.user}@{cluster['node']}, then "
-            f"http://127.0.0.1:{port} with the token in {cluster['token']}"
-        )
+        port = cluster["dashboard_port"]  # 0 for none
+        if port:
+            lines.append(
+                f"  dashboard: ssh -L {port}:127.0.0.1:{port} {job.user}@{cluster['node']}, then "
+                f"http://127.0.0.1:{port} with the token in {cluster['token']}"
+            )
     if job is not None and job.live:
         watch = ["python", "-m", "w2ltune.collect", f"--logdir={study.parent}"]
         lines.append(f"  watch: {shlex.join([*watch, f'--prefix={study.name}', '--watch'])}")
