@@ -29,7 +29,7 @@ from trainingtask import DOUBLES
 from w2ltune.formats.emissionbin import read_emission_bin
 from w2ltune.formats.emissions import write_emission_bin
 
-pytestmark = [pytest.mark.main, pytest.mark.xdist_group("sweeps with binaries on a running Ray")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("sweeps with binaries on a running Ray")]
 
 
 @pytest.fixture
@@ -55,7 +55,6 @@ def test_the_binary_gives_what_is_decoded_in_process(decoding: Flags, tmp_path: 
     assert len(counts(sweeps / "binary")) == 2
 
 
-@pytest.mark.slow
 def test_a_program_that_does_not_decode_fails_its_trials(decoding: Flags, tmp_path: Path) -> None:
     silent = write_program(tmp_path / "Decoder", "echo all is well")
     process = run(decoding, binary=silent, decoder="binary", n=4)
@@ -65,7 +64,6 @@ def test_a_program_that_does_not_decode_fails_its_trials(decoding: Flags, tmp_pa
     )
 
 
-@pytest.mark.slow
 def test_the_ancestors_line(decoding: Flags, tmp_path: Path) -> None:
     perturb = tmp_path / "perturb.py"
     perturb.write_text(
@@ -91,7 +89,6 @@ def test_the_ancestors_line(decoding: Flags, tmp_path: Path) -> None:
     assert 1 <= params["lmweight"] <= 3 and 0 <= params["wordscore"] <= 4
 
 
-@pytest.mark.slow
 def test_asg_is_decoded_by_the_binary_unless_the_transitions_are_given(
     decoding: Flags, tmp_path: Path
 ) -> None:
@@ -121,7 +118,6 @@ def test_asg_is_decoded_by_the_binary_unless_the_transitions_are_given(
     assert "needs --transitions=FILE.npy" in refused(flags, prefix="none", binary=None)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -220,7 +216,6 @@ def test_a_sweep_keeps_its_decoder(decoding: Flags, tmp_path: Path) -> None:
     done(flags, n=1, **warm)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
 def test_a_signal_while_decoders_are_compared(
     decoding: Flags, tmp_path: Path, number: signal.Signals

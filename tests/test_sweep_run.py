@@ -296,7 +296,7 @@ def test_a_block_that_kills_its_workers_ends_the_sweep_with_the_reason(
     assert sweep.wait_until_gone() == {}
 
 
-@pytest.mark.main(seconds=20)
+@pytest.mark.slow(seconds=40)
 @on_running_ray
 def test_disk_full_loses_nothing(task: Task, tmp_path: Path) -> None:
     """Real: a file system of its own that is too small, made larger afterwards."""

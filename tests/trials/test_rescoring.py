@@ -255,6 +255,7 @@ def test_our_own_program(tmp_path, cluster):
     assert f"dev-WER: {wer:5.2f} |" in last
 
 
+@pytest.mark.slow(seconds=30)
 def test_a_sweep_stopped_while_it_decodes_goes_on_there(tmp_path, cluster):
     flag = tmp_path / "go"
     text = f"""echo $$ > $out/pid
