@@ -33,12 +33,12 @@ os.environ["W2LTUNE_DASHBOARD"] = "0"  # but where it is looked at
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return what ``-n auto`` means: two workers a core, and 3 GB for each.
+    """Return what ``-n auto`` means: two workers a core, twelve at most, and 3 GB for each.
 
     Most of the time of a test that starts Ray or SLURM is waiting.
     """
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(2 * len(os.sched_getaffinity(0)), memory_bytes // 3_000_000_000))
+    return max(1, min(2 * len(os.sched_getaffinity(0)), 12, memory_bytes // 3_000_000_000))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # xdist reads the groups in its own

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 900.0
 """So long waits only what will never come."""
 
 
