@@ -73,9 +73,8 @@ def _group(item: pytest.Item) -> str:
 
 def _name_group(item: pytest.Item) -> None:
     """Add a test's group to its id: xdist 3.8 does it in a way that pytest 9.2 takes no note of."""
-    group = item.get_closest_marker("xdist_group")
-    if group is not None and hasattr(item, "_id"):
-        item._id = type(item._id).parse(f"{item.nodeid}@{group.args[0]}")
+    if item.get_closest_marker("xdist_group") and hasattr(item, "_id"):
+        item._id = type(item._id).parse(f"{item.nodeid}@{_group(item)}")
 
 
 def _seconds(item: pytest.Item) -> int:

@@ -23,12 +23,8 @@ from w2ltune import files
 from w2ltune.errors import StudyOwnedError
 
 HEARTBEAT_SECONDS = 5.0
-DEAD_AFTER_SECONDS = float(os.environ.get("W2LTUNE_DEAD_AFTER_SECONDS") or 60.0)
-"""How long a heartbeat of another start of the same job must stand still before a takeover.
-
-Several heartbeats, and more than a shared disk takes to show what another node wrote; tests in
-which the other start is certainly dead set the variable.
-"""
+DEAD_AFTER_SECONDS = 60.0
+"""How long a heartbeat of another start of the same job must stand still before a takeover."""
 
 TAKE_OVER_VARIABLE = "W2LTUNE_TAKE_OVER"
 
