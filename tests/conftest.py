@@ -126,6 +126,7 @@ def task(tmp_path: Path) -> Callable[..., list[str]]:
             "seed": 1,
             "sampler": "tpe",
             "probe": "false",
+            "concurrent_trials": 1,  # a second process of trials costs 2 seconds of processor time
         }
         flags |= changes
         return [f"--{name}={value}" for name, value in flags.items() if value is not None]

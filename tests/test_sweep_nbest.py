@@ -156,7 +156,7 @@ def test_few_decodes_baseline_held_out_and_dumps(
 @pytest.mark.slow(seconds=30)
 def test_killed_it_goes_on_with_the_same_proposals(task: Task, tmp_path: Path, run: Run) -> None:
     pace = Pace(tmp_path, tmp_path / "sweeps/small/trials")
-    arguments = task(sampler="nbest", n=5, concurrent_trials=1, normalize=pace.hook)
+    arguments = task(sampler="nbest", n=5, normalize=pace.hook)
     ledger = Ledger(pace.trials)
     with sweeps(REPOSITORY, tmp_path / "killed") as start:
         pace.allow(2)

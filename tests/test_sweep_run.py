@@ -109,7 +109,7 @@ def test_a_sweep_from_start_to_report(
     task: Task, tmp_path: Path, sweep_of: Start, pace: Pace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def command(**changes: object) -> list[str]:
-        return task(pruner="none", normalize=pace.hook, **changes)
+        return task(**{"pruner": "none", "normalize": pace.hook, "concurrent_trials": 3} | changes)
 
     sweep = sweep_of(command(), environment={"W2LTUNE_DASHBOARD": "1"})
     sweep.wait_for(lambda: sweep.victims("worker") and sweep.victims("trial"), look_seconds=0.2)
@@ -155,7 +155,7 @@ def test_a_sweep_from_start_to_report(
 def test_killed_at_random_and_moved(
     task: Task, tmp_path: Path, sweep_of: Start, pace: Pace
 ) -> None:
-    arguments = task(n=8, normalize=pace.hook)
+    arguments = task(n=8, normalize=pace.hook, concurrent_trials=3)
     choose = random.Random(5)
     ledger = Ledger(pace.trials)
     sweep = sweep_of(arguments)
@@ -198,7 +198,7 @@ def test_killed_at_random_and_moved(
 def test_one_at_a_time_is_repeatable_across_a_kill(
     task: Task, tmp_path: Path, sweep_of: Start, pace: Pace
 ) -> None:
-    arguments = task(n=13, concurrent_trials=1, normalize=pace.hook)
+    arguments = task(n=13, normalize=pace.hook)
     pace.allow(11)  # beyond the random start of TPE
     ray = running_ray()
     sweep = sweep_of(arguments, environment=ray)
@@ -223,7 +223,7 @@ def test_one_at_a_time_is_repeatable_across_a_kill(
 def test_a_signal_before_in_and_after_the_trials(
     task: Task, tmp_path: Path, sweep_of: Start, pace: Pace
 ) -> None:
-    arguments = task(n=2, normalize=pace.hook, concurrent_trials=1)
+    arguments = task(n=2, normalize=pace.hook)
     report = tmp_path / "sweeps/small/report.html"
 
     def stopped(number: int, ready: Callable[[], object], **more: object) -> int:
