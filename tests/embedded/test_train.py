@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from waiting import PATIENCE_SECONDS
 
@@ -42,6 +43,15 @@ def reports(rundir: Path, index: int = 1) -> list[tuple[int, int]]:
 
 def payload(path: Path) -> bytes:
     return path.read_bytes()[read_header(path).header_bytes :]
+
+
+def same_parameters(one: Path, other: Path) -> bool:
+    """Whether two models are the same but for rounding: BLAS adds up in no fixed order."""
+    (_, first), (_, second) = read_checkpoint(one), read_checkpoint(other)
+    return all(
+        np.allclose(array, second.model.parameters[name], rtol=1e-4, atol=1e-5)
+        for name, array in first.model.parameters.items()
+    )
 
 
 def said(stderr: str) -> list[str]:
@@ -110,7 +120,7 @@ def test_a_run_stopped_after_any_epoch_ends_with_the_same_parameters(training, r
         shutil.copy(rundir / f"001_model_iter_{epoch:03d}.bin", again / "001_model_last.bin")
         assert run_train("continue", str(again)).returncode == 0
         assert reports(again, 2) == reports(rundir)[epoch:]
-        assert payload(again / "002_model_last.bin") == payload(rundir / "001_model_last.bin")
+        assert same_parameters(again / "002_model_last.bin", rundir / "001_model_last.bin")
         assert read_header(again / "002_model_last.bin").entries["runIdx"] == "2"
 
 
@@ -129,7 +139,7 @@ def test_a_killed_run_goes_on_to_the_same_parameters(training, run_train, tmp_pa
     assert done.returncode == 0, done.stderr
     assert "Experiment runidx: 2" in said(done.stderr)
     assert reports(rundir) + reports(rundir, 2) == reports(whole)
-    assert payload(rundir / "002_model_last.bin") == payload(whole / "001_model_last.bin")
+    assert same_parameters(rundir / "002_model_last.bin", whole / "001_model_last.bin")
     # What was best in an earlier process is forgotten: the first report writes it.
     assert (rundir / "002_model_dev.bin").exists()
 
@@ -184,9 +194,8 @@ def test_reports_within_an_epoch(training, run_train, tmp_path):
         done = run_train("continue", str(rundir), "--iter=10", "--reportiters=0")
         assert "Epoch 3 started!" in said(done.stderr)
         assert reports(rundir, 2) == [(3, 9), (4, 10)]
-        results.append(payload(rundir / "002_model_last.bin"))
-        (rundir / "002_model_last.bin").unlink()
-    assert results[0] == results[1]
+        results.append((rundir / "002_model_last.bin").rename(tmp_path / f"{len(results)}.bin"))
+    assert same_parameters(*results)
 
 
 def test_flags_of_a_run_that_continues(training, run_train, tmp_path):
