@@ -179,7 +179,7 @@ def prepare(
     tokens = read_tokens(flags.tokens_path)
     space = complete_space(space, flags, tokens)
     example = example_flags(space)
-    options = settle_sampler(options, space, flags, auto)
+    options, why_sampler = settle_sampler(options, space, flags, auto, by_binary=bool(by_binary))
     baseline = None
     if options.baseline is not None:
         baseline = read_baseline(options.baseline, example)
@@ -238,6 +238,8 @@ def prepare(
     findings = []
     if by_binary and program is not None:
         findings = [Finding(text=f"decoded by {Path(program.path).name}: {by_binary}")]
+    if why_sampler:
+        findings.append(Finding(text=why_sampler))
     if old is None or old.inputs != request.inputs:
         found = look_at(dataset, flags, by_binary=bool(by_binary))
         if not options.allow_absurd_input:

@@ -206,7 +206,10 @@ class DecodeSweep:
                 fits=lambda: session.lives() and has_workers(),
                 node_wait_minutes=session.node_wait_minutes(options.node_wait_minutes),
             )
-        self._write(reason=reason or f"all {options.n} trials are done")
+        reason = reason or f"all {options.n} trials are done"
+        if isinstance(self.method, NBestSearch) and self.method.nonlinear:
+            reason += f" (by tpe, because {self.method.nonlinear})"
+        self._write(reason=reason)
 
     def _config(self, flags: Mapping[str, str]) -> Mapping[str, Any]:
         """Tell a trial which n-best lists it keeps, and the pool that they belong to."""

@@ -122,7 +122,7 @@ def test_score_is_linear_in_the_weights(
     decoder = Decoder(flags)
     for emission in utterances:
         for entry in decoder.decode(emission, flags):
-            known = len(entry.words) - entry.unknown_words if flags.uselexicon else 0
+            known = len(entry.words) if flags.uselexicon else 0
             unknown = entry.unknown_words * flags.unkscore if entry.unknown_words else 0.0
             expected = (
                 entry.am_score
@@ -132,6 +132,20 @@ def test_score_is_linear_in_the_weights(
                 + flags.silscore * entry.silence_frames
             )
             assert entry.score == pytest.approx(expected, abs=1e-6)
+
+
+def test_unknown_words_are_left_out_and_counted(utterances: list[np.ndarray]) -> None:
+    flags = decoder_flags(VOICE | {"unkscore": "3"})
+    decoder = Decoder(flags)
+    some = 0
+    for emission in utterances:
+        raw = decoder.search(flags).decode(emission.ctypes.data, *emission.shape)
+        for found, entry in zip(raw, decoder.decode(emission, flags), strict=True):
+            words = [decoder._word_dict.get_entry(i) for i in found.words if i >= 0]
+            assert list(entry.words) == [word for word in words if word != "<unk>"]
+            assert entry.unknown_words == words.count("<unk>")
+            some += entry.unknown_words
+    assert some > 100
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,26 @@
 """Blocks decoded by the binary, on captured emissions of the real one."""
 
+import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from w2ltune.embedded.decoderflags import decoder_flags
+from w2ltune.embedded.beamsearch import Decoder
+from w2ltune.embedded.decoderflags import decoder_flags, is_linear
 from w2ltune.errors import InputError, TrialFailedError
 from w2ltune.formats.beamdump import Hypothesis
+from w2ltune.formats.emissions import write_emission_bin
 from w2ltune.trials.agreement import compare
-from w2ltune.trials.binarydecoder import BinaryDecoder, _complete, block_arguments, refuse_ids
+from w2ltune.trials.binarydecoder import (
+    BinaryDecoder,
+    _complete,
+    block_arguments,
+    hidden_parts,
+    refuse_ids,
+)
 from w2ltune.trials.dataset import Dataset, DecodeProgram, DecodeTask
 
 DOUBLES = Path(__file__).parents[1] / "doubles"
@@ -55,27 +66,85 @@ def test_both_give_the_same(dataset, tmp_path):
     assert not list(tmp_path.glob("block-*"))
 
 
-@pytest.mark.parametrize(("silscore", "unkscore"), [("-0.5", "-inf"), ("0.25", "-4")])
-def test_frames_of_silence_are_found_again(dataset, tmp_path, silscore, unkscore):
+@pytest.mark.parametrize(
+    ("silscore", "unkscore"), [("-0.5", "-inf"), ("0", "-4"), ("0", "2.5"), ("0", "-0.002")]
+)
+def test_what_a_dump_leaves_out_is_found_again(dataset, tmp_path, silscore, unkscore):
     flags = {**FLAGS, "silscore": silscore, "unkscore": unkscore}
     weights = decoder_flags(flags)
     lists, seconds = BinaryDecoder(program(), dataset, tmp_path).decode(
         flags, weights, [3, 0, 7], nbest=5
     )
     assert seconds > 0
-    from w2ltune.embedded.beamsearch import Decoder
-
-    decoder = Decoder(weights)
+    decoder, unknown = Decoder(weights), 0
     for index, entries in zip([3, 0, 7], lists, strict=True):
         own = decoder.decode(dataset.emission(index), weights, nbest=5)
-        assert [e.silence_frames for e in entries] == [e.silence_frames for e in own]
+        if weights.silscore:
+            assert [e.silence_frames for e in entries] == [e.silence_frames for e in own]
         assert [e.unknown_words for e in entries] == [e.unknown_words for e in own]
         assert [e.words for e in entries] == [e.words for e in own]
+        assert all(is_linear(entry, weights) for entry in entries)
+        unknown += sum(entry.unknown_words for entry in own)
+    assert (unknown > 0) == (unkscore != "-inf")
+
+
+def test_what_a_dump_cannot_tell_is_known():
+    for silscore, unkscore, hidden in (
+        ("2", "-inf", ""),
+        ("0", "-1", ""),
+        ("0", "0", "how many words are unknown"),
+        ("0", "-0.0009", "how many words are unknown"),
+        ("-1", "-3", "unknown words from frames of silence"),
+    ):
+        weights = decoder_flags({**FLAGS, "silscore": silscore, "unkscore": unkscore})
+        assert hidden_parts(weights) == hidden
+    free = {**FLAGS, "uselexicon": "false", "decodertype": "tkn", "unkscore": "1"}
+    assert hidden_parts(decoder_flags(free)) == ""
+
+
+@pytest.mark.main
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"unkscore": "-1"},
+        {"unkscore": "3", "silscore": "0.5"},
+        {"unkscore": "0", "smearing": "logadd"},
+        {"smearing": "none", "unkscore": "1"},
+        {"smearing": "logadd", "logadd": "true", "unkscore": "-4"},
+        {"decodertype": "tkn", "lm": "", "unkscore": "-2"},
+        {"uselexicon": "false", "decodertype": "tkn", "lm": "", "silscore": "-0.4"},
+    ],
+    ids=lambda changes: " ".join(f"{name}={value}" for name, value in changes.items()),
+)
+def test_errors_are_those_that_the_program_counts(dataset, tmp_path, changes):
+    """Its summary counts the errors of a whole list by itself."""
+    flags = {**FLAGS, **changes}
+    decoder = Decoder(decoder_flags(flags))
+    every = range(len(dataset.ids))
+    folder = tmp_path / "emissions" / "dev.lst"
+    folder.mkdir(parents=True)
+    for index in every:
+        write_emission_bin(folder, dataset.ids[index], dataset.emission(index))
+    done = subprocess.run(
+        [DOUBLES / "fl_asr_decode", "--criterion=ctc", f"--datadir={tmp_path}", "--test=dev.lst",
+         f"--emission_dir={tmp_path / 'emissions'}", f"--sclite={tmp_path}", "--logtostderr",
+         *(f"--{name}={value}" for name, value in flags.items())],
+        env={**os.environ, "DOUBLE_PYTHON": sys.executable}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    printed = float(re.search(r"WER: ([0-9.]+)%", done.stderr)[1])
+    lines = (tmp_path / "dev.lst.hyp").read_text().splitlines()
+    theirs = {name.rstrip(")"): words for words, _, name in (row.rpartition(" (") for row in lines)}
+    counts = dataset.count(every, [theirs[name] for name in dataset.ids])
+    assert 100 * counts[:, :3].sum() / counts[:, 3].sum() == pytest.approx(printed, abs=1e-3)
+    for index in every:
+        own = decoder.decode(dataset.emission(index), decoder.flags)
+        # Of equal scores the library takes any first.
+        best = {" ".join(entry.words) for entry in own if entry.score == own[0].score}
+        assert theirs[dataset.ids[index]] in best
 
 
 def test_a_score_that_is_no_sum_is_seen():
-    from w2ltune.embedded.decoderflags import is_linear
-
     weights = decoder_flags({**FLAGS, "silscore": "2"})
     entry = Hypothesis(words=("a",), score=10.7, am_score=5.0, lm_score=-1.0)
     assert not is_linear(_complete(entry, weights), weights)  # 3.35 frames

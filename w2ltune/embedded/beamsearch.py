@@ -215,12 +215,12 @@ class Decoder:
     def _hypothesis(self, result: Any) -> Hypothesis:
         tokens = result.tokens
         if self._trie is None:
-            words = self.words_of(tokens)
-            unknown = 0
+            words, unknown = self.words_of(tokens), 0
         else:
-            indices = [index for index in result.words if index >= 0]
-            words = tuple(self._word_dict.get_entry(index) for index in indices)
-            unknown = indices.count(self._unknown)
+            found = [index for index in result.words if index >= 0]
+            known = [index for index in found if index != self._unknown]
+            words = tuple(self._word_dict.get_entry(index) for index in known)
+            unknown = len(found) - len(known)
         return Hypothesis(
             words=words,
             score=result.score,

@@ -219,7 +219,7 @@ def feature_weights(flags: DecoderFlags) -> tuple[float, float, float, float, fl
 
 def is_linear(entry: Hypothesis, flags: DecoderFlags) -> bool:
     """Whether a score is the weighted sum of its parts, so that other weights can be tried."""
-    known = len(entry.words) - entry.unknown_words
-    parts = (entry.am_score, entry.lm_score, known, entry.unknown_words, entry.silence_frames)
+    unknown, frames = entry.unknown_words, entry.silence_frames
+    parts = (entry.am_score, entry.lm_score, len(entry.words), unknown, frames)
     total = sum(w * part for w, part in zip(feature_weights(flags), parts, strict=True))
     return abs(entry.score - total) <= LINEAR * max(1.0, abs(entry.score))

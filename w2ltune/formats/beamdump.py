@@ -45,7 +45,7 @@ class Hypothesis:
         am_score: Score of the acoustic model.
         lm_score: Score of the language model, without its weight.
         wer: Against the reference, as a fraction; None when the program did not know it.
-        unknown_words: How many of the words are unknown ones; not written in a dump.
+        unknown_words: Unknown words besides; the programs leave them out of words and dumps.
         silence_frames: Frames that took the silence score; not written in a dump.
     """
 

@@ -56,7 +56,7 @@ def collect(
                 text = " ".join(entry.words)
                 known[entry.words] = Levenshtein.distance(reference, units(text)), hash_text(text)
             count, text_hash = known[entry.words]
-            features.append((am, lm, len(entry.words) - unknown, unknown, entry.silence_frames))
+            features.append((am, lm, len(entry.words), unknown, entry.silence_frames))
             errors.append(count)
             hashes.append(text_hash)
         if len(errors) == offsets[-1]:

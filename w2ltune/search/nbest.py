@@ -165,6 +165,11 @@ class NBestSearch:
         note = self._study.get_trials(deepcopy=False)[number].user_attrs.get(NOTE, {})
         return bool(note.get("how") == "tpe")
 
+    @property
+    def nonlinear(self) -> str:
+        """Why n-best lists tell nothing of other weights, or ""."""
+        return self._history.nonlinear
+
     def observe(self, result: TrialResult) -> None:
         """Take a finished trial."""
         self._decided.clear()

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from w2ltune.embedded.beamsearch import UNKNOWN_WORD
 from w2ltune.embedded.decoderflags import OUR_FLAGS, DecoderFlags, feature_weights
 from w2ltune.errors import InputError, TrialFailedError
 from w2ltune.formats.beamdump import BAR, Hypothesis, read_beam_dump
@@ -27,6 +26,9 @@ from w2ltune.trials.dataset import Dataset, DecodeProgram
 
 LIST = "block.lst"
 LOOK_SECONDS = 0.5
+
+LEAST_UNKSCORE = 1e-3
+"""Scores of a dump have six decimals: of a smaller one the number of unknown words is not seen."""
 
 _OURS = {
     *("flagsfile", "test", "datadir", "emission_dir", "sclite", "isbeamdump", "show", "maxload"),
@@ -159,16 +161,26 @@ def block_arguments(
     return (program.path, "--flagsfile=", *texts)
 
 
+def hidden_parts(weights: DecoderFlags) -> str:
+    """Return what of a hypothesis its line in a dump does not tell with these weights, or "".
+
+    What is left of the score beside the parts that are written is the weight of unknown words times
+    their number, and that of silence times its frames: one sum, which may tell one of the two.
+    """
+    if not weights.uselexicon or not math.isfinite(weights.unkscore):
+        return ""
+    if weights.silscore:
+        return "unknown words from frames of silence"
+    return "" if abs(weights.unkscore) >= LEAST_UNKSCORE else "how many words are unknown"
+
+
 def _complete(found: Hypothesis, weights: DecoderFlags) -> Hypothesis:
-    """Add to a hypothesis of a dump what the dump leaves out: unknown words, frames of silence."""
-    unknown = found.words.count(UNKNOWN_WORD)
+    """Add to a hypothesis what a dump leaves out: unknown words, or else frames of silence."""
     _, lm, word, unk, sil = feature_weights(weights)
-    frames = 0.0
-    if sil:
-        known = len(found.words) - unknown
-        rest = found.score - found.am_score - lm * found.lm_score - word * known - unk * unknown
-        frames = rest / sil
-    return replace(found, unknown_words=unknown, silence_frames=max(0, round(frames)))
+    rest = found.score - found.am_score - lm * found.lm_score - word * len(found.words)
+    unknown = 0 if sil or abs(unk) < LEAST_UNKSCORE else max(0, round(rest / unk))
+    frames = max(0, round(rest / sil)) if sil else 0
+    return replace(found, unknown_words=unknown, silence_frames=frames)
 
 
 def refuse_ids(dataset: Dataset) -> None:

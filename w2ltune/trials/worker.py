@@ -19,7 +19,7 @@ from w2ltune.errors import W2LTuneError
 from w2ltune.formats.beamdump import Hypothesis
 from w2ltune.formats.nbest import NBest
 from w2ltune.scoring.nbest import collect
-from w2ltune.trials.binarydecoder import BinaryDecoder
+from w2ltune.trials.binarydecoder import BinaryDecoder, hidden_parts
 from w2ltune.trials.dataset import Dataset, DecodeTask
 from w2ltune.trials.staging import stage
 
@@ -36,7 +36,7 @@ class BlockResult:
         work_seconds: Processor time of the decoding.
         nbest: The n-best lists, if they were asked for.
         lists: The hypotheses of each utterance, best first, if a dump was asked for.
-        linear: Whether all their scores are the weighted sum of their parts.
+        linear: Whether all their scores are the weighted sum of parts that are known.
         failure: Why the whole trial cannot work, or "".
     """
 
@@ -107,8 +107,13 @@ class DecoderWorker:
             hypotheses=hypotheses,
             work_seconds=work_seconds,
             nbest=arrays,
-            linear=not nbest or all(is_linear(entry, weights) for part in lists for entry in part),
+            linear=not nbest or self._is_linear(weights, lists),
         )
+
+    def _is_linear(self, weights: DecoderFlags, lists: Sequence[Sequence[Hypothesis]]) -> bool:
+        if self._task.program is not None and hidden_parts(weights):
+            return False
+        return all(is_linear(entry, weights) for entries in lists for entry in entries)
 
     def _rated(
         self, block: Sequence[int], lists: Sequence[Sequence[Hypothesis]]

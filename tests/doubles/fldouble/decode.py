@@ -210,7 +210,9 @@ class Search:
 
     def _words(self, result: Any) -> list[str]:
         if self.trie is not None:
-            return [self.words.get_entry(number) for number in result.words if number >= 0]
+            # Unknown words are taken out before anything is counted or written (validateIdx).
+            kept = [n for n in result.words if n >= 0 and n != self.unknown]
+            return [self.words.get_entry(number) for number in kept]
         kept, before = [], -1
         for token in result.tokens:
             if token not in (before, self.blank) and token >= 0:
