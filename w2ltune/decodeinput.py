@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -175,7 +176,9 @@ def prepare(
         W2LTuneError: Something is missing, damaged or does not fit, or the folder holds another
             sweep.
     """
+    given = space.fixed
     space, auto, flags, program, by_binary = settle_flags(options, space)
+    stored = [f"--{n}={quote(v)}" for n, v in sorted(space.fixed.items()) if n not in given]
     tokens = read_tokens(flags.tokens_path)
     space = complete_space(space, flags, tokens)
     example = example_flags(space)
@@ -238,6 +241,8 @@ def prepare(
     findings = []
     if by_binary and program is not None:
         findings = [Finding(text=f"decoded by {Path(program.path).name}: {by_binary}")]
+    if stored:
+        findings.append(Finding(text=f"as stored in {example['am']}: {' '.join(stored)}"))
     if why_sampler:
         findings.append(Finding(text=why_sampler))
     if old is None or old.inputs != request.inputs:

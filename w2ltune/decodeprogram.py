@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from w2ltune.embedded.decoderflags import (
-    DECODER_FLAGS,
+    OF_THE_MODEL,
+    OF_THE_SEARCH,
     DecoderFlags,
     decoder_flags,
     refuse_in_process,
@@ -21,21 +22,15 @@ from w2ltune.embedded.decoderflags import (
 )
 from w2ltune.errors import InputError, UsageError, existing_file
 from w2ltune.formats.checkpoint import read_header
-from w2ltune.formats.known_flags import Generation
+from w2ltune.formats.known_flags import KNOWN_FLAGS, Generation, typed_value
 from w2ltune.runs.provenance import Fingerprint, read_request
 from w2ltune.search.decodespace import example_flags, split_auto
-from w2ltune.search.space import SearchSpace
+from w2ltune.search.space import ANCESTOR_RANGES, SearchSpace
 from w2ltune.sweepoptions import SweepOptions
 from w2ltune.traincheck import check_binary, generation_of
 from w2ltune.trials.dataset import DecodeProgram
 from w2ltune.trials.emissionsource import EmissionSource, NoAudioError, content_of, role_of
 from w2ltune.trials.testprogram import find_test_program
-
-_OF_THE_MODEL = DECODER_FLAGS & {
-    *("tokens", "tokensdir", "lexicon", "criterion", "wordseparator", "usewordpiece", "replabel"),
-    *("surround", "uselexicon", "maxword"),
-}
-"""Decoder flags that the binary takes from its model file where they are not given."""
 
 
 def decode_program(options: SweepOptions, fixed: Mapping[str, str]) -> DecodeProgram | None:
@@ -111,7 +106,7 @@ def must_be_binary(options: SweepOptions, flags: DecoderFlags) -> str:
 
 
 def with_model_flags(space: SearchSpace) -> SearchSpace:
-    """Add the flags of the acoustic model that the command leaves out, as the binary does.
+    """Add the decoder flags of the acoustic model that the command leaves out, as the binary does.
 
     The model files of wav2letter cannot be read here: theirs are to be given.
 
@@ -127,12 +122,23 @@ def with_model_flags(space: SearchSpace) -> SearchSpace:
     except InputError:
         return space
     given = {*space.fixed, *space.distributions}
+    if not space.distributions and space.script is None:
+        given |= ANCESTOR_RANGES.keys()  # which are searched then
     own = {
         name: value
         for name, value in stored.items()
-        if name in _OF_THE_MODEL and name not in given and value
+        if name not in given
+        and (
+            (name in OF_THE_MODEL and value) or (name in OF_THE_SEARCH and _is_special(name, value))
+        )
     }
     return replace(space, fixed={**own, **space.fixed})
+
+
+def _is_special(name: str, text: str) -> bool:
+    """Whether a stored flag of the search is another than the binary's default."""
+    spec = KNOWN_FLAGS[name]
+    return typed_value(spec, text) != typed_value(spec, spec.default)
 
 
 def emission_sources(options: SweepOptions, fixed: Mapping[str, str]) -> tuple[EmissionSource, ...]:

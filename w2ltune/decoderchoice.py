@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,10 +13,11 @@ from w2ltune import files
 from w2ltune.decodeinput import DecodeInput
 from w2ltune.errors import InputError, StoppedError, StudyMismatchError, TrialFailedError
 from w2ltune.report.progress import bar
+from w2ltune.runs.outcome import AnswerCheck
 from w2ltune.runs.signals import by_hand, stopping_signals
-from w2ltune.search.decodespace import example_flags
+from w2ltune.search.decodespace import example_flags, sample_settings
 from w2ltune.search.poolkey import warm_pool
-from w2ltune.trials.agreement import SAMPLE_UTTERANCES, compare
+from w2ltune.trials.agreement import ANSWER_UTTERANCES, SAMPLE_UTTERANCES, Agreement, compare
 from w2ltune.trials.binarydecoder import refuse_ids
 from w2ltune.trials.emissionsource import EmissionSource
 
@@ -162,15 +163,49 @@ def _decide(given: DecodeInput, known: Decision | None, console: Console) -> Dec
     settled = _without_comparison(given, known)
     if settled is not None:
         return settled
+    found = _compare(given, sample_settings(given.space), SAMPLE_UTTERANCES, console)
+    name = Path(given.program.path).name if given.program else ""
+    if isinstance(found, str):
+        why = (
+            f"in process, NOT held against {name}, which is tried again at the next start: {found}"
+        )
+        return Decision(decoder="process", why=why, compared=False)
+    if found.differences:
+        why = f"decoded by {name}, because in process {found}"
+        return Decision(decoder="binary", why=why, compared=True)
+    return Decision(decoder="process", why=f"in process, as {name} decodes: {found}", compared=True)
+
+
+def check_answer(given: DecodeInput, flags: Mapping[str, str], console: Console) -> AnswerCheck:
+    """Hold what was decoded in process with the answer's flags against the binary.
+
+    Raises:
+        StoppedError: A signal asked to stop.
+    """
     assert given.program is not None
     name = Path(given.program.path).name
-    console.print(
-        f"comparing with {name} on {min(SAMPLE_UTTERANCES, given.dataset.dev_count)} utterances",
-        markup=False,
-    )
+    found = _compare(given, [flags], ANSWER_UTTERANCES, console)
+    if isinstance(found, str):
+        return AnswerCheck(flags=flags, equal=False, text=f"NOT held against {name}: {found}")
+    if found.differences:
+        text = f"NOT as {name} decodes: {found}; with --decoder=binary it decodes"
+        return AnswerCheck(flags=flags, equal=False, text=text)
+    return AnswerCheck(flags=flags, equal=True, text=f"as {name} decodes: {found}")
+
+
+def _compare(
+    given: DecodeInput, settings: Sequence[Mapping[str, str]], utterances: int, console: Console
+) -> Agreement | str:
+    """Return what a comparison found, or why there was none."""
+    assert given.program is not None
+    name = Path(given.program.path).name
+    each = min(utterances, given.dataset.dev_count)
+    where = f" at each of {len(settings)} settings" if len(settings) > 1 else ""
+    console.print(f"comparing with {name} on {each} utterances{where}", markup=False)
     reasons, end = list[str](), time.monotonic() + PATIENCE_SECONDS
 
-    def look() -> None:
+    def look(part: float) -> None:
+        show(part)
         if reasons:
             raise StoppedError(
                 f"stopped ({reasons[0]}) while decoders were compared; the same command continues",
@@ -182,16 +217,12 @@ def _decide(given: DecodeInput, known: Decision | None, console: Console) -> Dec
     try:
         with (
             stopping_signals(reasons.append),
+            bar(console, "comparing") as show,
             tempfile.TemporaryDirectory(prefix="agreement-") as scratch,
         ):
-            flags = example_flags(given.space)
-            found = compare(given.program, given.dataset, flags, Path(scratch), look=look)
+            return compare(
+                given.program, given.dataset, settings, Path(scratch),
+                utterances=utterances, look=look,
+            )  # fmt: skip
     except (TrialFailedError, InputError) as error:
-        why = (
-            f"in process, NOT held against {name}, which is tried again at the next start: {error}"
-        )
-        return Decision(decoder="process", why=why, compared=False)
-    if found.differences:
-        why = f"decoded by {name}, because in process {found}"
-        return Decision(decoder="binary", why=why, compared=True)
-    return Decision(decoder="process", why=f"in process, as {name} decodes: {found}", compared=True)
+        return str(error)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from w2ltune.cluster.session import Session, connect
 from w2ltune.decodeinput import DecodeInput
-from w2ltune.decoderchoice import Decision, keep_decision
+from w2ltune.decoderchoice import Decision, check_answer, keep_decision
 from w2ltune.embedded.decoderflags import decoder_flags
 from w2ltune.errors import StoppedError, TrialFailedError
 from w2ltune.formats.beamdump import Hypothesis
@@ -71,6 +71,7 @@ def run(given: DecodeInput, decision: Decision, console: Console) -> int:
         with DecodeSweep(replace(given, request=request), lock, console) as sweep:
             sweep.search()
             sweep.hold_out()
+            sweep.check_answers()
             sweep.dump()
         return finish(given.folder, console, surfaces=sweep.surfaces())
     finally:
@@ -362,6 +363,22 @@ class DecodeSweep:
         if found.raised:
             self.console.print(f"beam: {found.advice}", markup=False, soft_wrap=True)
         return found.raised
+
+    def check_answers(self) -> None:
+        """Hold each answer against the binary, where there is one and the answer is in process."""
+        if (
+            self.given.program is None
+            or self.given.by_binary
+            or self.given.options.decoder != "auto"
+        ):
+            return
+        for choice in self.outcome.choices:
+            flags = next(r.flags for r in self.results if r.number == choice.trial)
+            known = [check.flags for check in self.outcome.checks if check.equal]
+            if flags not in known:
+                found = check_answer(self.given, flags, self.console)
+                kept = [check for check in self.outcome.checks if check.flags != flags]
+                self._write(checks=(*kept, found))
 
     def _chosen_for(self, number: int) -> TrialResult:
         """Return the answer for a held-out list."""

@@ -12,8 +12,11 @@ from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderflags import decoder_flags, is_linear
 from w2ltune.errors import InputError, TrialFailedError
 from w2ltune.formats.beamdump import Hypothesis
+from w2ltune.formats.distributions import FloatRange
 from w2ltune.formats.emissions import write_emission_bin
-from w2ltune.trials.agreement import compare
+from w2ltune.search.decodespace import sample_settings
+from w2ltune.search.space import SearchSpace
+from w2ltune.trials.agreement import _difference, compare
 from w2ltune.trials.binarydecoder import (
     BinaryDecoder,
     _complete,
@@ -58,12 +61,47 @@ def dataset(tmp_path):
 
 
 def test_both_give_the_same(dataset, tmp_path):
-    found = compare(program(), dataset, FLAGS, tmp_path)
-    assert (found.utterances, found.differences) == (20, 0)
+    parts = []
+    found = compare(program(), dataset, [FLAGS, {**FLAGS, "lmweight": "0"}], tmp_path,
+                    utterances=7, look=parts.append)  # fmt: skip
+    assert (found.utterances, found.settings, found.differences) == (14, 2, 0)
     assert found.hypotheses > 100
     assert found.largest < 1e-6
-    assert str(found).startswith("20 utterances with ")
+    assert str(found).startswith("14 utterances at 2 settings with ")
     assert not list(tmp_path.glob("block-*"))
+    assert parts == sorted(parts) and {*parts} == {0, 0.5}
+
+
+def test_a_difference_at_one_corner_is_found(dataset, tmp_path):
+    odd = tmp_path / "fl_asr_decode"
+    odd.write_text(
+        f'#!/bin/sh\ncase "$*" in *--lmweight=5.0*) set -- "$@" --beamsize=1;; esac\n'
+        f'exec {DOUBLES}/fl_asr_decode "$@"\n'
+    )
+    odd.chmod(0o755)
+    searched = {"lmweight": FloatRange(0.0, 5.0), "wordscore": FloatRange(-8.0, 7.0)}
+    settings = sample_settings(SearchSpace(fixed=FLAGS, distributions=searched))
+    found = compare(program(odd), dataset, settings, tmp_path, utterances=5)
+    assert (found.utterances, found.settings) == (25, 5)
+    assert found.differences > 0
+    assert "of 25 utterances at 5 settings differ: dev-" in str(found)
+    assert compare(program(odd), dataset, settings[:2], tmp_path, utterances=5).differences == 0
+
+
+def test_of_equal_scores_any_may_be_first():
+    def entry(words, score, am_score=0.0):
+        return Hypothesis(words=tuple(words), score=score, am_score=am_score, lm_score=0.0)
+
+    one, other = entry("ab", -3.0), entry("ac", -3.0)
+    assert _difference([one, other], [other, one]) == ""
+    assert _difference([one, entry("ac", -3.1)], [other, one]) == "'a b', the binary 'a c'"
+    assert _difference([one], [other]) == "'a b', the binary 'a c'"
+    assert _difference([one], [entry("ab", -3.0, -0.1)]) == (
+        "scores -3.000000 (AM 0.000000, LM 0.000000), "
+        "the binary -3.000000 (AM -0.100000, LM 0.000000)"
+    )
+    assert _difference([], [one]) == "0 hypotheses, the binary 1"
+    assert _difference([], []) == ""
 
 
 @pytest.mark.parametrize(
@@ -162,6 +200,17 @@ def test_the_command_line(tmp_path):
     assert len(names) == len(set(names))
     assert "--transitions" not in names
     assert "--am" not in names
+
+
+def test_no_flag_of_the_search_is_left_to_the_model(tmp_path):
+    line = block_arguments(program(), {"lm": "", "beamsize": "7", "am": "m.bin"}, tmp_path)
+    given = dict(argument[2:].partition("=")[::2] for argument in line[2:])
+    expected = {
+        "beamsize": "7", "beamsizetoken": "250000", "beamthreshold": "25", "lmweight": "0",
+        "wordscore": "0", "silscore": "0", "unkscore": "-inf", "eosscore": "0",
+        "logadd": "false", "smearing": "none", "decodertype": "wrd", "lm": "", "lmtype": "kenlm",
+    }  # fmt: skip
+    assert given.items() >= expected.items()
 
 
 def test_flags_of_the_other_generation_are_left_out(tmp_path):

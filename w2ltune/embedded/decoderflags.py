@@ -44,6 +44,15 @@ DECODER_FLAGS = frozenset(
 OUR_FLAGS = frozenset({"transitions"})
 """Decoder flags that the binary does not have (its model file holds the transitions)."""
 
+OF_THE_MODEL = DECODER_FLAGS & {
+    *("tokens", "tokensdir", "lexicon", "criterion", "wordseparator", "usewordpiece", "replabel"),
+    *("surround", "uselexicon", "maxword"),
+}
+"""Decoder flags that a model is trained with."""
+
+OF_THE_SEARCH = (DECODER_FLAGS - OF_THE_MODEL - OUR_FLAGS) | {"eosscore"}
+"""Decoder flags that a training has no use for, though its model stores them as all others."""
+
 CRITERIA = ("ctc", "asg", "s2srnn", "s2stransformer", "seq2seq", "transformer")
 """Of both generations; the sequence-to-sequence ones are decoded by the binary only."""
 
@@ -124,6 +133,17 @@ def decoder_flags(flags: Mapping[str, str]) -> DecoderFlags:
     result = DecoderFlags(**values)
     _check(result, flags)
     return result
+
+
+def spelled_out(flags: Mapping[str, str]) -> dict[str, str]:
+    """Return the flags with those of the search that are not given, at the binary's defaults.
+
+    Where its command line is silent, the binary takes what its model file stores.
+
+    Args:
+        flags: Of a trial.
+    """
+    return {name: KNOWN_FLAGS[name].default for name in sorted(OF_THE_SEARCH)} | dict(flags)
 
 
 def _check(flags: DecoderFlags, given: Mapping[str, str]) -> None:

@@ -151,6 +151,12 @@ def find_warnings(content: Content) -> list[str]:
     found = edge_warnings(content.request.space, trials)
     found += [_missing(trial.missing, f"in trial {trial.number}") for trial in trials]
     found += [_missing(look.missing, f"of {look.name}") for look in outcome.looks]
+    found += [
+        f"Trial {trial.number} is {check.text}."
+        for trial in trials
+        for check in outcome.checks
+        if check.flags == trial.flags and not check.equal
+    ]
     units = [choice.unit for choice in outcome.choices] + [look.unit for look in outcome.looks]
     units += [chosen.interval_unit] if chosen is not None else []
     for unit in units:

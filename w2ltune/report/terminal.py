@@ -32,6 +32,7 @@ from w2ltune.report.page import build_report
 from w2ltune.report.progress import duration
 from w2ltune.runs.outcome import Choice, Look
 from w2ltune.runs.trialdir import TrialResult
+from w2ltune.search.decodespace import standing_alone
 from w2ltune.search.surface import Surface
 
 
@@ -43,7 +44,7 @@ def write_best(study: Path, results: Sequence[TrialResult], *, metric: str) -> N
             f"best of {len(results)} trials so far (trial {best.number})",
             f"{metric_line(best, metric)}, interval by {best.interval_unit}",
         ]
-        text = format_flagsfile(best.flags, comments=[*comments, *elsewhere(best)])
+        text = format_flagsfile(standing_alone(best.flags), comments=[*comments, *elsewhere(best)])
         files.write_text(study / "best.cfg", text)
 
 
@@ -104,6 +105,12 @@ def setting_lines(content: Content) -> list[str]:
     ]
 
 
+def check_line(content: Content, choice: Choice) -> str:
+    """Return whether the binary gives this answer too; "" where it was not asked."""
+    flags = content.by_number[choice.trial].flags
+    return next((check.text for check in content.outcome.checks if check.flags == flags), "")
+
+
 def baseline_lines(content: Content) -> list[str]:
     """Return what there is without a search: greedy, and without an LM on the probe's part."""
     lines = [f"{name}: {per_cent(value)}" for name, value in content.outcome.baselines.items()]
@@ -145,8 +152,9 @@ def finish(study: Path, console: Console, *, surfaces: Sequence[Surface]) -> int
         _say(console, f"{name}: {weights} (trial {choice.trial}, {choice.why})")
         _say(console, f"  {answer_line(content, choice)}")
         _say(console, f"  95 % interval by {choice.unit}; flagsfile: {study / best_name(choice)}")
-        for text in list_lines(content, choice):
-            _say(console, f"  {text}")
+        for text in [check_line(content, choice), *list_lines(content, choice)]:
+            if text:
+                _say(console, f"  {text}")
     for text in setting_lines(content):
         _say(console, text)
     for text in baseline_lines(content):
@@ -168,12 +176,14 @@ def _write_choice(study: Path, content: Content, choice: Choice) -> None:
         f"chosen of {len(content.board.results)} trials on {lists}: trial {choice.trial}, "
         f"{choice.why}",
         f"{answer_line(content, choice)}; interval by {choice.unit}",
+        *filter(None, [check_line(content, choice)]),
         *list_lines(content, choice),
         *(look_line(look, content.outcome.looks, content.metric) for look in content.outcome.looks),
     ]
     if chosen.missing:
         comments.append(f"{chosen.missing} utterances have no hypothesis and count as deletions")
-    text = format_flagsfile(chosen.flags, comments=[*comments, *elsewhere(chosen)])
+    flags = standing_alone(chosen.flags)
+    text = format_flagsfile(flags, comments=[*comments, *elsewhere(chosen)])
     files.write_text(study / best_name(choice), text)
 
 

@@ -129,6 +129,21 @@ class Look:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AnswerCheck:
+    """An answer that was decoded in process, held against the binary.
+
+    Attributes:
+        flags: All of the answer's.
+        equal: Whether the binary gave the same words and scores.
+        text: What was found.
+    """
+
+    flags: Mapping[str, str]
+    equal: bool
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """All of it.
 
@@ -140,6 +155,7 @@ class Outcome:
         choices: For each target (and setting).
         probes: Beams tried.
         looks: Decodes of held-out lists, each counted.
+        checks: Answers held against the binary.
         audio_seconds: Length of the dev lists; None where they do not tell.
     """
 
@@ -150,6 +166,7 @@ class Outcome:
     choices: tuple[Choice, ...] = ()
     probes: tuple[Probe, ...] = ()
     looks: tuple[Look, ...] = ()
+    checks: tuple[AnswerCheck, ...] = ()
     audio_seconds: float | None = None
     format: int = FORMAT
 
@@ -179,6 +196,7 @@ def read_outcome(study: Path) -> Outcome:
             for row in content["probes"]
         )
         content["looks"] = tuple(_look(row) for row in content["looks"])
+        content["checks"] = tuple(AnswerCheck(**row) for row in content.get("checks", ()))
     return Outcome(**content)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +18,16 @@ from w2ltune.embedded.decoderflags import (
     dead_weights,
     decoder_flags,
     feature_weights,
+    spelled_out,
 )
 from w2ltune.errors import FlagError, UsageError, existing_file
-from w2ltune.formats.distributions import Choice, Distribution, format_value, parse_value
+from w2ltune.formats.distributions import (
+    Choice,
+    Distribution,
+    IntegerRange,
+    format_value,
+    parse_value,
+)
 from w2ltune.formats.flagsfile import Flag, effective, parse_flagsfile
 from w2ltune.formats.known_flags import check_flag, is_boolean
 from w2ltune.search.linear import Box
@@ -141,6 +150,66 @@ def example_flags(space: SearchSpace) -> dict[str, str]:
         for name, text in flags.items():
             check_flag(Flag(name=name, value=text, path=str(space.script)))
     return flags
+
+
+def sample_settings(space: SearchSpace) -> list[dict[str, str]]:
+    """Return all flags at the middle of what is searched and at some of its corners.
+
+    Two corners where one flag is searched, else four, at which each end of a range meets both ends
+    of its neighbours'. Of a script there is no telling: one example.
+    """
+    if space.script is not None or not space.distributions:
+        return [example_flags(space)]
+    corners = [[0.5], [0.0], [1.0], [0.0, 1.0], [1.0, 0.0]]
+    settings = [
+        dict(space.fixed)
+        | {
+            name: _at(distribution, corner[number % len(corner)])
+            for number, (name, distribution) in enumerate(space.distributions.items())
+        }
+        for corner in corners
+    ]
+    different = [flags for i, flags in enumerate(settings) if flags not in settings[:i]]
+    return [flags for flags in different if _is_valid(flags)] or [example_flags(space)]
+
+
+def _is_valid(flags: Mapping[str, str]) -> bool:
+    try:
+        decoder_flags(flags)
+    except UsageError:  # of choices that do not go together
+        return False
+    return True
+
+
+def _at(distribution: Distribution, part: float) -> str:
+    """Return the value at a part of a range, or of the choices in their order."""
+    if isinstance(distribution, Choice):
+        return format_value(distribution.choices[round(part * (len(distribution.choices) - 1))])
+    low, high = distribution.low, distribution.high
+    value = low * (high / low) ** part if distribution.log else low + part * (high - low)
+    if distribution.step:
+        value = low + distribution.step * math.floor((value - low) / distribution.step + 1e-9)
+    return format_value(round(value) if isinstance(distribution, IntegerRange) else value)
+
+
+def standing_alone(flags: Mapping[str, str]) -> dict[str, str]:
+    """Return a trial's flags so that the binary needs no others, whatever its folder and its model.
+
+    Args:
+        flags: Of the trial; their paths are relative to the present folder.
+    """
+    complete = spelled_out(flags)
+    if not flags.get("am"):
+        complete.setdefault("criterion", "ctc")  # without a model the binary's own is asg
+    names = [*_FILES, "am", "emission_dir", "datadir"]
+    if flags.get("tokensdir"):
+        names = [*(name for name in names if name != "tokens"), "tokensdir"]
+    if not all(Path(name).is_absolute() for name in flags.get("test", "").split(",")):
+        complete["datadir"] = flags.get("datadir") or "."
+    for name in names:
+        if complete.get(name):
+            complete[name] = os.path.abspath(complete[name])  # noqa: PTH100 (links are the user's)
+    return complete
 
 
 def input_paths(

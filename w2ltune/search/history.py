@@ -105,9 +105,7 @@ class DecodeHistory:
         box, key = self._box(result.flags), self._key(result.flags)
         ours = self._of_search(result.flags)
         if ours and not result.linear:
-            self.nonlinear = (
-                f"trial {result.number}: its scores do not tell all their parts"
-            )
+            self.nonlinear = f"trial {result.number}: its scores do not tell all their parts"
         elif result.linear and directory.nbest.exists():
             nbest = read_nbest(directory.nbest, key=key)
             known = self._merged.get(key)

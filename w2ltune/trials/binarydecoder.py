@@ -13,7 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from w2ltune.embedded.decoderflags import OUR_FLAGS, DecoderFlags, feature_weights
+from w2ltune.embedded.decoderflags import (
+    OUR_FLAGS,
+    DecoderFlags,
+    feature_weights,
+    spelled_out,
+)
 from w2ltune.errors import InputError, TrialFailedError
 from w2ltune.formats.beamdump import BAR, Hypothesis, read_beam_dump
 from w2ltune.formats.decodelog import find_summary
@@ -156,7 +161,7 @@ def block_arguments(
         own["am"] = program.am
     elif "criterion" not in flags:
         own["criterion"] = "ctc"  # as in process; the program's own default is asg
-    known = flags_of(program.generation, given)
+    known = flags_of(program.generation, spelled_out(given))
     texts = [f"--{name}={value}" for name, value in {**known, **own}.items()]
     return (program.path, "--flagsfile=", *texts)
 
