@@ -101,9 +101,9 @@ def test_sweeps_on_one_cluster_share_nothing(
     (tmp_path / "data/short.lst").write_text("".join(rows[:20]))
     shutil.copy(tmp_path / "data/dev.npz", tmp_path / "data/short.npz")
     pace = Pace(tmp_path, tmp_path / "sweeps/small/trials")
-    first = sweep_of(task(n=1, normalize=pace.hook))
+    first = sweep_of(task(n=1, normalize=pace.hook, concurrent_trials=3))
     first.wait_for(pace.holds)
-    second = sweep_of(task(n=1, test="short.lst", prefix="other"))
+    second = sweep_of(task(n=1, test="short.lst", prefix="other", concurrent_trials=3))
     trials = tmp_path / "sweeps/other/trials"
     second.wait_for(lambda: list(trials.glob("0000/attempts/*")))
     pace.allow()

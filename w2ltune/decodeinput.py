@@ -44,6 +44,7 @@ from w2ltune.trials.binarydecoder import refuse_ids
 from w2ltune.trials.dataset import Dataset, DecodeProgram, find_task, shuffled_order
 from w2ltune.trials.dumps import refuse_dump_ids
 from w2ltune.trials.emissionsource import EmissionSource
+from w2ltune.trials.ending import end_tokens
 from w2ltune.trials.sanity import Finding, check_all_emissions, look_at, refuse_absurd
 
 AM, BINARY = "--am", "--binary"
@@ -201,6 +202,8 @@ def prepare(
     task = replace(task, stage_lm=options.stage_lm, gpu=options.gpu > 0, folder=folder)
     dataset = Dataset(task)
     _check_utterances(dataset, options, by_binary=bool(by_binary))
+    task = replace(task, end_tokens=end_tokens(dataset, flags, tokens))
+    dataset.task = task
     if options.warm_start is not None:
         warm_lists(options.warm_start)
     inputs = fingerprints(
@@ -217,6 +220,8 @@ def prepare(
         "ignore_case": str(options.ignore_case).lower(),
         "cluster": options.cluster or "",
     }
+    if task.end_tokens:
+        scoring["end_frame"] = flags.wordseparator
     if len(task.lists) > 1:
         scoring["tune_for"] = options.tune_for
     searched = {name: str(value) for name, value in space.distributions.items()}
@@ -243,6 +248,13 @@ def prepare(
         findings = [Finding(text=f"decoded by {Path(program.path).name}: {by_binary}")]
     if stored:
         findings.append(Finding(text=f"as stored in {example['am']}: {' '.join(stored)}"))
+    if task.end_tokens:
+        findings.append(
+            Finding(
+                text=f"the model writes {flags.wordseparator!r} between words, not at the end: one "
+                "more frame behind each utterance has room for it, as the lexicon's words end so"
+            )
+        )
     if why_sampler:
         findings.append(Finding(text=why_sampler))
     if old is None or old.inputs != request.inputs:

@@ -190,7 +190,8 @@ class NBestSearch:
             return Step(how="outer", note={"how": "nbest"})
         at_work = {self._setting_of_live(number) for number in live if not self.prunes(number)}
         stopped = []
-        for setting in self._settings:
+        # In turn, so that a small budget sees each; a decode's lists serve the others as well.
+        for setting in sorted(self._settings, key=lambda s: len(self._history.of_setting(s))):
             if setting in at_work:
                 continue
             step = self._stopped.get(setting) or self._loop(setting)

@@ -44,6 +44,8 @@ def pool_key(
         ],
         "counted": [scoring.get("metric", ""), scoring.get("ignore_case", "")],
     }  # fmt: skip
+    if "end_frame" in scoring:
+        content["end_frame"] = [scoring["end_frame"]]
     if programs:
         content["programs"] = [_hash(path, inputs) for path in programs]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()

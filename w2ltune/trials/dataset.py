@@ -24,6 +24,9 @@ Metric = Literal["wer", "cer"]
 MOST_BLOCKS = 32
 """Of a list: so often is a trial compared with the best one."""
 
+FORBIDDEN = np.float32(-1000)
+"""Of all other tokens in a frame of few; finite, because decoders add it up."""
+
 _ORDER_SEED = 20201016  # any fixed number: the order must be the same in every run of every study
 
 
@@ -62,6 +65,7 @@ class DecodeTask:
         stage_lm: Whether a language model is copied to each node, as for `staging.stage`.
         gpu: Whether each process of the binary has a GPU of its own, on nodes that have some.
         folder: To which all paths are relative; "" for that of the process.
+        end_tokens: Columns that are free in a frame added behind each utterance; none: no frame.
     """
 
     lists: tuple[Path, ...]
@@ -74,6 +78,7 @@ class DecodeTask:
     stage_lm: str = "auto"
     gpu: bool = False
     folder: str = ""
+    end_tokens: tuple[int, ...] = ()
 
 
 def find_task(
@@ -207,16 +212,20 @@ class Dataset:
 
     def emission(self, index: int) -> npt.NDArray[np.float32]:
         """Return the [frames, tokens] emission of an utterance, float32 and C-contiguous."""
-        return self._sets[self.list_of[index]].emission(self.ids[index])
+        emission = self._sets[self.list_of[index]].emission(self.ids[index])
+        return _with_end(emission, self.task.end_tokens) if self.task.end_tokens else emission
 
     def emission_file(self, index: int) -> Path | None:
-        """Return the ``.bin`` file of an utterance's emission; None where the list has one file."""
+        """Return the ``.bin`` file of just this emission; None where there is no such file."""
+        if self.task.end_tokens:
+            return None
         path = self._sets[self.list_of[index]].path
         return path / f"{self.ids[index]}.bin" if path.is_dir() else None
 
     def frames(self, index: int) -> int:
         """Return the number of frames of an utterance's emission."""
-        return self._sets[self.list_of[index]].frames(self.ids[index])
+        frames = self._sets[self.list_of[index]].frames(self.ids[index])
+        return frames + bool(self.task.end_tokens)
 
     def count(self, indices: Sequence[int], hypotheses: Sequence[str]) -> npt.NDArray[np.int32]:
         """Return the [utterances, 4] counts (S, D, I, reference length) of some hypotheses."""
@@ -224,6 +233,13 @@ class Dataset:
             [self.references[index] for index in indices],
             [self.units(hypothesis) for hypothesis in hypotheses],
         )
+
+
+def _with_end(emission: npt.NDArray[np.float32], free: Sequence[int]) -> npt.NDArray[np.float32]:
+    """Return [frames + 1, tokens]: an emission and a frame in which some tokens cost nothing."""
+    frame = np.full((1, emission.shape[1]), FORBIDDEN, dtype=np.float32)
+    frame[0, list(free)] = 0
+    return np.concatenate([emission, frame])
 
 
 def shuffled_order(count: int) -> list[int]:
