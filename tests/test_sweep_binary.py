@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -46,13 +48,66 @@ def write_program(path: Path, body: str) -> Path:
 
 def test_the_binary_gives_what_is_decoded_in_process(decoding: Flags, tmp_path: Path) -> None:
     said = done(decoding)
-    assert "in process, as fl_asr_decode decodes: 20 utterances with " in said
+    assert "in process, as fl_asr_decode decodes: 100 utterances at 5 settings with " in said
     assert "same words, scores within" in said
     said = done(decoding, prefix="binary", decoder="binary")
     assert "decoded by fl_asr_decode: --decoder=binary" in said
     sweeps = tmp_path / "sweeps"
     assert counts(sweeps / "small") == counts(sweeps / "binary")
     assert len(counts(sweeps / "binary")) == 2
+
+
+def wer_of(flagsfile: Path, folder: Path) -> float:
+    """The WER that the program counts, given a flagsfile and nothing else."""
+    process = subprocess.run(
+        [DECODER, f"--flagsfile={flagsfile}", "--logtostderr"], cwd=folder,
+        env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    return float(re.findall(r"WER: ([0-9.]+)%", process.stderr)[-1])
+
+
+def test_the_answer_is_the_programs(decoding: Flags, tmp_path: Path) -> None:
+    """Unknown words, too, whose number its dumps do not tell; n-best lists serve both alike."""
+    away = tmp_path / "another folder"
+    away.mkdir()
+    changes: Flags = {
+        "unkscore": "uniform(-10, 5)", "lmweight": "uniform(0, 4)", "wordscore": 0,
+        "sampler": "nbest", "n": 5,
+    }  # fmt: skip
+    answers = {}
+    for decoder in ("auto", "binary"):
+        said = done(decoding, prefix=decoder, decoder=decoder, **changes)
+        checked = "as fl_asr_decode decodes: 40 utterances with" in said.partition("best: ")[2]
+        assert checked == (decoder == "auto")
+        study = tmp_path / "sweeps" / decoder
+        best = json.loads((study / "outcome.json").read_text())["choices"][0]
+        answers[decoder] = {k: best[k] for k in ("trial", "counts", "oracle")}
+        printed = 100 * sum(best["counts"][:3]) / best["counts"][3]
+        assert wer_of(study / "best.cfg", away) == pytest.approx(printed, abs=1e-3)
+    assert answers["auto"] == answers["binary"]
+    rows = [counts(tmp_path / "sweeps" / decoder) for decoder in answers]
+    for one, other in zip(*rows, strict=True):  # scores of a dump have six decimals
+        assert (one[0], one[2]) == (other[0], other[2])
+        assert one[1] == pytest.approx(other[1], abs=1e-5)
+    # Beside a silence score they cannot be told apart from frames of silence.
+    said = done(decoding, prefix="tpe", decoder="binary",
+                **{**changes, "silscore": -0.5, "sampler": "auto", "n": 1})  # fmt: skip
+    assert "searched by tpe, not by n-best lists: the beam dumps of the binary do not tell" in said
+
+
+def test_an_answer_that_is_not_the_programs_is_said(decoding: Flags, tmp_path: Path) -> None:
+    program = write_program(
+        tmp_path / "bin" / "fl_asr_decode",  # its beam is 1 at one setting only
+        f'case "$*" in *--lmweight=1.25*) set -- "$@" --beamsize=1;; esac\nexec {DECODER} "$@"',
+    )
+    space = {"binary": program, "lmweight": "quniform(0, 5, 1.25)", "sampler": "grid", "n": 5}
+    assert "in process, as fl_asr_decode decodes: " in (said := done(decoding, **space))
+    note = "Trial {} is NOT as fl_asr_decode decodes: "
+    best = json.loads((tmp_path / "sweeps/small/outcome.json").read_text())["choices"][0]
+    assert (note.format(best["trial"]) in said) == ("--lmweight=1.25 " in said)
+    assert "--lmweight=1.25 " in said
+    assert "# NOT as fl_asr_decode decodes: " in (tmp_path / "sweeps/small/best.cfg").read_text()
 
 
 def test_a_program_that_does_not_decode_fails_its_trials(decoding: Flags, tmp_path: Path) -> None:
@@ -93,7 +148,8 @@ def test_asg_is_decoded_by_the_binary_unless_the_transitions_are_given(
     decoding: Flags, tmp_path: Path
 ) -> None:
     tokens = len((VOICE_COMMANDS / "tokens.txt").read_text().splitlines())
-    transitions = np.where(np.eye(tokens), 0.5, -0.5).astype(np.float32)
+    random = np.random.default_rng(1)  # else many hypotheses have the same score
+    transitions = random.normal(np.where(np.eye(tokens), 0.5, -0.5), 0.1).astype(np.float32)
     np.save(tmp_path / "transitions.npy", transitions)
     (tmp_path / "transitions.txt").write_text(" ".join(map(str, transitions.ravel())))
     program = write_program(

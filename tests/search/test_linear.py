@@ -174,7 +174,7 @@ def test_a_start_outside_of_the_box(decodes: Decodes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "start"), [(-4.0, 2.0, 0.0), (1.0, 3.0, 1.0), (-9.0, -2.0, -2.0)]
+    ("low", "high", "start"), [(-4.0, 2.0, -4.0), (1.0, 3.0, 1.0), (-9.0, -2.0, -5.0)]
 )
 def test_an_undetermined_weight_stays_at_its_start(
     decodes: Decodes, low: float, high: float, start: float

@@ -96,6 +96,7 @@ def test_of_equal_scores_any_may_be_first():
     assert _difference([one, other], [other, one]) == ""
     assert _difference([one, entry("ac", -3.1)], [other, one]) == "'a b', the binary 'a c'"
     assert _difference([one], [other]) == "'a b', the binary 'a c'"
+    assert _difference([one, entry("ab", -3.0, -0.1)], [entry("ab", -3.0, -0.1)]) == ""
     assert _difference([one], [entry("ab", -3.0, -0.1)]) == (
         "scores -3.000000 (AM 0.000000, LM 0.000000), "
         "the binary -3.000000 (AM -0.100000, LM 0.000000)"

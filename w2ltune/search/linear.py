@@ -22,7 +22,7 @@ from w2ltune.search.residual import Residual, Vector, expected_improvement
 LINEAR_WEIGHTS = ("lmweight", "wordscore", "unkscore", "silscore")
 """The weights that the score is linear in, in the order of the n-best features after the first."""
 
-STARTS = {"lmweight": 2.0, "wordscore": 0.0, "unkscore": 0.0, "silscore": 0.0}
+STARTS = {"lmweight": 2.0, "wordscore": 0.0, "unkscore": -5.0, "silscore": 0.0}
 """Where a search begins without a baseline, and where a weight stays that decides nothing."""
 
 POINTS = 1024

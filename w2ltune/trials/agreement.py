@@ -34,14 +34,16 @@ class Agreement:
         utterances: Compared, at all settings together.
         settings: Of weights and beam.
         hypotheses: Compared.
+        ties: Utterances with other words of just the same score: the search takes any of them.
         differences: Utterances that differ.
         example: The first of them, in words; "" without one.
-        largest: Largest difference of a score.
+        largest: Largest difference of the best scores of utterances that do not differ.
     """
 
     utterances: int
     settings: int
     hypotheses: int
+    ties: int
     differences: int
     example: str
     largest: float
@@ -51,8 +53,9 @@ class Agreement:
         if self.differences:
             of = f"{self.differences} of {self.utterances} utterances{where}"
             return f"{of} differ: {self.example}"
+        same = f"same words (but for {self.ties} ties)" if self.ties else "same words"
         return (
-            f"{self.utterances} utterances{where} with {self.hypotheses} hypotheses, same words, "
+            f"{self.utterances} utterances{where} with {self.hypotheses} hypotheses, {same}, "
             f"scores within {self.largest:.1g}"
         )
 
@@ -83,7 +86,7 @@ def compare(
     refuse_ids(dataset)
     order = shuffled_order(dataset.dev_count)
     utterances = min(utterances, len(order))
-    compared, hypotheses, differences, example, largest = 0, 0, 0, "", 0.0
+    compared, hypotheses, ties, differences, example, largest = 0, 0, 0, 0, "", 0.0
     decoder = None
     for number, flags in enumerate(settings):
         here = partial(look, number / len(settings))
@@ -98,15 +101,18 @@ def compare(
             own = decoder.decode(dataset.emission(index), weights, nbest=NBEST)
             compared += 1
             hypotheses += len(other)
-            largest = max([largest, *(_apart(*pair) for pair in zip(own, other, strict=False))])
             problem = _difference(own, other)
             if problem:
                 differences += 1
                 example = example or f"{dataset.ids[index]}: {problem}"
+            elif own and other:
+                ties += own[0].words != other[0].words
+                largest = max(largest, abs(own[0].score - other[0].score))
     return Agreement(
         utterances=compared,
         settings=len(settings),
         hypotheses=hypotheses,
+        ties=ties,
         differences=differences,
         example=example,
         largest=largest,
@@ -114,23 +120,26 @@ def compare(
 
 
 def _difference(own: list[Hypothesis], other: list[Hypothesis]) -> str:
-    """Return how two n-best lists differ, or ""; of equal scores the search takes any first."""
+    """Return how the best of two n-best lists differ, or "".
+
+    Of equal scores the search takes any first: the binary's best may be one of ours that ties.
+    """
     if not own or not other:
         return "" if own == other else f"{len(own)} hypotheses, the binary {len(other)}"
     theirs = other[0]
     near = PRINTED + RELATIVE * abs(theirs.score)
-    twin = next((entry for entry in own if entry.words == theirs.words), None)
-    if twin is None or own[0].score - twin.score > near:
+    ties = (entry for entry in own if own[0].score - entry.score <= near)
+    if any(entry.words == theirs.words and _apart(entry, theirs) <= near for entry in ties):
+        return ""
+    if own[0].words != theirs.words:
         return f"{' '.join(own[0].words)!r}, the binary {' '.join(theirs.words)!r}"
-    if _apart(twin, theirs) > near:
-        return f"scores {_scores(twin)}, the binary {_scores(theirs)}"
-    return ""
-
-
-def _scores(entry: Hypothesis) -> str:
-    return f"{entry.score:.6f} (AM {entry.am_score:.6f}, LM {entry.lm_score:.6f})"
+    return f"scores {_scores(own[0])}, the binary {_scores(theirs)}"
 
 
 def _apart(one: Hypothesis, two: Hypothesis) -> float:
     parts = ((one.score, two.score), (one.am_score, two.am_score), (one.lm_score, two.lm_score))
-    return max(abs(a - b) for a, b in parts) if one.words == two.words else 0.0
+    return max(abs(a - b) for a, b in parts)
+
+
+def _scores(entry: Hypothesis) -> str:
+    return f"{entry.score:.6f} (AM {entry.am_score:.6f}, LM {entry.lm_score:.6f})"

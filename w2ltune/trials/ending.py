@@ -7,12 +7,14 @@ separator or for the blank: words that are whole already stay as they are.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 from w2ltune.embedded.decoderfiles import read_lexicon
 from w2ltune.embedded.decoderflags import DecoderFlags
+from w2ltune.errors import InputError
 from w2ltune.trials.dataset import Dataset, shuffled_order
 
 MOST_UTTERANCES = 200
@@ -39,15 +41,18 @@ def end_tokens(dataset: Dataset, flags: DecoderFlags, tokens: Sequence[str]) -> 
         return ()
     index, blank = tokens.index(separator), len(tokens) + flags.replabel
     between, last, heard = 0, 0, 0
-    for utterance in shuffled_order(dataset.dev_count)[:MOST_UTTERANCES]:
-        emission = dataset.emission(utterance)
-        if emission.shape[1] != blank + 1:
-            return ()  # which is told elsewhere
-        written = emission.argmax(axis=1)
-        written = written[written != blank]
-        heard += len(written) > 0
-        between += index in written[:-1]
-        last += len(written) > 0 and written[-1] == index
+    with contextlib.suppress(
+        InputError, KeyError
+    ):  # what is missing or damaged is told by the next check
+        for utterance in shuffled_order(dataset.dev_count)[:MOST_UTTERANCES]:
+            emission = dataset.emission(utterance)
+            if emission.shape[1] != blank + 1:
+                return ()
+            written = emission.argmax(axis=1)
+            written = written[written != blank]
+            heard += len(written) > 0
+            between += index in written[:-1]
+            last += len(written) > 0 and written[-1] == index
     return (index, blank) if between and 2 * last < heard else ()
 
 
