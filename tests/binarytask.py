@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -119,3 +120,13 @@ def refused(flags: Flags, *more: str, folder: Path = REPOSITORY, **changes: obje
 def counts(study: Path) -> list[tuple[object, ...]]:
     results = [json.loads(p.read_text()) for p in sorted(study.glob("trials/*/result.json"))]
     return [(r["state"], r["params"], r["counts"], r["missing"]) for r in results]
+
+
+def wer_of(flagsfile: Path, folder: Path) -> float:
+    """The WER that the program counts, given a flagsfile and nothing else."""
+    process = subprocess.run(
+        [DECODER, f"--flagsfile={flagsfile}", "--logtostderr"], cwd=folder,
+        env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    return float(re.findall(r"WER: ([0-9.]+)%", process.stderr)[-1])

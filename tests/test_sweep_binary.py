@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ from binarytask import (
     make_model,
     refused,
     run,
+    wer_of,
 )
 from conftest import REPOSITORY, VOICE_COMMANDS
 from killing import sweeps
@@ -55,16 +54,6 @@ def test_the_binary_gives_what_is_decoded_in_process(decoding: Flags, tmp_path: 
     sweeps = tmp_path / "sweeps"
     assert counts(sweeps / "small") == counts(sweeps / "binary")
     assert len(counts(sweeps / "binary")) == 2
-
-
-def wer_of(flagsfile: Path, folder: Path) -> float:
-    """The WER that the program counts, given a flagsfile and nothing else."""
-    process = subprocess.run(
-        [DECODER, f"--flagsfile={flagsfile}", "--logtostderr"], cwd=folder,
-        env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert process.returncode == 0, process.stderr
-    return float(re.findall(r"WER: ([0-9.]+)%", process.stderr)[-1])
 
 
 def test_the_answer_is_the_programs(decoding: Flags, tmp_path: Path) -> None:

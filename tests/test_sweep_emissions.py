@@ -10,7 +10,17 @@ import signal
 from pathlib import Path
 
 import pytest
-from binarytask import ENVIRONMENT, Flags, arguments, counts, done, make_model, refused, run
+from binarytask import (
+    ENVIRONMENT,
+    Flags,
+    arguments,
+    counts,
+    done,
+    make_model,
+    refused,
+    run,
+    wer_of,
+)
 from conftest import REPOSITORY
 from killing import Sweep, sweeps
 from runningray import running_ray
@@ -18,6 +28,7 @@ from trainingtask import DOUBLES
 
 from w2ltune.commandline import parse
 from w2ltune.decodeprogram import emission_sources
+from w2ltune.formats.checkpoint import read_header, write_header
 from w2ltune.runs.lock import StudyLock, this_process
 from w2ltune.search.decodespace import build_space
 from w2ltune.sweepoptions import SweepOptions
@@ -71,6 +82,27 @@ def test_emissions_are_made_once_and_shared(model: Flags, tmp_path: Path) -> Non
     for program in ({}, {"binary": None, "test_binary": DOUBLES / "fl_asr_test"}):
         assert "--am has changed since" in refused(model, logdir=moved, n=4, **program)
     assert len(list(note.parents[1].iterdir())) == 2
+
+
+@pytest.mark.slow(seconds=15)
+def test_flags_stored_in_the_model_are_in_force(model: Flags, tmp_path: Path) -> None:
+    path = Path(str(model["am"]))
+    content, header = path.read_bytes(), read_header(path)
+    stored = {**header.flags, "beamsize": "3", "silscore": "-4", "smearing": "max"}
+    gflags = "".join(f"--{name}={value}\n" for name, value in stored.items())
+    with path.open("wb") as file:
+        write_header(file, {**header.entries, "gflags": gflags})
+        file.write(content[header.header_bytes :])
+    said = done(model, beamsize=None)
+    assert f"as stored in {path}: " in said
+    assert "--beamsize=3 " in said and "--silscore=-4 --smearing=max" in said
+    assert said.count("as fl_asr_decode decodes: ") == 2  # before the first trial, of the answer
+    study = tmp_path / "sweeps/am"
+    _, _, (*errors, words), _ = counts(study)[json.loads(
+        (study / "outcome.json").read_text())["choices"][0]["trial"]]  # fmt: skip
+    assert wer_of(study / "best.cfg", tmp_path) == pytest.approx(
+        100 * sum(errors) / words, abs=1e-3
+    )
 
 
 @pytest.mark.slow(seconds=50)

@@ -202,8 +202,9 @@ def prepare(
     task = replace(task, stage_lm=options.stage_lm, gpu=options.gpu > 0, folder=folder)
     dataset = Dataset(task)
     _check_utterances(dataset, options, by_binary=bool(by_binary))
-    task = replace(task, end_tokens=end_tokens(dataset, flags, tokens))
-    dataset.task = task
+    no_end = end_tokens(dataset, flags, tokens)
+    if no_end and program is None and not sources:  # else as the binary decodes
+        dataset.task = task = replace(task, end_tokens=no_end)
     if options.warm_start is not None:
         warm_lists(options.warm_start)
     inputs = fingerprints(
@@ -248,11 +249,15 @@ def prepare(
         findings = [Finding(text=f"decoded by {Path(program.path).name}: {by_binary}")]
     if stored:
         findings.append(Finding(text=f"as stored in {example['am']}: {' '.join(stored)}"))
-    if task.end_tokens:
+    if no_end:
+        added = "one more frame behind each utterance has room for it, as all words end with it"
+        lost = (
+            "last words may be lost, as the lexicon's words end with it; the binary does the same"
+        )
         findings.append(
             Finding(
-                text=f"the model writes {flags.wordseparator!r} between words, not at the end: one "
-                "more frame behind each utterance has room for it, as the lexicon's words end so"
+                text=f"the model writes {flags.wordseparator!r} between words, not at the end",
+                advice=added if task.end_tokens else lost,
             )
         )
     if why_sampler:
