@@ -44,7 +44,7 @@ from w2ltune.trials.binarydecoder import refuse_ids
 from w2ltune.trials.dataset import Dataset, DecodeProgram, find_task, shuffled_order
 from w2ltune.trials.dumps import refuse_dump_ids
 from w2ltune.trials.emissionsource import EmissionSource
-from w2ltune.trials.ending import end_tokens
+from w2ltune.trials.ending import bare_beginnings, end_tokens
 from w2ltune.trials.sanity import Finding, check_all_emissions, look_at, refuse_absurd
 
 AM, BINARY = "--am", "--binary"
@@ -202,9 +202,9 @@ def prepare(
     task = replace(task, stage_lm=options.stage_lm, gpu=options.gpu > 0, folder=folder)
     dataset = Dataset(task)
     _check_utterances(dataset, options, by_binary=bool(by_binary))
-    no_end = end_tokens(dataset, flags, tokens)
+    free, no_end = end_tokens(dataset, flags, tokens)
     if no_end and program is None and not sources:  # else as the binary decodes
-        dataset.task = task = replace(task, end_tokens=no_end)
+        dataset.task = task = replace(task, end_tokens=free)
     if options.warm_start is not None:
         warm_lists(options.warm_start)
     inputs = fingerprints(
@@ -250,15 +250,12 @@ def prepare(
     if stored:
         findings.append(Finding(text=f"as stored in {example['am']}: {' '.join(stored)}"))
     if no_end:
-        added = "one more frame behind each utterance has room for it, as all words end with it"
-        lost = (
-            "last words may be lost, as the lexicon's words end with it; the binary does the same"
-        )
+        added = "one more frame behind each has room for it"
+        lost = "last words may be lost, and are lost to the binary just so"
+        findings.append(Finding(text=no_end, advice=added if task.end_tokens else lost))
+    if no_mark := bare_beginnings(dataset, flags, tokens):
         findings.append(
-            Finding(
-                text=f"the model writes {flags.wordseparator!r} between words, not at the end",
-                advice=added if task.end_tokens else lost,
-            )
+            Finding(text=no_mark, advice="first words may be lost: spell words without it as well")
         )
     if why_sampler:
         findings.append(Finding(text=why_sampler))

@@ -13,7 +13,7 @@ from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderflags import decoder_flags
 from w2ltune.formats.emissions import open_emissions, write_emissions
 from w2ltune.trials.dataset import Dataset, DecodeTask
-from w2ltune.trials.ending import end_tokens
+from w2ltune.trials.ending import bare_beginnings, end_tokens
 
 FLAGS = {
     "tokens": str(VOICE_COMMANDS / "tokens.txt"),
@@ -68,11 +68,15 @@ def test_a_frame_for_the_separator_brings_last_words_back(folder: Path) -> None:
         Dataset(DecodeTask(lists=(folder / "dev.lst",), emissions=(folder / f"{name}.npz",)))
         for name in ("whole", "cut")
     )
-    assert end_tokens(whole, flags, TOKENS) == ()  # nothing is changed where nothing lacks
-    assert end_tokens(cut, flags, TOKENS) == (SEPARATOR, BLANK)
+    assert end_tokens(whole, flags, TOKENS) == ((), "")  # nothing is changed where nothing lacks
+    free, why = end_tokens(cut, flags, TOKENS)
+    assert free == (SEPARATOR, BLANK)
+    assert why == (
+        "100 of 100 utterances do not end with the word separator '|', the lexicon's words do"
+    )
     as_trained, lost = rate(whole), rate(cut)
     assert lost > as_trained + 0.005
-    cut.task = replace(cut.task, end_tokens=end_tokens(cut, flags, TOKENS))
+    cut.task = replace(cut.task, end_tokens=free)
     assert rate(cut) == pytest.approx(as_trained, abs=0.0025)
     # The frame costs nothing where the words are whole already.
     whole.task = replace(whole.task, end_tokens=(SEPARATOR, BLANK))
@@ -92,4 +96,42 @@ def test_where_no_word_needs_an_end(folder: Path) -> None:
         ({"wordseparator": "_"}, TOKENS),
         ({}, TOKENS[1:]),  # these emissions are of other tokens
     ):
-        assert end_tokens(cut, decoder_flags({**FLAGS, **changes}), tokens) == ()
+        assert end_tokens(cut, decoder_flags({**FLAGS, **changes}), tokens) == ((), "")
+
+
+def test_one_word_each_needs_an_end_too(folder: Path) -> None:
+    """Of commands, none is ever written with a separator."""
+    names, rows = ["a", "b", "|"], [("one", "ab"), ("two", "ba")] * 5
+    (folder / "words.txt").write_text("one\ta b |\ntwo\tb a |\n")
+    (folder / "few.txt").write_text("".join(f"{name}\n" for name in names))
+    (folder / "one.lst").write_text("".join(f"u{n} - 0 {w}\n" for n, (w, _) in enumerate(rows)))
+    frames = {"a": [5, 0, 0, 0], "b": [0, 5, 0, 0]}
+    spoken = [np.array([frames[letter] for letter in text], np.float32) for _, text in rows]
+    write_emissions(folder / "one.npz", ((f"u{n}", array) for n, array in enumerate(spoken)))
+    flags = decoder_flags({"tokens": str(folder / "few.txt"), "lexicon": str(folder / "words.txt")})
+    dataset = Dataset(DecodeTask(lists=(folder / "one.lst",), emissions=(folder / "one.npz",)))
+    free, _ = end_tokens(dataset, flags, names)
+    dataset.task = replace(dataset.task, end_tokens=free)
+    decoder = Decoder(flags)
+    found = [decoder.decode(dataset.emission(n), flags)[0].words for n in range(len(rows))]
+    assert found == [(word,) for word, _ in rows]
+
+
+def test_word_pieces_without_the_mark_in_front(folder: Path) -> None:
+    names = ["\N{LOWER ONE EIGHTH BLOCK}the", "\N{LOWER ONE EIGHTH BLOCK}cat", "the", "cat"]
+    (folder / "pieces.txt").write_text("".join(f"{name}\n" for name in names))
+    (folder / "words.txt").write_text(f"the\t{names[0]}\ncat\t{names[1]}\n")
+    (folder / "two.lst").write_text("u0 - 0 the cat\nu1 - 0 cat the\n")
+    flags = decoder_flags(
+        {"tokens": str(folder / "pieces.txt"), "lexicon": str(folder / "words.txt"),
+         "wordseparator": names[0][0], "usewordpiece": "true"}
+    )  # fmt: skip
+    for order, expected in (
+        ([[2, 1], [3, 0]], "2 of 2 utterances do not begin with"),
+        ([[0, 1], [1, 0]], ""),
+    ):
+        arrays = [np.eye(5, dtype=np.float32)[row] for row in order]
+        write_emissions(folder / "two.npz", ((f"u{n}", array) for n, array in enumerate(arrays)))
+        dataset = Dataset(DecodeTask(lists=(folder / "two.lst",), emissions=(folder / "two.npz",)))
+        found = bare_beginnings(dataset, flags, names)
+        assert found.startswith(expected) and bool(found) == bool(expected)

@@ -1,15 +1,16 @@
-"""How a model ends an utterance: many letter models write the word separator between words only.
+"""How a model begins and ends an utterance, where the lexicon has all words begin or end alike.
 
-The lexicon ends each word with the separator, and the decoder must end in a whole word: without a
-frame in which it can be written, last words are lost. They are given one. It costs nothing, for the
-separator or for the blank: words that are whole already stay as they are.
+Many letter models write the word separator between words only. The decoder must end in a whole
+word, which the lexicon ends with the separator: without a frame in which it can be written, last
+words are lost. They are given one. It costs nothing, for the separator or for the blank: words that
+are whole already stay as they are.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from w2ltune.embedded.decoderfiles import read_lexicon
@@ -20,9 +21,14 @@ from w2ltune.trials.dataset import Dataset, shuffled_order
 MOST_UTTERANCES = 200
 MOST_SPELLINGS = 2000
 
+USUAL = 0.9
+"""Of utterances that end, or begin, as the words of the lexicon do."""
 
-def end_tokens(dataset: Dataset, flags: DecoderFlags, tokens: Sequence[str]) -> tuple[int, ...]:
-    """Return what may be written in a frame behind each utterance; nothing where none is needed.
+
+def end_tokens(
+    dataset: Dataset, flags: DecoderFlags, tokens: Sequence[str]
+) -> tuple[tuple[int, ...], str]:
+    """Return what may be written in a frame behind each utterance, and why; else nothing and "".
 
     Args:
         dataset: The lists, with emissions whose columns are the tokens and the blank.
@@ -30,34 +36,58 @@ def end_tokens(dataset: Dataset, flags: DecoderFlags, tokens: Sequence[str]) -> 
         tokens: Names, without the blank.
     """
     separator = flags.wordseparator
-    if (
-        flags.criterion != "ctc"
-        or flags.usewordpiece
-        or not flags.uselexicon
-        or separator not in tokens
-        or not dataset.emission_sets
-        or not _ends_words(Path(flags.lexicon), flags.maxword, separator)
-    ):
-        return ()
-    index, blank = tokens.index(separator), len(tokens) + flags.replabel
-    between, last, heard = 0, 0, 0
-    with contextlib.suppress(
-        InputError, KeyError
-    ):  # what is missing or damaged is told by the next check
+    if flags.usewordpiece or separator not in tokens or not _spells(flags, ending=separator):
+        return (), ""
+    ends = [written[-1] == separator for written in _written(dataset, flags, tokens)]
+    if sum(ends) >= USUAL * len(ends):
+        return (), ""
+    return (tokens.index(separator), len(tokens) + flags.replabel), (
+        f"{ends.count(False)} of {len(ends)} utterances do not end with the word separator "
+        f"{separator!r}, the lexicon's words do"
+    )
+
+
+def bare_beginnings(dataset: Dataset, flags: DecoderFlags, tokens: Sequence[str]) -> str:
+    """Return that first words are written without the mark of word pieces, or ""."""
+    mark = flags.wordseparator
+    if not flags.usewordpiece or not mark or not _spells(flags, beginning=mark):
+        return ""
+    begins = [written[0].startswith(mark) for written in _written(dataset, flags, tokens)]
+    if sum(begins) >= USUAL * len(begins):
+        return ""
+    return (
+        f"{begins.count(False)} of {len(begins)} utterances do not begin with {mark!r}, the "
+        "lexicon's words do"
+    )
+
+
+def _written(
+    dataset: Dataset, flags: DecoderFlags, tokens: Sequence[str]
+) -> Iterator[tuple[str, ...]]:
+    """Yield the best tokens of utterances in which there are some."""
+    if flags.criterion != "ctc" or not dataset.emission_sets:
+        return
+    blank = len(tokens) + flags.replabel
+    with contextlib.suppress(InputError, KeyError):  # damage is told by the next check
         for utterance in shuffled_order(dataset.dev_count)[:MOST_UTTERANCES]:
             emission = dataset.emission(utterance)
             if emission.shape[1] != blank + 1:
-                return ()
-            written = emission.argmax(axis=1)
-            written = written[written != blank]
-            heard += len(written) > 0
-            between += index in written[:-1]
-            last += len(written) > 0 and written[-1] == index
-    return (index, blank) if between and 2 * last < heard else ()
+                return
+            best = emission.argmax(axis=1)
+            written = tuple(tokens[index] for index in best if index < len(tokens))
+            if written:
+                yield written
 
 
-def _ends_words(lexicon: Path, maxword: int, separator: str) -> bool:
-    """Whether nearly all of the first spellings end with the separator."""
-    rows = itertools.islice(read_lexicon(lexicon, maxword=maxword), MOST_SPELLINGS)
-    ends = [spelling[-1] == separator for _, _, spelling in rows]
-    return sum(ends) > 0.9 * len(ends)
+def _spells(flags: DecoderFlags, *, beginning: str = "", ending: str = "") -> bool:
+    """Whether nearly all words of the lexicon begin and end so; a token may stand for both."""
+    if not flags.uselexicon:
+        return False
+    rows = itertools.islice(
+        read_lexicon(Path(flags.lexicon), maxword=flags.maxword), MOST_SPELLINGS
+    )
+    fits = [
+        spelling[0].startswith(beginning) and spelling[-1].endswith(ending)
+        for _, _, spelling in rows
+    ]
+    return sum(fits) >= USUAL * len(fits)
