@@ -13,7 +13,8 @@ def spell(word: str, tokens: Iterable[str], *, separator: str = "|") -> list[str
     """Return the tokens of a word; None where they cannot spell it.
 
     With word pieces, that spelling has the fewest of them, and of several the one whose first
-    pieces are longer, which is what SentencePiece mostly gives.
+    pieces are longer, which is what SentencePiece mostly gives. Where the tokens cannot spell a
+    word as it is, its letters are composed or decomposed (Unicode's NFC and NFD) for them.
 
     Args:
         word: The word.
@@ -33,8 +34,11 @@ def spell(word: str, tokens: Iterable[str], *, separator: str = "|") -> list[str
     if not word or (pieces and PIECE_BEGIN in word):
         return None
     end = [] if pieces or separator not in known else [separator]
-    spelled = _fewest(PIECE_BEGIN + word if pieces else word, known.difference(end))
-    return [*spelled, *end] if spelled else None
+    for form in dict.fromkeys((word, composed(word), unicodedata.normalize("NFD", word))):
+        spelled = _fewest(PIECE_BEGIN + form if pieces else form, known.difference(end))
+        if spelled:
+            return [*spelled, *end]
+    return None
 
 
 def _fewest(text: str, known: frozenset[str]) -> list[str] | None:
@@ -82,12 +86,18 @@ def why_unlike(words: Collection[str], known: Collection[str]) -> str:
 def _matching(words: Iterable[str], known: Iterable[str], fold: Callable[[str], str]) -> list[str]:
     """Return the words that are known when both are folded."""
     folded = {fold(word) for word in known}
-    # A blank is in no word but for what _seen() put there: then all the parts may be known.
+    # A blank is in no word but for what a fold put there: then all the parts may be known.
     return [w for w in words if fold(w) in folded or folded.issuperset(fold(w).split(" "))]
 
 
-def _composed(word: str) -> str:
+def composed(word: str) -> str:
+    """Return a text with composed letters (Unicode's NFC), as all texts are counted."""
     return unicodedata.normalize("NFC", word)
+
+
+def _parts(letter: str) -> str:
+    """Put blanks between the parts of a letter, for tokens that are such parts."""
+    return " ".join(unicodedata.normalize("NFD", letter)) if len(composed(letter)) == 1 else letter
 
 
 def _seen(word: str) -> str:
@@ -99,12 +109,13 @@ def _seen(word: str) -> str:
 
 
 def _all_folds(word: str) -> str:
-    return _seen(_composed(word.casefold()))
+    return _seen(composed(word.casefold()))
 
 
 _FORMS = "are composed of other characters (NFC and NFD)"
 _CAUSES: tuple[tuple[Callable[[str], str], str], ...] = (
-    (_composed, _FORMS),
+    (composed, _FORMS),
+    (_parts, "are composed (NFC), the known ones their parts (NFD)"),
     (str.casefold, "differ in the case of the letters"),
     (_seen, "differ in characters that are not seen, as a no-break space (U+00A0) in a word"),
     (_all_folds, "differ in the case of the letters and in how these are composed (NFC and NFD)"),
@@ -115,6 +126,6 @@ def _forms(words: Iterable[str], known: Collection[str]) -> str:
     """Say which ones are decomposed, if it is all of them on one side."""
     if all(unicodedata.is_normalized("NFC", word) for word in words):
         return "are composed (NFC), the known ones decomposed (NFD)"
-    if all(_composed(word) in known for word in words):
+    if all(composed(word) in known for word in words):
         return "are decomposed (NFD), the known ones composed (NFC)"
     return _FORMS

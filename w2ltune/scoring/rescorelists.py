@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
 from w2ltune.errors import InputError, UsageError
+from w2ltune.formats.blanks import split_words
 from w2ltune.formats.dumpcolumns import DumpColumns, Texts
 from w2ltune.formats.listfile import Utterance, read_list
 from w2ltune.formats.lmscores import LMScores
@@ -77,7 +78,7 @@ def join(
     lm_scores: Mapping[str, Path | LMScores],
     *,
     lm_hashes: Mapping[str, NDArray[np.uint64]] | None = None,
-    units: Units = str.split,
+    units: Units = split_words,
     check_wer: bool = True,
 ) -> RescoringLists:
     """Join a dump with its references and the scores of language models.

@@ -56,6 +56,7 @@ class DecodeTask:
         emissions: The emission file or folder of each list, of ``lists`` and then ``heldout``;
             none while they are not made yet.
         metric: Count words or characters.
+        cer_blanks: Whether the blanks between words are characters.
         normalize: Python file with ``normalize(text)``, or None.
         ignore_case: Whether upper and lower case are the same.
         program: The binary that decodes; None for the decoder in process.
@@ -68,6 +69,7 @@ class DecodeTask:
     emissions: tuple[Path, ...]
     heldout: tuple[Path, ...] = ()
     metric: Metric = "wer"
+    cer_blanks: bool = False
     normalize: Path | None = None
     ignore_case: bool = False
     program: DecodeProgram | None = None
@@ -203,7 +205,7 @@ class Dataset:
 
     def units(self, text: str) -> list[str]:
         """Return a reference or hypothesis in the units that are counted."""
-        return split_units(self._normalize(text), self.task.metric)
+        return split_units(self._normalize(text), self.task.metric, blanks=self.task.cer_blanks)
 
     def emission(self, index: int) -> npt.NDArray[np.float32]:
         """Return the [frames, tokens] emission of an utterance, float32 and C-contiguous."""
