@@ -14,9 +14,10 @@ from w2ltune.decodeprogram import settle_flags
 from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderfiles import read_tokens
 from w2ltune.embedded.decoderflags import decoder_flags, refuse_in_process
-from w2ltune.errors import StudyMismatchError, UsageError
+from w2ltune.errors import UsageError
+from w2ltune.formats.blanks import split_words
 from w2ltune.formats.nbest import BYTES_PER_HYPOTHESIS, NBest
-from w2ltune.report.content import read_utterances
+from w2ltune.report.recount import require_same_counts
 from w2ltune.runs.provenance import (
     SweepRequest,
     fingerprint,
@@ -26,10 +27,9 @@ from w2ltune.runs.provenance import (
     require_same,
     versions,
 )
-from w2ltune.runs.trialdir import trial_directories
 from w2ltune.samplerchoice import settle_sampler
 from w2ltune.scoring.significance import Clusters, bootstrap_interval, clusters_from_ids
-from w2ltune.scoring.text import what_is_counted
+from w2ltune.scoring.text import read_otherwise, what_is_counted
 from w2ltune.search.decodespace import (
     complete_space,
     example_flags,
@@ -209,7 +209,7 @@ def prepare(
     _check_utterances(dataset, options, by_binary=bool(by_binary))
     if options.warm_start is not None:
         warm_lists(options.warm_start)
-        _require_same_counts(dataset, options.warm_start)
+        require_same_counts(dataset, options.warm_start)
     inputs = fingerprints(
         input_paths(space, replace(task, emissions=()) if sources else task, baseline)
     )
@@ -247,12 +247,14 @@ def prepare(
     old = read_request(path)
     if old is not None:
         require_same(old, request, path=path)
-        _require_same_counts(dataset, options.folder)
+        require_same_counts(dataset, options.folder)
     counted = what_is_counted(task.metric, blanks=task.cer_blanks)
     findings = [Finding(text=counted)] if counted else []
     if by_binary and program is not None:
         findings += [Finding(text=f"decoded by {Path(program.path).name}: {by_binary}")]
     if old is None or old.inputs != request.inputs:
+        odd = read_otherwise(word for text in dataset.texts for word in split_words(text))
+        findings += [Finding(text=odd)] if odd else []
         found = look_at(dataset, flags, by_binary=bool(by_binary))
         if not options.allow_absurd_input:
             refuse_absurd(found)
@@ -278,28 +280,6 @@ def prepare(
 def _emissions(sources: Sequence[EmissionSource]) -> list[Path]:
     made = all(source.whole() for source in sources)
     return [source.emissions for source in sources] if made else []
-
-
-def _require_same_counts(dataset: Dataset, study: Path) -> None:
-    """Count a trial of a study again, as an older w2ltune may have counted otherwise.
-
-    Raises:
-        StudyMismatchError: It had other errors.
-    """
-    for directory in trial_directories(study / "trials"):
-        found = read_utterances(study, directory.number)
-        if found is None or found.ids != dataset.ids[: dataset.dev_count]:
-            continue
-        counts = dataset.count(range(dataset.dev_count), found.hypotheses)
-        other = np.flatnonzero((counts != found.counts).any(axis=1))
-        if len(other):
-            raise StudyMismatchError(
-                f"{len(other)} of its utterances were counted otherwise, as {found.ids[other[0]]!r}"
-                f" with {found.errors[other[0]]} errors where there are "
-                f"{counts[other[0], :3].sum()} now (by another w2ltune?); use another folder",
-                path=directory.utterances,
-            )
-        return
 
 
 def _check_utterances(dataset: Dataset, options: SweepOptions, *, by_binary: bool) -> None:

@@ -14,7 +14,7 @@ from w2ltune.formats.beamdump import Separator
 from w2ltune.formats.dumpcolumns import read_dump_columns
 from w2ltune.rescoreoptions import RescoreOptions
 from w2ltune.scoring.ancestor import ancestor_lists, first_of_equals
-from w2ltune.scoring.rescorelists import RescoringLists, join
+from w2ltune.scoring.rescorelists import WORDS, RescoringLists, join
 from w2ltune.scoring.significance import clusters_from_ids
 from w2ltune.scoring.text import Metric, load_normalizer, split_units, what_is_counted
 from w2ltune.scoring.weighing import RescoreList, weigh
@@ -94,7 +94,8 @@ def read_input(options: RescoreOptions) -> RescoreInput:
             columns,
             data_list,
             scores,
-            units=units,
+            units=WORDS if plain else units,
+            normalize=normalize,
             check_wer=plain and not options.ancestor_wer,
         )
         if options.ancestor_wer:

@@ -11,6 +11,7 @@ import re
 BLANKS = " \t\n\v\f\r"
 """What ``isspace`` of C takes for one; to strip a text of them: ``text.strip(BLANKS)``."""
 
+_OTHERS = {each for each in map(chr, range(0x3001)) if each.isspace()}.difference(BLANKS)
 _words = re.compile(f"[^{BLANKS}]+").findall
 
 
@@ -21,6 +22,4 @@ def split_words(text: str) -> list[str]:
         >>> split_words(" 10\u00a0000 \t francs\n")
         ['10\xa0000', 'francs']
     """
-    if text.isascii() and text.isprintable():  # with no other blank than " ": three times as fast
-        return text.split()
-    return _words(text)
+    return text.split() if _OTHERS.isdisjoint(text) else _words(text)  # the first is faster

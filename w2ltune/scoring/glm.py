@@ -117,8 +117,7 @@ def _replacer(rules: Sequence[Rule], *, case_sensitive: bool, copied: bool) -> C
         return best
 
     def apply(text: str) -> str:
-        words = split_words(unicodedata.normalize("NFC", text))
-        text = f" {' '.join(words)} "  # for the contexts
+        text = f" {unicodedata.normalize('NFC', text)} "  # for the contexts
         folded = text.translate(folds)
         parts, begin, kept = [], 0, 0
         while begin < len(text):
@@ -234,7 +233,7 @@ def _parse(line: str) -> Rule:
         _unbound(part.strip(BLANKS), line) for part in (line[:arrow], new[2:], left, right)
     )
     if not old:
-        raise ValueError(f"{line!r} replaces nothing; expected [old] => [new] / [ ] __ [ ]")
+        raise ValueError(f"{line!r} is no rule: it replaces nothing; expected [old] => [new]")
     return Rule(old=old, new=new, left=left, right=right)
 
 

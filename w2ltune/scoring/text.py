@@ -180,7 +180,7 @@ def _is_regional_indicator(*characters: str) -> bool:
 
 
 def refuse_alternatives(
-    text: str, *, path: Path, line: int | None = None, what: str = "reference"
+    text: str, *, path: Path, line: int | None = None, what: str = "reference", utterance: str = ""
 ) -> None:
     """Refuse a text that allows several readings, as in ``{ colour / color }`` or ``{a/b}``.
 
@@ -189,6 +189,7 @@ def refuse_alternatives(
         path: The file that it is in.
         line: Its line there, from 1.
         what: It is.
+        utterance: Its id.
 
     Raises:
         InputError: It has alternatives, which only sclite counts rightly.
@@ -196,8 +197,10 @@ def refuse_alternatives(
     found = _alternatives(text) if "{" in text and "/" in text else ""
     if found:
         raise InputError(
-            f"the {what} has alternatives {found!r}, which cannot be counted here; "
-            "keep one of them, or score the hypotheses with sclite",
+            f"the {what} has alternatives {found!r}"
+            + (f" (utterance {utterance!r})" if utterance else "")
+            + ", which cannot be counted here; keep one of them, or score the hypotheses with "
+            "sclite",
             path=path,
             line=line,
         )

@@ -11,7 +11,7 @@ from w2ltune.errors import InputError, UsageError
 from w2ltune.formats.listfile import read_list
 from w2ltune.runs.trialdir import TrialResult
 from w2ltune.scoring.significance import bootstrap_interval, clusters_from_ids
-from w2ltune.scoring.text import split_units
+from w2ltune.scoring.text import refuse_alternatives, split_units
 from w2ltune.scoring.wer import count_list
 from w2ltune.trials.testprogram import find_test_program, program_arguments
 from w2ltune.trials.trainjob import TrainJob
@@ -107,7 +107,8 @@ def prepare_rescoring(
         utterance.id: tuple(split_units(" ".join(utterance.reference), "wer"))
         for utterance in read_list(path)
     }
-    for utterance in references:
+    for utterance, words in references.items():
+        refuse_alternatives(" ".join(words), path=path, utterance=utterance)
         if "/" in utterance:
             raise InputError(
                 f"the id {utterance!r} has a '/', which the Test program does not bear; rename it, "
