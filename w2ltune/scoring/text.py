@@ -28,7 +28,8 @@ def load_normalizer(path: Path | None, *, ignore_case: bool) -> Callable[[str], 
         ignore_case: ``--ignore_case``: lower the case of what ``normalize`` returned.
 
     Returns:
-        A function from text to text. It raises InputError when ``normalize`` raises or returns
+        A function from text to text, which gives ``normalize`` composed letters (Unicode's NFC).
+        It raises InputError when ``normalize`` raises or returns
         anything but a string.
 
     Raises:
@@ -44,7 +45,7 @@ def load_normalizer(path: Path | None, *, ignore_case: bool) -> Callable[[str], 
 
     def normalize(text: str) -> str:
         if function is not None:
-            text = function(text)
+            text = function(unicodedata.normalize("NFC", text))
         return text.lower() if ignore_case else text
 
     return normalize
