@@ -342,6 +342,22 @@ def test_alternatives_are_refused_wherever_sclite_finds_them(tmp_path: Path) -> 
     assert errors_of(tmp_path, "a/b yes}", "a/b yes}") == 0
 
 
+def test_a_rescoring_that_was_counted_otherwise_is_not_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a w2ltune that split words at a no-break space."""
+    texts = ("10\u00a0000", "10 000")
+    search = ("--search", "--method=grid")
+    monkeypatch.setattr("w2ltune.rescoreinput.WORDS", str.split)
+    for _ in range(2):
+        code, _, err = rescored(tmp_path, *texts, *search)
+        assert code == 0, err
+    monkeypatch.undo()
+    code, _, err = rescored(tmp_path, *texts, *search)
+    assert code == 2 and "best hypotheses had 0 errors, and have 2 now: counted otherwise" in err
+    assert rescored(tmp_path, *texts, *search, f"--out={tmp_path}/other")[0] == 0
+
+
 # Making the inputs.
 
 
@@ -359,14 +375,18 @@ def test_a_lexicon_for_tokens_of_the_other_form(
     assert "of the letters that are no tokens they differ in the case" in capsys.readouterr().err
 
 
-def test_the_greedy_line_says_what_is_counted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("tokens", "reference", "wer"),
+    [("你好世", "你好 世", 100), ("éta", nfd("éta"), 0), ("a\u00a0b", "a\u00a0b", 0)],
+)
+def test_the_greedy_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], tokens: str, reference: str, wer: int
 ) -> None:
-    outputs = np.eye(9, dtype=np.float32)[[0, 8, 1, 8, 2]]
+    outputs = np.eye(4, dtype=np.float32)[[0, 3, 3, 1, 3, 2]]
     np.save(tmp_path / "out.npy", outputs[np.newaxis] * 9)
-    vocabulary = [*CHINESE_TOKENS, "<blank>"]
+    vocabulary = [*tokens, "<blank>"]
     (tmp_path / "vocab.txt").write_text("".join(f"{token}\n" for token in vocabulary))
-    (tmp_path / "dev.lst").write_text("u u.wav 1000 你好 世\n")
+    (tmp_path / "dev.lst").write_text(f"u u.wav 1000 {reference}\n")
     code = run_command(
         emissions_command.main,
         [f"--outputs={tmp_path}/out.npy", f"--vocabulary={tmp_path}/vocab.txt",
@@ -374,5 +394,5 @@ def test_the_greedy_line_says_what_is_counted(
     )  # fmt: skip
     said = capsys.readouterr()
     assert code == 0, said.err
-    assert "WER 100.0 %, CER 0.0 % on 1 utterances" in said.out
+    assert f"WER {wer}.0 %, CER 0.0 % on 1 utterances" in said.out
     assert "\n  CER: characters, blanks left out\n" in said.out

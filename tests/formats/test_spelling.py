@@ -2,7 +2,7 @@ import unicodedata
 
 import pytest
 
-from w2ltune.formats.spelling import why_unlike
+from w2ltune.formats.spelling import spell, why_unlike
 
 WORDS = ["été", "größe", "yes"]
 NFD = [unicodedata.normalize("NFD", word) for word in WORDS]
@@ -28,6 +28,7 @@ NFD = [unicodedata.normalize("NFD", word) for word in WORDS]
         (["10\u00a0000"], ["10", "000"], "they differ in characters that are not seen"),
         (["10\u202f000"], ["10\u00a0000"], "they differ in characters that are not seen"),
         (["\ufeffyes"], ["yes"], "they differ in characters that are not seen"),
+        (["é"], ["e", "\u0301"], "they are composed (NFC), the known ones their parts (NFD)"),
         (["maybe"], ["yes", "no"], ""),
         (["maybe"], [], ""),
         ([], ["yes"], ""),
@@ -37,3 +38,11 @@ def test_why_words_are_not_the_known_ones(words, known, why):
     found = why_unlike(words, known)
     assert found.startswith(why)
     assert bool(found) == bool(why)
+
+
+@pytest.mark.parametrize("word", [WORDS[0], NFD[0]])
+def test_a_word_is_spelled_in_the_form_of_the_tokens(word):
+    assert spell(word, [*"éte|"]) == ["é", "t", "é", "|"]
+    assert spell(word, [*"te\u0301|"]) == ["e", "\u0301", "t", "e", "\u0301", "|"]
+    assert spell(word, ["▁é", "té"]) == ["▁é", "té"]
+    assert spell(word, [*"te|"]) is None

@@ -314,6 +314,13 @@ def test_the_first_comment(tmp_path, first):
     assert load_glm(path)("a") == "b"
 
 
+def test_a_byte_order_mark(tmp_path):
+    path = tmp_path / "test.GLM"
+    path.write_text("\ufeff;; c\n[a] => [b]\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"test\.GLM:1: .*byte order mark"):
+        load_normalizer(path, ignore_case=False)
+
+
 def test_a_file_without_rules(tmp_path):
     path = tmp_path / "test.glm"
     path.write_text(HEAD + ";; [a] => [b]\n")

@@ -29,6 +29,7 @@ from pathlib import Path
 
 from w2ltune.errors import InputError, did_you_mean, existing_file
 from w2ltune.formats.blanks import BLANKS, split_words
+from w2ltune.formats.compressed import MARKED
 
 _LONGEST_LINE = 131
 """Bytes; rfilter1 takes what is beyond for another line."""
@@ -165,6 +166,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _comment_mark(first: str) -> str:
     """Return what begins a comment: the first word of the file."""
+    if first.startswith("\ufeff"):
+        raise ValueError(MARKED)
     mark = first.removesuffix(first.lstrip(_GRAPHIC))
     # A rule would make comments of all rules that begin as it does.
     old, arrow, _ = first.partition("=>")

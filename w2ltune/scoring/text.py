@@ -41,7 +41,7 @@ def load_normalizer(path: Path | None, *, ignore_case: bool) -> Callable[[str], 
     """
     function: Callable[[str], str] | None = None
     if path is not None:
-        function = load_glm(path) if path.suffix == ".glm" else _load_function(path)
+        function = load_glm(path) if path.suffix.lower() == ".glm" else _load_function(path)
 
     def normalize(text: str) -> str:
         if function is not None:
