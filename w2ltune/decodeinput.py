@@ -248,7 +248,7 @@ def prepare(
     if old is not None:
         require_same(old, request, path=path)
         require_same_counts(dataset, options.folder)
-    counted = what_is_counted(task.metric, blanks=task.cer_blanks)
+    counted = what_is_counted(task.metric, dataset.references, blanks=task.cer_blanks)
     findings = [Finding(text=counted)] if counted else []
     if by_binary and program is not None:
         findings += [Finding(text=f"decoded by {Path(program.path).name}: {by_binary}")]

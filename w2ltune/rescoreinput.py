@@ -53,7 +53,8 @@ class RescoreInput:
     @property
     def notes(self) -> list[str]:
         """What is worth knowing, a line each."""
-        counted = what_is_counted(self.options.metric, blanks=self.options.cer_blanks)
+        references = (self.dev.units(" ".join(words)) for words in self.dev.lists.references)
+        counted = what_is_counted(self.options.metric, references, blanks=self.options.cer_blanks)
         lists = [self.dev] if self.test is None else [self.dev, self.test]
         return [*filter(None, [counted]), *(note for of in lists for note in of.notes)]
 

@@ -167,6 +167,12 @@ def test_a_dump_with_strange_blanks(tmp_path):
 
 
 def test_it_is_said_what_is_counted():
-    assert what_is_counted("wer", blanks=False) == ""
-    assert what_is_counted("cer", blanks=False) == "CER: characters, blanks left out"
-    assert what_is_counted("cer", blanks=True) == "CER: characters, one blank between words too"
+    said = [["स", "न"], ["é"]]
+    assert what_is_counted("wer", said) == ""
+    assert what_is_counted("cer", said) == "CER: characters, blanks left out"
+    assert what_is_counted("cer", said, blanks=True) == (
+        "CER: characters, one blank between words too"
+    )
+    assert what_is_counted("cer", [["न", "म", "स्"]]) == (
+        "CER: characters, blanks left out, each with its marks, as 'स्', which sclite takes apart"
+    )

@@ -223,10 +223,11 @@ def _what_is_wrong(
     """
     blank, often = columns.order[-1], int(survey.best.argmax())
     shares = survey.best / survey.best.sum()
+    counted = what_is_counted("cer", [split_units(text, "cer") for text in survey.said])
     print(
         f"greedy: WER {100 * survey.wer:.1f} %, CER {100 * survey.cer:.1f} % on "
         f"{len(survey.heard)} utterances, the blank is best in {100 * shares[blank]:.0f} % of the "
-        f"frames\n  {what_is_counted('cer', blanks=False)}\n  reference: {survey.said[0][:90]}\n"
+        f"frames\n  {counted}\n  reference: {survey.said[0][:90]}\n"
         f"  greedy:    {survey.heard[0][:90]}"
     )
     if not any(survey.said):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import traceback
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -126,11 +126,24 @@ def split_units(text: str, metric: Metric, *, blanks: bool = False) -> list[str]
     return characters
 
 
-def what_is_counted(metric: str, *, blanks: bool) -> str:
-    """Return a line about what :func:`split_units` makes of texts; "" of words."""
+def what_is_counted(
+    metric: str, references: Iterable[Sequence[str]], *, blanks: bool = False
+) -> str:
+    """Return a line about what :func:`split_units` makes of texts; "" of words.
+
+    Args:
+        metric: What is counted.
+        references: The units of each reference.
+        blanks: Whether blanks between words are counted.
+    """
     if metric != "cer":
         return ""
-    return "CER: characters, " + ("one blank between words too" if blanks else "blanks left out")
+    marked = next((unit for units in references for unit in units if len(unit) > 1), "")
+    return (
+        "CER: characters, "
+        + ("one blank between words too" if blanks else "blanks left out")
+        + (f", each with its marks, as {marked!r}, which sclite takes apart" if marked else "")
+    )
 
 
 def join_units(units: Iterable[str]) -> str:
