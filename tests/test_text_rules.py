@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderflags import decoder_flags
 from w2ltune.errors import InputError, StudyMismatchError, run_command
 from w2ltune.formats.emissions import write_emissions
+from w2ltune.listcheck import ListContent, check_words
 from w2ltune.runs.provenance import read_request, write_request
 from w2ltune.search.decodespace import build_space, example_flags
 from w2ltune.search.poolkey import pool_key
@@ -371,6 +373,20 @@ def test_a_lexicon_for_tokens_of_the_other_form(
     (tmp_path / "words").write_text("ETE\n")
     assert run_command(lexicon_command.main, [*files, f"--out={tmp_path}/lexicon"]) == 2
     assert "of the letters that are no tokens they differ in the case" in capsys.readouterr().err
+
+
+def test_a_training_names_the_form_of_the_letters(tmp_path: Path) -> None:
+    words = frozenset([nfd("été")])
+    content = ListContent(path=tmp_path / "train.lst", ids=["u"], words=words)
+    cause = r"\(they are decomposed \(NFD\), the known ones composed \(NFC\)\)"
+    tokens = frozenset("éte|")
+    with pytest.raises(InputError, match=f"the tokens lack '\u0301' {cause}"):
+        check_words([content], None, tokens, skips_letters=False)
+    (note,) = check_words([content], None, tokens, skips_letters=True)
+    assert re.search(f"{cause}: the program leaves them out of words of train.lst", note)
+    (tmp_path / "lexicon").write_text("été\té t é |\n", encoding="utf-8")
+    (note,) = check_words([content], tmp_path / "lexicon", frozenset(), skips_letters=True)
+    assert note.endswith("; they are decomposed (NFD), the known ones composed (NFC)")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pathlib import Path
 from w2ltune.embedded.decoderfiles import read_lexicon
 from w2ltune.errors import InputError
 from w2ltune.formats.listfile import iterate_list, read_list
-from w2ltune.formats.spelling import why_unlike
+from w2ltune.formats.spelling import why_unlike, why_unspelled
 
 AUDIO_FILES_LOOKED_FOR = 52
 """Of each list: the first, the last and 50 evenly spread between."""
@@ -154,13 +154,13 @@ def check_words(
             )
         letters = sorted({letter for word in outside for letter in word} - {*tokens})
         if tokens and letters:
+            why = why_unspelled(outside, tokens)
             lacking = f"the tokens lack {_first([repr(letter) for letter in letters])}"
+            lacking += f" ({why})" if why else ""
             if not skips_letters:
                 word = next(word for word in outside if letters[0] in word)
-                why = why_unlike(letters, tokens)
                 raise InputError(
-                    f"the word {word!r} is spelled by letters, and {lacking}"
-                    f"{f' ({why})' if why else ''}; "
+                    f"the word {word!r} is spelled by letters, and {lacking}; "
                     "add the word to --lexicon, or the letters to --tokens",
                     path=content.path,
                 )

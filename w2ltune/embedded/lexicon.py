@@ -14,7 +14,7 @@ from w2ltune.embedded.decoderfiles import read_tokens
 from w2ltune.errors import InputError, UsageError, existing_file, run_command
 from w2ltune.formats.blanks import BLANKS, split_words
 from w2ltune.formats.listfile import read_list
-from w2ltune.formats.spelling import PIECE_BEGIN, spell, why_unlike
+from w2ltune.formats.spelling import PIECE_BEGIN, spell, why_unspelled
 
 USAGE = """
 usage: w2ltune lexicon --tokens=tokens.txt --words=FILE --out=lexicon.txt [--list=dev.lst]
@@ -58,8 +58,7 @@ def main(arguments: list[str]) -> int:
     if not rows and not unspelled:
         raise InputError("no words in it", path=options.words or options.list)
     if not rows:
-        letters = {letter for word in unspelled for letter in word}
-        why = why_unlike(letters.difference(tokens), tokens)
+        why = why_unspelled(unspelled, tokens)
         raise InputError(
             f"none of the {len(unspelled)} words can be spelled, as {unspelled[0]!r}"
             + (f": of the letters that are no tokens {why}" if why else ": they are other letters"),

@@ -56,6 +56,23 @@ def _fewest(text: str, known: frozenset[str]) -> list[str] | None:
     return None if best[0] is None else list(best[0])
 
 
+def why_unspelled(words: Iterable[str], tokens: Collection[str]) -> str:
+    r"""Return why words cannot be spelled by letters, as :func:`why_unlike` says it of the letters.
+
+    Example:
+        >>> why_unspelled(["e\u0301te\u0301"], ["é", "t", "e"])
+        'they are decomposed (NFD), the known ones composed (NFC)'
+    """
+    letters: list[str] = []
+    for word in words:
+        for place, character in enumerate(word):
+            if place and unicodedata.combining(character):
+                letters[-1] += character
+            else:
+                letters.append(character)
+    return why_unlike({letter for letter in letters if letter not in tokens}, tokens)
+
+
 def why_unlike(words: Collection[str], known: Collection[str]) -> str:
     """Return the cause that most words are not among the known ones for, as a clause.
 
