@@ -12,8 +12,8 @@ blank). The rules are tried in the order of the file at each place from left to 
 put in is not looked at again. Upper and lower case differ unless the file says otherwise; then it
 is that of A to Z. ``* copy_no_hit = 'F'`` drops what no rule replaces. More rules than rfilter1 has
 memory for (``* max_nrules``) are taken. Source: SCTK 2.4, whose output a test compares; sclite's
-``csrfilt.sh -s`` calls it with a blank around each text, as is done here. What else that script does
-(upper case without ``-s``, hyphens with ``-dh``, words in parentheses) is not done.
+``csrfilt.sh -s`` calls it with a blank around each text, as is done here. What else that script
+does (upper case without ``-s``, hyphens with ``-dh``, words in parentheses) is not done.
 
 Rules and texts are compared in Unicode's NFC. What rfilter1 does not read as it is written is
 refused.
