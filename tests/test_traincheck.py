@@ -212,7 +212,7 @@ def test_words_without_a_spelling(check, data):
     ]
     upper = (data / "trn.lst").read_text().replace("left two", "LEFT TWO")
     (data / "trn.lst").write_text(upper)
-    assert "LEFT, TWO; are upper and lower case as in the lexicon?" in check()[0]
+    assert "LEFT, TWO; they differ in the case of the letters" in check()[0]
 
 
 def test_a_spelling_needs_a_token_that_is_not_there(check, data):

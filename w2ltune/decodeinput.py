@@ -16,7 +16,9 @@ from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderfiles import read_tokens
 from w2ltune.embedded.decoderflags import decoder_flags, refuse_in_process
 from w2ltune.errors import UsageError
+from w2ltune.formats.blanks import split_words
 from w2ltune.formats.nbest import BYTES_PER_HYPOTHESIS, NBest
+from w2ltune.report.recount import require_same_counts
 from w2ltune.runs.provenance import (
     SweepRequest,
     fingerprint,
@@ -28,6 +30,7 @@ from w2ltune.runs.provenance import (
 )
 from w2ltune.samplerchoice import settle_sampler
 from w2ltune.scoring.significance import Clusters, bootstrap_interval, clusters_from_ids
+from w2ltune.scoring.text import read_otherwise, what_is_counted
 from w2ltune.search.decodespace import (
     complete_space,
     example_flags,
@@ -199,7 +202,13 @@ def prepare(
         emissions=_emissions(sources) if sources else None,
     )
     folder = str(Path.cwd())
-    task = replace(task, stage_lm=options.stage_lm, gpu=options.gpu > 0, folder=folder)
+    task = replace(
+        task,
+        cer_blanks=options.cer_blanks,
+        stage_lm=options.stage_lm,
+        gpu=options.gpu > 0,
+        folder=folder,
+    )
     dataset = Dataset(task)
     _check_utterances(dataset, options, by_binary=bool(by_binary))
     free, no_end = end_tokens(dataset, flags, tokens)
@@ -207,6 +216,7 @@ def prepare(
         dataset.task = task = replace(task, end_tokens=free)
     if options.warm_start is not None:
         warm_lists(options.warm_start)
+        require_same_counts(dataset, options.warm_start)
     inputs = fingerprints(
         input_paths(space, replace(task, emissions=()) if sources else task, baseline)
     )
@@ -223,6 +233,8 @@ def prepare(
     }
     if task.end_tokens:
         scoring["end_frame"] = flags.wordseparator
+    if task.metric == "cer":
+        scoring["cer_blanks"] = str(options.cer_blanks).lower()
     if len(task.lists) > 1:
         scoring["tune_for"] = options.tune_for
     searched = {name: str(value) for name, value in space.distributions.items()}
@@ -244,9 +256,11 @@ def prepare(
     old = read_request(path)
     if old is not None:
         require_same(old, request, path=path)
-    findings = []
+        require_same_counts(dataset, options.folder)
+    counted = what_is_counted(task.metric, dataset.references, blanks=task.cer_blanks)
+    findings = [Finding(text=counted)] if counted else []
     if by_binary and program is not None:
-        findings = [Finding(text=f"decoded by {Path(program.path).name}: {by_binary}")]
+        findings += [Finding(text=f"decoded by {Path(program.path).name}: {by_binary}")]
     if stored:
         findings.append(Finding(text=f"as stored in {example['am']}: {' '.join(stored)}"))
     if no_end:
@@ -260,6 +274,8 @@ def prepare(
     if why_sampler:
         findings.append(Finding(text=why_sampler))
     if old is None or old.inputs != request.inputs:
+        odd = read_otherwise(word for text in dataset.texts for word in split_words(text))
+        findings += [Finding(text=odd)] if odd else []
         found = look_at(dataset, flags, by_binary=bool(by_binary))
         if not options.allow_absurd_input:
             refuse_absurd(found)

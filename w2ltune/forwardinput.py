@@ -14,6 +14,7 @@ import numpy.typing as npt
 from w2ltune import __version__, files
 from w2ltune.errors import InputError, StudyMismatchError, UsageError, existing_file
 from w2ltune.formats.dumpcolumns import read_dump_columns
+from w2ltune.formats.listfile import is_column
 from w2ltune.formats.lmscores import hash_path, write_hashes, write_lm_scores
 from w2ltune.formats.texthash import hash_texts
 from w2ltune.forwardoptions import SHARD_SENTENCES, ForwardOptions
@@ -263,7 +264,7 @@ def _read(
     if not len(columns):
         raise UsageError(f"{dump}: the beam dump is empty; decode with --isbeamdump=true")
     for number, name in enumerate(columns.ids):
-        if len(name.split()) != 1:
+        if not is_column(name):
             raise InputError(
                 f"the utterance id {name!r} holds a blank, which a line 'id score' does not bear",
                 path=dump,

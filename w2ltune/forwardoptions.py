@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from w2ltune.cluster.slurmoptions import DecodeSlurmOptions
 from w2ltune.commandline import option
 from w2ltune.errors import UsageError
+from w2ltune.formats.blanks import BLANKS
 from w2ltune.formats.columnname import ALLOWED, is_column_name
 
 USAGE = """
@@ -101,5 +101,5 @@ def check_options(options: ForwardOptions) -> None:
         raise UsageError("--shards and --shard_sentences: give one of them")
     if options.lm is None and options.unit != "words":
         raise UsageError("--unit=letters is for n-gram LMs (--lm); others have their own tokens")
-    if re.search(r"\s", options.word_boundary):
+    if set(options.word_boundary) & set(BLANKS):
         raise UsageError(f"--word_boundary={options.word_boundary!r}: must be without blanks")

@@ -16,6 +16,7 @@ from pathlib import Path
 from w2ltune.embedded.decoderfiles import read_lexicon
 from w2ltune.errors import InputError
 from w2ltune.formats.listfile import iterate_list, read_list
+from w2ltune.formats.spelling import why_unlike, why_unspelled
 
 AUDIO_FILES_LOOKED_FOR = 52
 """Of each list: the first, the last and 50 evenly spread between."""
@@ -126,14 +127,18 @@ def check_words(
         InputError: A spelling needs a token that does not exist.
     """
     left = set().union(*(content.words for content in lists))
+    known = set()
     for number, word, spelling in read_lexicon(lexicon) if lexicon else ():
+        known.add(word)
         if word not in left:
             continue
         left.remove(word)  # the program takes the first spelling
         unknown = [token for token in spelling if tokens and token not in tokens]
         if unknown:
+            why = why_unlike(unknown, tokens)
             raise InputError(
-                f"the spelling of {word!r} needs the token {unknown[0]!r}, which --tokens lacks",
+                f"the spelling of {word!r} needs the token {unknown[0]!r}, which --tokens lacks"
+                + (f"; {why}" if why else ""),
                 path=lexicon,
                 line=number,
             )
@@ -141,15 +146,17 @@ def check_words(
     for content in lists:
         outside = sorted(content.words & left)
         if outside and lexicon:
-            all_of_them = len(outside) == len(content.words)
+            why = why_unlike(outside, known)
             notes.append(
                 f"{len(outside)} of the {len(content.words)} words of {content.path.name} are not "
                 f"in the lexicon and will be spelled by letters: {_first(outside)}"
-                + ("; are upper and lower case as in the lexicon?" if all_of_them else "")
+                + (f"; {why}" if why else "")
             )
         letters = sorted({letter for word in outside for letter in word} - {*tokens})
         if tokens and letters:
+            why = why_unspelled(outside, tokens)
             lacking = f"the tokens lack {_first([repr(letter) for letter in letters])}"
+            lacking += f" ({why})" if why else ""
             if not skips_letters:
                 word = next(word for word in outside if letters[0] in word)
                 raise InputError(

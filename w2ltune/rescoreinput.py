@@ -14,9 +14,9 @@ from w2ltune.formats.beamdump import Separator
 from w2ltune.formats.dumpcolumns import read_dump_columns
 from w2ltune.rescoreoptions import RescoreOptions
 from w2ltune.scoring.ancestor import ancestor_lists, first_of_equals
-from w2ltune.scoring.rescorelists import RescoringLists, join
+from w2ltune.scoring.rescorelists import WORDS, RescoringLists, join
 from w2ltune.scoring.significance import clusters_from_ids
-from w2ltune.scoring.text import Metric, load_normalizer, split_units
+from w2ltune.scoring.text import Metric, load_normalizer, split_units, what_is_counted
 from w2ltune.scoring.weighing import RescoreList, weigh
 
 LARGEST_SCORE = 1e12
@@ -51,6 +51,14 @@ class RescoreInput:
         return dump.with_name(f"{name}-rescored-{'-'.join(self.weights)}")
 
     @property
+    def notes(self) -> list[str]:
+        """What is worth knowing, a line each."""
+        references = (self.dev.units(" ".join(words)) for words in self.dev.lists.references)
+        counted = what_is_counted(self.options.metric, references, blanks=self.options.cer_blanks)
+        lists = [self.dev] if self.test is None else [self.dev, self.test]
+        return [*filter(None, [counted]), *(note for of in lists for note in of.notes)]
+
+    @property
     def ks(self) -> list[int]:
         """How many hypotheses take part, rising; the last one is all of them."""
         depth = self.dev.depth
@@ -76,7 +84,7 @@ def read_input(options: RescoreOptions) -> RescoreInput:
     normalize = load_normalizer(options.normalize, ignore_case=options.ignore_case)
 
     def units(text: str) -> list[str]:
-        return split_units(normalize(text), metric)
+        return split_units(normalize(text), metric, blanks=options.cer_blanks)
 
     plain = metric == "wer" and options.normalize is None and not options.ignore_case
     form: Separator | None = "bar" if options.new else None
@@ -87,7 +95,8 @@ def read_input(options: RescoreOptions) -> RescoreInput:
             columns,
             data_list,
             scores,
-            units=str.split if plain else units,
+            units=WORDS if plain else units,
+            normalize=normalize,
             check_wer=plain and not options.ancestor_wer,
         )
         if options.ancestor_wer:

@@ -80,6 +80,9 @@ class RescoreOptions:
         "count as wav2letter's rescore.py did, to come to its numbers again", False
     )
     metric: str = option("what is counted: word or character errors", "wer", choices=("wer", "cer"))
+    cer_blanks: bool = option(
+        "with --metric=cer: count one blank between words as a character; they are left out", False
+    )
     normalize: Path | None = option(
         "Python file with normalize(text), or a .glm file, applied to references and hypotheses",
         None, value="FILE",
@@ -166,6 +169,8 @@ def check_options(options: RescoreOptions) -> None:
         raise UsageError(f"--seed={options.seed}: must be 0 or more")
     if options.gridsearch and options.method not in ("line", "grid"):
         raise UsageError(f"--gridsearch and --method={options.method}: give one of them")
+    if options.cer_blanks and options.metric != "cer":
+        raise UsageError("--cer_blanks goes with --metric=cer: words have no blanks")
     if options.ancestor_wer and (options.metric == "cer" or options.normalize):
         raise UsageError(
             "--ancestor_wer takes the WERs of the dump: no --metric=cer, no --normalize"

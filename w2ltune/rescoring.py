@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from w2ltune.errors import UsageError
+from w2ltune.errors import StudyMismatchError, UsageError
 from w2ltune.report.progress import bar
 from w2ltune.rescoreinput import RescoreInput
 from w2ltune.rescoreoptions import DEFAULT_N, LENGTHS, parse_weights
@@ -78,8 +78,7 @@ class Rescoring:
         self.others: list[Weighted] = []
         self.seconds = 0.0
         self.cut_short = False
-        lists = [self.dev] if self.given.test is None else [self.dev, self.given.test]
-        self.findings = [note for of in lists for note in of.notes]
+        self.findings = self.given.notes
 
     def run(self) -> Rescored:
         """Search, prove if asked, choose, and compare."""
@@ -104,8 +103,14 @@ class Rescoring:
     def _search(self) -> Incumbent:
         known = incumbents(self.study, self.names)
         best = min(known, key=lambda found: found.errors, default=None)
+        none = self._weighted(NONE, self.given.vector(dict.fromkeys(self.names, 0.0)), 1)
+        if known and known[0].how == NONE and known[0].errors != none.total:
+            raise StudyMismatchError(
+                f"the decoder's best hypotheses had {known[0].errors} errors, and have "
+                f"{none.total} now: counted otherwise (by another w2ltune?); use another --out",
+                path=self.given.folder,
+            )
         if best is None:
-            none = self._weighted(NONE, self.given.vector(dict.fromkeys(self.names, 0.0)), 1)
             best = Incumbent(vector=none.vector, k=1, errors=none.total, how=NONE, evaluations=0)
             self._record(best)
         elif best.how != NONE:

@@ -26,6 +26,7 @@ from rich.console import Console
 from w2ltune import files
 from w2ltune.errors import StoppedError
 from w2ltune.formats.beamdump import Hypothesis, write_beam_dump
+from w2ltune.formats.blanks import split_words
 from w2ltune.report.numbers import error_line
 from w2ltune.report.progress import make_console
 from w2ltune.report.rescoring import print_answer, print_evaluation, weights_text
@@ -39,6 +40,7 @@ from w2ltune.runs.rescored import Rating, Rescored, as_json, looked, read_looks,
 from w2ltune.runs.rundir import make_shared
 from w2ltune.runs.signals import by_hand, stopping_signals
 from w2ltune.scoring.kernels import Batch
+from w2ltune.scoring.text import join_units
 from w2ltune.scoring.weighing import RescoreList, ranking
 from w2ltune.search.rescorechoice import by_k, oracle_rate, rate
 from w2ltune.search.rescoresampling import check_method
@@ -142,7 +144,7 @@ def evaluate(given: RescoreInput) -> int:
         f"held-out, {name}: {error_line(metric, found.counts, found.interval)}"
         for name, found in (test or {}).items()
     ]
-    lines += [f"note: {text}" for of in (given.dev, given.test) if of for text in of.notes]
+    lines += [f"note: {text}" for text in given.notes]
     print_evaluation(make_console(), lines, rows, metric=metric, depth=depth)
     return 0
 
@@ -166,6 +168,7 @@ def _request(given: RescoreInput, command: Sequence[str]) -> SweepRequest:
             "metric": options.metric,
             "normalize": str(options.normalize or ""),
             "ignore_case": str(options.ignore_case).lower(),
+            **({"cer_blanks": str(options.cer_blanks).lower()} if options.metric == "cer" else {}),
             "ancestor_wer": str(options.ancestor_wer).lower(),
         },
         inputs=fingerprints(given.files),
@@ -198,7 +201,7 @@ def _write_lists(given: RescoreInput, rescored: Rescored) -> None:
             best = [of.lists.text(row) for row in of.chosen(vector, rescored.k)]
             said = [" ".join(words) for words in of.lists.references]
             for kind, texts in (("hyp", best), ("ref", said)):
-                counted = [" ".join(of.units(text)) for text in texts]
+                counted = [join_units(of.units(text)) for text in texts]
                 rows = zip(counted, of.lists.ids, strict=True)
                 lines = "".join(f"{text} ({utterance})\n" for text, utterance in rows)
                 files.write_text(Path(given.folder, f"{name}.{kind}.trn"), lines)
@@ -220,7 +223,7 @@ def _reordered(of: RescoreList, vector: Vector, k: int) -> Iterator[tuple[str, H
             yield (
                 of.lists.ids[utterance[row]],
                 Hypothesis(
-                    words=tuple(of.lists.text(row).split()),
+                    words=tuple(split_words(of.lists.text(row))),
                     score=float(scores[row]),
                     am_score=float(am[row]),
                     lm_score=float(lm[row]),

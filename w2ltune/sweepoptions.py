@@ -106,6 +106,9 @@ class SweepOptions(DecodeSlurmOptions):
     )
     seed: int | None = option("seed of the sampler; drawn and recorded when not given", None)
     metric: str = option("what is counted: word or character errors", "wer", choices=("wer", "cer"))
+    cer_blanks: bool = option(
+        "with --metric=cer: count one blank between words as a character; they are left out", False
+    )
     normalize: Path | None = option(
         "Python file with normalize(text), or a .glm file, applied to references and hypotheses",
         None, value="FILE",
@@ -146,6 +149,8 @@ def check_options(options: SweepOptions) -> None:
         raise UsageError(f"--max_rtf={options.max_rtf:g}: must be above 0")
     if options.seed is not None and options.seed < 0:
         raise UsageError(f"--seed={options.seed}: must be 0 or more")
+    if options.cer_blanks and options.metric != "cer":
+        raise UsageError("--cer_blanks goes with --metric=cer: words have no blanks")
     if options.perturb is not None and options.space is not None:
         raise UsageError(f"--perturb={options.perturb} and --space={options.space}: give one")
     if not options.prefix or "/" in options.prefix or options.prefix in (".", ".."):

@@ -16,6 +16,7 @@ from typing import Literal, TypeAlias
 
 from w2ltune.embedded.decoderfiles import check_lm_head, read_tokens
 from w2ltune.errors import FlagError, InputError, UsageError, did_you_mean, existing_file
+from w2ltune.formats.blanks import split_words
 from w2ltune.formats.distributions import Choice, parse_float, parse_value
 from w2ltune.formats.flagsfile import Flag
 from w2ltune.formats.known_flags import Generation, check_flag
@@ -124,7 +125,7 @@ def valid_sets(text: str) -> dict[str, str]:
     for entry in filter(None, text.split(",")):
         tag, *rest = entry.split(":")
         file = rest[0] if rest else tag
-        if len(rest) > 1 or not tag or not file or (tag + file) != "".join((tag + file).split()):
+        if len(rest) > 1 or not tag or not file or (tag + file) != "".join(split_words(tag + file)):
             raise UsageError(f"--valid={text}: {entry!r} is not tag:file (no blanks, one colon)")
         if tag in _RESERVED_TAGS:
             raise UsageError(f"--valid={text}: no tag may be {tag!r}: {_RESERVED_TAGS[tag]}")
@@ -245,7 +246,7 @@ def _check_model_files(
     for value in _values(given, "tokens"):
         path = _existing(given, "tokens", joined_path(folder("tokensdir"), value), "token list")
         read_tokens(path)
-        tokens |= {*path.read_text(encoding="utf-8").split()}
+        tokens |= {*split_words(path.read_text(encoding="utf-8"))}
     if mode == "train" and not embedded:
         for value in _values(given, "arch"):
             _existing(given, "arch", joined_path(folder("archdir"), value), "network")

@@ -309,7 +309,7 @@ def test_inputs_are_not_replaced(in_folder: Path) -> None:
     assert Path("tokens.txt").read_text().startswith("<pad>\n|\n")
 
 
-@pytest.mark.parametrize("token", ["a b", "", "\u3000", "\ud800"])
+@pytest.mark.parametrize("token", ["a b", "", "\t", "\ud800"])
 def test_a_token_that_a_list_of_tokens_cannot_hold(in_folder: Path, token: str) -> None:
     save(["<pad>", *LETTERS, token], 0)
     with pytest.raises(UsageError, match="of column 7 is empty or has blanks, which a list"):

@@ -96,7 +96,7 @@ def test_units_are_those_that_are_asked_for(tmp_path: Path) -> None:
         units=lambda text: split_units(lower(text), "cer"),
         check_wer=False,
     )
-    assert lists.nbest.errors.tolist() == [1] and lists.nbest.reference_words.tolist() == [7]
+    assert lists.nbest.errors.tolist() == [1] and lists.nbest.reference_words.tolist() == [6]
     assert lists.findings == () and lists.references == (("The", "cat"),)
 
 

@@ -19,6 +19,8 @@ from w2ltune.embedded.decoderflags import DecoderFlags, refuse_in_process
 from w2ltune.embedded.kenlm import import_flashlight, load_kenlm
 from w2ltune.errors import InputError, did_you_mean, existing_file
 from w2ltune.formats.beamdump import Hypothesis
+from w2ltune.formats.blanks import split_words
+from w2ltune.formats.spelling import why_unlike
 
 BLANK_TOKEN = "#"
 UNKNOWN_WORD = "<unk>"
@@ -109,9 +111,10 @@ class Decoder:
             indices = [self._index(token) for token in tokens]
             if -1 in indices:
                 token = tokens[indices.index(-1)]
+                why = why_unlike([token], self.token_names)
                 raise InputError(
                     f"token {token!r} in the spelling of {word!r} is not in {self.flags.tokens}"
-                    f"{did_you_mean(token, self.token_names)}",
+                    f"{f'; {why}' if why else did_you_mean(token, self.token_names)}",
                     path=path,
                     line=line,
                 )
@@ -251,8 +254,8 @@ class Decoder:
         separator = self.flags.wordseparator
         if self.flags.usewordpiece and separator:
             # The separator is the first character of a piece.
-            return tuple("".join(names).replace(separator, " ").split())
-        return tuple("".join(" " if name == separator else name for name in names).split())
+            return tuple(split_words("".join(names).replace(separator, " ")))
+        return tuple(split_words("".join(" " if name == separator else name for name in names)))
 
     def greedy(self, emission: npt.NDArray[np.float32]) -> tuple[str, ...]:
         """Return the words of the best token of each frame, without search, LM or lexicon."""

@@ -17,6 +17,7 @@ from w2ltune.embedded.decoderfiles import read_lexicon, read_tokens
 from w2ltune.embedded.npz import read_npz
 from w2ltune.errors import InputError, existing_file
 from w2ltune.formats.listfile import read_list
+from w2ltune.formats.spelling import why_unspelled
 
 Features = np.ndarray[Any, Any]
 
@@ -136,8 +137,10 @@ def _target(
     for word in words:
         for token in spellings.get(word, [*word, separator]):
             if token not in indices:
+                why = why_unspelled([token if word in spellings else word], indices)
                 raise InputError(
-                    f"the word {word!r} needs the token {token!r}, which the token list lacks; "
+                    f"the word {word!r} needs the token {token!r}, which the token list lacks"
+                    f"{f' ({why})' if why else ''}; "
                     "add the word to the lexicon or the token to the list",
                     path=path,
                 )

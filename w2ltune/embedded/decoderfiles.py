@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from w2ltune.errors import InputError, existing_file
+from w2ltune.formats.blanks import split_words
 
 
 def read_tokens(path: Path) -> list[str]:
@@ -18,7 +19,7 @@ def read_tokens(path: Path) -> list[str]:
     names: dict[str, int] = {}
     tokens = []
     for number, line in _lines(path):
-        entries = line.split()
+        entries = split_words(line)
         if not entries:
             raise InputError("empty line in a token list; remove it", path=path, line=number)
         for name in entries:
@@ -46,7 +47,7 @@ def read_lexicon(path: Path, *, maxword: int = -1) -> Iterator[tuple[int, str, l
     existing_file(path, "lexicon (--lexicon)")
     words: set[str] = set()
     for number, line in _lines(path):
-        entries = line.split()
+        entries = split_words(line)
         if not entries:
             continue
         if len(entries) < 2:
@@ -65,7 +66,7 @@ def read_lexicon(path: Path, *, maxword: int = -1) -> Iterator[tuple[int, str, l
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8", newline="\n") as file:  # "\r" is a blank
             yield from enumerate(file, 1)
     except UnicodeDecodeError as error:
         raise InputError(

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from w2ltune import files
 from w2ltune.commandline import option, parse_own
 from w2ltune.errors import InputError, run_command
+from w2ltune.formats.blanks import split_words
 from w2ltune.formats.emissions import write_emissions
 from w2ltune.formats.listfile import Utterance, read_list
 from w2ltune.formats.spelling import PIECE_BEGIN
 from w2ltune.formats.toolkitfiles import read_lengths, read_outputs, read_vocabulary
 from w2ltune.formats.toolkits import Array, Columns, Kind, arrange, convert, kind_of, what_is_wrong
-from w2ltune.scoring.text import split_units
+from w2ltune.scoring.text import Metric, split_units, what_is_counted
 from w2ltune.scoring.wer import count_matrix, total
 
 USAGE = """
@@ -165,7 +166,8 @@ class Survey:
         best: In how many frames each column of the toolkit is the best one.
         said: Their references.
         heard: The words of the best tokens.
-        cer: Character error rate.
+        cer: Character error rate, as it is printed.
+        with_blanks: The same with one blank between words, as it is compared.
         wer: Word error rate.
     """
 
@@ -173,6 +175,7 @@ class Survey:
     said: list[str]
     heard: list[str]
     cer: float
+    with_blanks: float
     wer: float
 
 
@@ -186,16 +189,24 @@ def _survey(
         best += np.bincount(output.argmax(axis=1), minlength=len(best))
         heard.append(greedy(output[:, list(columns.order)], columns.names))
     said = [" ".join(utterance.reference) for utterance in utterances[: len(heard)]]
-    rates = {}
-    for metric in ("wer", "cer"):
+
+    def rate(metric: Metric, *, blanks: bool = False) -> float:
         counts = total(
             count_matrix(
-                [split_units(text.lower(), metric) for text in said],
-                [split_units(text.lower(), metric) for text in heard],
+                [split_units(text.lower(), metric, blanks=blanks) for text in said],
+                [split_units(text.lower(), metric, blanks=blanks) for text in heard],
             )
         )
-        rates[metric] = counts.errors / max(1, counts.reference_words)
-    return Survey(best=best, said=said, heard=heard, **rates)
+        return counts.errors / max(1, counts.reference_words)
+
+    return Survey(
+        best=best,
+        said=said,
+        heard=heard,
+        cer=rate("cer"),
+        with_blanks=rate("cer", blanks=True),
+        wer=rate("wer"),
+    )
 
 
 def _what_is_wrong(
@@ -212,10 +223,12 @@ def _what_is_wrong(
     """
     blank, often = columns.order[-1], int(survey.best.argmax())
     shares = survey.best / survey.best.sum()
+    counted = what_is_counted("cer", [split_units(text, "cer") for text in survey.said])
     print(
         f"greedy: WER {100 * survey.wer:.1f} %, CER {100 * survey.cer:.1f} % on "
         f"{len(survey.heard)} utterances, the blank is best in {100 * shares[blank]:.0f} % of the "
-        f"frames\n  reference: {survey.said[0][:90]}\n  greedy:    {survey.heard[0][:90]}"
+        f"frames\n  {counted}\n  reference: {survey.said[0][:90]}\n"
+        f"  greedy:    {survey.heard[0][:90]}"
     )
     if not any(survey.said):
         return "the list has no words that the outputs could be compared with"
@@ -233,8 +246,8 @@ def _what_is_wrong(
         return absurd + why
     other_columns = arrange(tokens, len(columns.every), blank=often, drop=options.drop)
     other = _survey(options, utterances, other_columns, Values(options))
-    better = (other.cer, other.wer) < (survey.cer, survey.wer)
-    same = (other.cer, other.wer) == (survey.cer, survey.wer)
+    better = (other.with_blanks, other.wer) < (survey.with_blanks, survey.wer)
+    same = (other.with_blanks, other.wer) == (survey.with_blanks, survey.wer)
     if better or (same and (not survey.best[blank] or often not in columns.order)):
         return f"{why} The CER would be {100 * other.cer:.1f} % then"
     return ""
@@ -247,7 +260,7 @@ def greedy(emission: NDArray[np.float32], names: Sequence[str]) -> str:
     changed[1:] = best[1:] != best[:-1]
     kept = [names[index] for index in best[changed] if index < len(names)]
     text = "".join(" " if name == "|" else name for name in kept)
-    return " ".join(text.replace(PIECE_BEGIN, " ").split())
+    return " ".join(split_words(text.replace(PIECE_BEGIN, " ")))
 
 
 if __name__ == "__main__":

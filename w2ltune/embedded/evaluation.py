@@ -10,6 +10,7 @@ import numpy as np
 from w2ltune.embedded.acoustic import AcousticModel, emission_frames, forward, pad_batch
 from w2ltune.embedded.corpus import Corpus
 from w2ltune.embedded.ctc import Floats, Integers, best_path, ctc_loss, log_softmax
+from w2ltune.scoring.text import split_units
 from w2ltune.scoring.wer import ErrorCounts, count_errors
 
 
@@ -66,7 +67,7 @@ def score_batch(
     for i, values, length in zip(batch, log_probabilities, frames, strict=True):
         path = recognise(corpus, values[:length])
         token_errors += count_errors(spelling(corpus, i), path)
-        word_errors += count_errors(corpus.references[i], words_of(corpus, path))
+        word_errors += count_errors(reference_words(corpus, i), words_of(corpus, path))
     loss = float(losses.mean())
     return Evaluation(loss=loss, token_errors=token_errors, word_errors=word_errors), gradient
 
@@ -82,9 +83,14 @@ def spelling(corpus: Corpus, index: int) -> list[str]:
     return [corpus.tokens[token] for token in corpus.targets[index]]
 
 
+def reference_words(corpus: Corpus, index: int) -> list[str]:
+    """Return the words of an utterance's reference, as they are counted."""
+    return split_units(" ".join(corpus.references[index]), "wer")
+
+
 def words_of(corpus: Corpus, tokens: Sequence[str]) -> list[str]:
-    """Return the words that tokens spell."""
-    return "".join(tokens).replace(corpus.separator, " ").split()
+    """Return the words that tokens spell, as they are counted."""
+    return split_units("".join(tokens).replace(corpus.separator, " "), "wer")
 
 
 def pool(parts: Sequence[Evaluation], utterances: Sequence[int]) -> Evaluation:

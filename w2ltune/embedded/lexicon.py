@@ -12,8 +12,9 @@ from w2ltune import files
 from w2ltune.commandline import option, parse_own
 from w2ltune.embedded.decoderfiles import read_tokens
 from w2ltune.errors import InputError, UsageError, existing_file, run_command
+from w2ltune.formats.blanks import BLANKS, split_words
 from w2ltune.formats.listfile import read_list
-from w2ltune.formats.spelling import PIECE_BEGIN, spell
+from w2ltune.formats.spelling import PIECE_BEGIN, spell, why_unspelled
 
 USAGE = """
 usage: w2ltune lexicon --tokens=tokens.txt --words=FILE --out=lexicon.txt [--list=dev.lst]
@@ -57,9 +58,10 @@ def main(arguments: list[str]) -> int:
     if not rows and not unspelled:
         raise InputError("no words in it", path=options.words or options.list)
     if not rows:
+        why = why_unspelled(unspelled, tokens)
         raise InputError(
-            f"none of the {len(unspelled)} words can be spelled, as {unspelled[0]!r}: are the "
-            "words in the case of the tokens?",
+            f"none of the {len(unspelled)} words can be spelled, as {unspelled[0]!r}"
+            + (f": of the letters that are no tokens {why}" if why else ": they are other letters"),
             path=options.tokens,
         )
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +116,7 @@ def _read(path: Path) -> Iterator[str]:
     announced = there = 0
     first: list[str] = []
     for line in _lines(path):
-        text = line.strip()
+        text = line.strip(BLANKS)
         if _ARPA_SECTION.fullmatch(text):
             if section == "\\1-grams:":
                 break
@@ -124,11 +126,11 @@ def _read(path: Path) -> Iterator[str]:
             announced = int(match[1])
         elif section == "\\1-grams:":
             there += bool(text)
-            columns = text.split("\t") if "\t" in text else text.split()
+            columns = text.split("\t") if "\t" in text else split_words(text)
             if len(columns) > 1:
-                yield columns[1].strip()
+                yield columns[1].strip(BLANKS)
         elif section is None and text:
-            first.append(text.split()[0])
+            first.append(split_words(text)[0])
     if there < announced:
         raise InputError(
             f"{announced} unigrams announced, {there} there: the file is cut", path=path

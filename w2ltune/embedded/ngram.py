@@ -16,6 +16,7 @@ from pathlib import Path
 
 from w2ltune.errors import InputError, UsageError, existing_file
 from w2ltune.files import replacing
+from w2ltune.formats.blanks import BLANKS, split_words
 
 SENTENCE_START = "<s>"
 SENTENCE_END = "</s>"
@@ -187,7 +188,7 @@ def read_arpa(path: str | os.PathLike[str]) -> LanguageModel:
     length = 0
     with found.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, start=1):
-            text = line.strip()
+            text = line.strip(BLANKS)
             try:
                 if text == "\\end\\":
                     break
@@ -196,7 +197,7 @@ def read_arpa(path: str | os.PathLike[str]) -> LanguageModel:
                 elif text.startswith("\\") and text.endswith("-grams:"):
                     length = int(text[1:-7])
                 elif length and text:
-                    fields = text.split()
+                    fields = split_words(text)
                     ngram = tuple(fields[1 : length + 1])
                     if len(fields) not in (length + 1, length + 2):
                         raise ValueError

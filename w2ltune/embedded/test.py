@@ -27,7 +27,7 @@ import numpy as np
 
 from w2ltune.embedded.acoustic import emission
 from w2ltune.embedded.corpus import Corpus, check_corpus
-from w2ltune.embedded.evaluation import recognise, spelling, words_of
+from w2ltune.embedded.evaluation import recognise, reference_words, spelling, words_of
 from w2ltune.embedded.glog import die_of_signals, log
 from w2ltune.embedded.runfiles import load_checkpoint
 from w2ltune.embedded.trainflags import UnknownFlagError, read_flags, read_lists, train_flags
@@ -126,7 +126,7 @@ def _recognise(corpus: Corpus, index: int, scores: Emission) -> Recognised:
         tokens=tokens,
         words=words,
         token_errors=count_errors(target, tokens),
-        word_errors=count_errors(corpus.references[index], words),
+        word_errors=count_errors(reference_words(corpus, index), words),
     )
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from w2ltune.errors import InputError, existing_file
 from w2ltune.files import replacing
+from w2ltune.formats.blanks import BLANKS, split_words
 from w2ltune.formats.compressed import BYTE_ORDER_MARK, DAMAGE, MARKED, open_unpacked, packing
 
 Separator: TypeAlias = Literal["bar", "blank"]
@@ -167,7 +169,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         # Bytes, because text files would also break lines at a lone carriage return.
         with open_unpacked(path) as file:
             for line, raw in enumerate(file, start=1):
-                text = raw.decode("utf-8").strip(" \r\n")
+                text = raw.decode("utf-8").strip(BLANKS)
                 if text.startswith(BYTE_ORDER_MARK.decode()):
                     raise InputError(MARKED, path=path, line=line)
                 if text:
@@ -192,16 +194,17 @@ def detect_separator(text: str) -> Separator | None:
 
 def _parse(text: str, separator: Separator) -> tuple[str, Hypothesis]:
     """Return utterance id and hypothesis; ValueError when the line does not have the form."""
-    fields = text.split(BAR if separator == "bar" else None, 5)
+    between = "[|]" if separator == "bar" else f"[{BLANKS}]+"
+    fields = re.split(between, text, maxsplit=5)
     if separator == "blank" and len(fields) == 5:
         fields.append("")  # the empty hypothesis
-    name, *numbers, words = (field.strip(" ") for field in fields)
+    name, *numbers, words = (field.strip(BLANKS) for field in fields)
     score, am_score, lm_score, wer_percent = map(float, numbers)
     if not name or not math.isfinite(score + am_score + lm_score):
         raise ValueError(text)
     return name, Hypothesis(
         # The words of a dump come again and again: interned, each is in memory once.
-        words=tuple(map(sys.intern, filter(None, words.split(" ")))),
+        words=tuple(map(sys.intern, split_words(words))),
         score=score,
         am_score=am_score,
         lm_score=lm_score,

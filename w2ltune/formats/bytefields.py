@@ -16,11 +16,6 @@ Ranges: TypeAlias = tuple[Positions, Positions]
 
 _BLANK, _NEWLINE, _RETURN, _MINUS, _POINT, _ZERO = b" \n\r-.0"
 _EXACT_DIGITS = 15  # so many always fit a float64
-_OTHER_BLANKS = tuple(
-    character.encode()
-    for character in map(chr, range(0x3001))  # the ideographic space is the last one
-    if character.isspace() and character not in " \n\r"
-)
 
 
 def find_lines(data: NDArray[np.uint8]) -> tuple[Positions, Ranges]:
@@ -66,9 +61,8 @@ def blank_gaps(data: NDArray[np.uint8]) -> tuple[Positions, Positions]:
 
 
 def has_other_blanks(content: bytes) -> bool:
-    """Tell whether ``str.split`` would split the lines at anything else than blanks."""
-    ascii_only = content.isascii()
-    other = any(b in content for b in _OTHER_BLANKS if len(b) == 1 or not ascii_only)
+    """Tell whether the words of the lines are split at anything else than ``" "``."""
+    other = any(blank in content for blank in (b"\t", b"\v", b"\f"))
     return other or content.count(b"\r") != content.count(b"\r\n") + content.endswith(b"\r")
 
 

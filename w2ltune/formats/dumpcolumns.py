@@ -142,7 +142,7 @@ def _split(path: Path, content: bytes, form: Separator | None) -> DumpColumns | 
     if not first_line:
         return None
     form = form or detect_separator(first_line.group().decode().strip(" \r"))
-    if form is None or (form == "blank" and has_other_blanks(content)):
+    if form is None or has_other_blanks(content):
         return None
     numbers: dict[bytes, int] = {}
     blocks: list[dict[str, NDArray[Any]]] = []

@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any, TypeAlias
 
 from w2ltune.errors import InputError, existing_file
 from w2ltune.files import replacing
+from w2ltune.formats.blanks import BLANKS, split_words
 from w2ltune.formats.compressed import BYTE_ORDER_MARK, MARKED
 from w2ltune.formats.distributions import format_value, parse_float
 
@@ -64,7 +64,7 @@ def iterate_list(path: str | os.PathLike[str]) -> Iterator[Utterance]:
     with found.open("rb") as file:
         for number, raw in enumerate(file, start=1):
             try:
-                row = raw.decode("utf-8").strip(_BLANKS)
+                row = raw.decode("utf-8").strip(BLANKS)
                 if not row:
                     continue
                 if row.startswith(BYTE_ORDER_MARK.decode()):
@@ -124,14 +124,10 @@ def write_list(path: str | os.PathLike[str], utterances: Iterable[Utterance]) ->
 
 def is_column(text: str) -> bool:
     """Whether a text can be a column of a row: there is some, without blanks."""
-    return _columns(text) == [text]
+    return split_words(text) == [text]
 
 
 _RowParser: TypeAlias = Callable[[str], Utterance]
-
-# What the binaries split at; str.split() also splits words at a no-break space.
-_BLANKS = " \t\n\v\f\r"
-_columns = re.compile(f"[^{_BLANKS}]+").findall
 
 
 def _parser(path: Path, first_row: str) -> _RowParser:
@@ -144,7 +140,7 @@ def _parser(path: Path, first_row: str) -> _RowParser:
 
 
 def _wav2letter_row(row: str) -> Utterance:
-    columns = _columns(row)
+    columns = split_words(row)
     if len(columns) < 3:
         raise ValueError(f"{_short(row)}: a row is 'id path duration words...'")
     name, path, duration, *words = columns
@@ -158,7 +154,7 @@ def _wav2letter_row(row: str) -> Utterance:
 
 
 def _kaldi_row(row: str) -> Utterance:
-    name, *words = _columns(row)
+    name, *words = split_words(row)
     return Utterance(id=name, path="", duration_milliseconds=None, reference=tuple(words))
 
 
@@ -182,7 +178,7 @@ def _json_row(row: str) -> Utterance:
         id=name,
         path=path,
         duration_milliseconds=_milliseconds(fields.get("duration"), row),
-        reference=tuple(_columns(fields["text"])),
+        reference=tuple(split_words(fields["text"])),
     )
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from w2ltune.errors import InputError, existing_file
 from w2ltune.files import replacing
+from w2ltune.formats.blanks import split_words
 from w2ltune.formats.bytefields import (
     blank_gaps,
     count_within,
@@ -137,7 +138,7 @@ def _split(content: bytes) -> LMScores | None:
     underscores = np.flatnonzero(data == _UNDERSCORE)  # Python's float() takes "1_000" too
     if not np.isfinite(scores).all() or count_within(underscores, field).any():
         return None
-    return content.decode().split()[::2], scores
+    return [name.decode() for name in content.split()[::2]], scores
 
 
 def _read_carefully(path: Path, content: bytes) -> LMScores:
@@ -150,8 +151,7 @@ def _read_carefully(path: Path, content: bytes) -> LMScores:
             raise InputError("not UTF-8 text", path=path, line=line) from None
         if raw.lstrip().startswith(BYTE_ORDER_MARK):
             raise InputError(MARKED, path=path, line=line)
-        # Not split(): it also splits at a no-break space, which an id may hold.
-        fields = list(filter(None, text.rstrip("\r").replace("\t", " ").split(" ")))
+        fields = split_words(text)
         score = parse_float(fields[1]) if len(fields) == 2 else None
         if score is None or not math.isfinite(score):
             raise InputError(f"{text[:100]!r}: {_wrong(fields)}", path=path, line=line)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from w2ltune.errors import UsageError, did_you_mean
+from w2ltune.formats.blanks import split_words
 
 Array: TypeAlias = NDArray[np.float32]
 Kind: TypeAlias = Literal["raw", "log", "probabilities"]
@@ -132,7 +133,7 @@ def _is_writable(token: str) -> bool:
         token.encode()
     except UnicodeEncodeError:  # a half of a surrogate pair, as JSON may hold
         return False
-    return token.split() == [token]
+    return split_words(token) == [token]
 
 
 def _letter(token: str) -> str:

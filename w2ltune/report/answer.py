@@ -38,7 +38,8 @@ def headline(content: Content) -> Iterator[Html]:
         trials = "trial" if len(content.board.running) == 1 else "trials"
         yield element("p", f"Running or interrupted: {trials} {numbers}.")
     if unit:
-        what = "words" if content.metric == "wer" else "characters"
+        blanks = ", one blank between words too" if content.cer_blanks else ", blanks left out"
+        what = "words" if content.metric == "wer" else f"characters{blanks}"
         yield element(
             "p",
             f"Per cent of the reference {what}. Brackets: 95 % bootstrap interval by {unit}. "

@@ -45,6 +45,11 @@ class Content:
         return "cer" if self.request.scoring.get("metric") == "cer" else "wer"
 
     @property
+    def cer_blanks(self) -> bool:
+        """Whether a CER counts the blanks between words."""
+        return self.request.scoring.get("cer_blanks") == "true"
+
+    @property
     def by_number(self) -> dict[int, TrialResult]:
         """The finished trials by number."""
         return {result.number: result for result in self.board.results}

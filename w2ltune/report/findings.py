@@ -150,8 +150,10 @@ def worst_utterances(content: Content, trial: TrialResult) -> list[AlignedUttera
         if name not in references:
             raise InputError(f"utterance {name!r} is no longer in --test={trial.flags['test']}")
         units = align(
-            split_units(normalize(references[name]), content.metric),
-            split_units(normalize(results.hypotheses[index]), content.metric),
+            split_units(normalize(references[name]), content.metric, blanks=content.cer_blanks),
+            split_units(
+                normalize(results.hypotheses[index]), content.metric, blanks=content.cer_blanks
+            ),
         )
         _check_unchanged(name, units, results, int(index))
         found.append(AlignedUtterance(id=name, errors=errors, units=units))

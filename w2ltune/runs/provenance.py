@@ -165,6 +165,8 @@ def read_request(path: Path) -> SweepRequest | None:
         content["command"] = tuple(content.get("command", ()))
         for kind in ("flags", "space", "scoring"):
             content[kind].items()  # any other type is not ours
+        if content["scoring"].get("metric") == "cer":  # before there was a choice
+            content["scoring"].setdefault("cer_blanks", "true")
         inputs = content["inputs"].items()
         content["inputs"] = {name: Fingerprint(**value) for name, value in inputs}
         return SweepRequest(**content)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,15 +18,18 @@ from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
 from w2ltune.errors import InputError, UsageError
+from w2ltune.formats.blanks import split_words
 from w2ltune.formats.dumpcolumns import DumpColumns, Texts
 from w2ltune.formats.listfile import Utterance, read_list
 from w2ltune.formats.lmscores import LMScores
 from w2ltune.formats.nbest import NBest
 from w2ltune.formats.texthash import hash_texts
 from w2ltune.scoring.lmcolumns import check_lm_column, load_lm_column
-from w2ltune.scoring.text import refuse_alternatives
+from w2ltune.scoring.text import read_otherwise, refuse_alternatives, split_units
 
 Units: TypeAlias = Callable[[str], Sequence[str]]
+
+WORDS: Units = partial(split_units, metric="wer")
 
 OWN_COLUMNS = ("am", "lm", "words", "letters")
 """Columns of the dump itself; language models have other names."""
@@ -77,7 +81,8 @@ def join(
     lm_scores: Mapping[str, Path | LMScores],
     *,
     lm_hashes: Mapping[str, NDArray[np.uint64]] | None = None,
-    units: Units = str.split,
+    units: Units = WORDS,
+    normalize: Callable[[str], str] = str,
     check_wer: bool = True,
 ) -> RescoringLists:
     """Join a dump with its references and the scores of language models.
@@ -90,6 +95,7 @@ def join(
         lm_hashes: The hashes of the words that models scored, by the same names; those that lie
             beside a file are found without.
         units: Turns a text into what is counted: normalised words, or characters.
+        normalize: What the units are made of, to look for what cannot be counted.
         check_wer: Whether to compare the WERs in the dump with the errors counted; of no use when
             the units are not words. A difference is a finding.
 
@@ -105,7 +111,8 @@ def join(
                 f"{', '.join(OWN_COLUMNS)}"
             )
     utterances = read_list(data_list)
-    references = _references(utterances, units, data_list)
+    texts = [normalize(" ".join(utterance.reference)) for utterance in utterances]
+    references = _references(utterances, texts, units, data_list)
     layout = _lay_out(dump, utterances)
     if len(layout.missing) == len(utterances):
         raise InputError(
@@ -113,7 +120,7 @@ def join(
             "decoded?",
             path=data_list,
         )
-    findings: list[str | None] = []
+    findings: list[str | None] = [read_otherwise(w for text in texts for w in split_words(text))]
     hashes = hash_texts(dump.texts)
     columns: dict[str, NDArray[Any]] = {"am": dump.am_score, "lm": dump.lm_score}
     for name, scores in lm_scores.items():
@@ -121,6 +128,7 @@ def join(
         findings.append(check_lm_column(column, dump, hashes))
         columns[name] = column.scores
     found, order = layout.rows >= 0, layout.rows[layout.rows >= 0]
+    _check_hypotheses(dump, order, normalize)
     reference_words = np.array([len(reference) for reference in references], dtype=np.int32)
     of_row = np.repeat(reference_words, np.diff(layout.offsets))
     errors = of_row.copy()
@@ -154,18 +162,27 @@ def join(
 
 
 def _references(
-    utterances: Sequence[Utterance], units: Units, data_list: Path
+    utterances: Sequence[Utterance], texts: Sequence[str], units: Units, data_list: Path
 ) -> list[Sequence[str]]:
-    texts = [" ".join(utterance.reference) for utterance in utterances]
-    for text in texts:
-        refuse_alternatives(text, path=data_list)
-    references = [units(text) for text in texts]
+    for utterance, text in zip(utterances, texts, strict=True):
+        refuse_alternatives(text, path=data_list, utterance=utterance.id)
+    references = [units(" ".join(utterance.reference)) for utterance in utterances]
     if not any(references):
         raise InputError(
             "no utterance has a reference: there is nothing to count errors against",
             path=data_list,
         )
     return references
+
+
+def _check_hypotheses(
+    dump: DumpColumns, rows: NDArray[np.int32], normalize: Callable[[str], str]
+) -> None:
+    if b"{" in dump.texts.content and b"/" in dump.texts.content:
+        for row in rows.tolist():
+            text = normalize(dump.text(row))
+            line = int(dump.line[row])
+            refuse_alternatives(text, path=dump.path, line=line, what="hypothesis")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -42,7 +42,10 @@ def pool_key(
             typed.wordseparator, typed.usewordpiece, typed.replabel, typed.surround,
             typed.maxword, typed.logadd,
         ],
-        "counted": [scoring.get("metric", ""), scoring.get("ignore_case", "")],
+        "counted": [
+            scoring.get("metric", ""), scoring.get("ignore_case", ""),
+            *(["no blanks"] if scoring.get("cer_blanks") == "false" else []),
+        ],
     }  # fmt: skip
     if "end_frame" in scoring:
         content["end_frame"] = [scoring["end_frame"]]

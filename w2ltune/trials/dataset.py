@@ -59,6 +59,7 @@ class DecodeTask:
         emissions: The emission file or folder of each list, of ``lists`` and then ``heldout``;
             none while they are not made yet.
         metric: Count words or characters.
+        cer_blanks: Whether the blanks between words are characters.
         normalize: Python file with ``normalize(text)``, or None.
         ignore_case: Whether upper and lower case are the same.
         program: The binary that decodes; None for the decoder in process.
@@ -72,6 +73,7 @@ class DecodeTask:
     emissions: tuple[Path, ...]
     heldout: tuple[Path, ...] = ()
     metric: Metric = "wer"
+    cer_blanks: bool = False
     normalize: Path | None = None
     ignore_case: bool = False
     program: DecodeProgram | None = None
@@ -155,7 +157,8 @@ class Dataset:
         ids: Utterance ids; for several lists prefixed by nothing: an id may stand in one list only.
         dev_count: So many utterances, the first ones, are tuned on; the rest is held out.
         list_of: The number of each utterance's list, held-out lists after the others.
-        references: The reference of each utterance, in units of the metric.
+        texts: The reference of each utterance, normalised.
+        references: The same in units of the metric.
 
     Raises:
         InputError: A list or emission file is wrong.
@@ -169,6 +172,7 @@ class Dataset:
             open_emissions(emissions, scratch=scratch) for emissions in task.emissions
         ]
         self.list_of: list[int] = []
+        self.texts: list[str] = []
         owner: dict[str, Path] = {}
         lists = [*task.lists, *task.heldout]
         for number, path in enumerate(lists):
@@ -184,14 +188,14 @@ class Dataset:
                         path=path,
                     )
                 owner[utterance.id] = path
-                refuse_alternatives(" ".join(utterance.reference), path=path)
+                text = self._normalize(" ".join(utterance.reference))
+                refuse_alternatives(text, path=path, utterance=utterance.id)
+                self.texts.append(text)
                 self.utterances.append(utterance)
                 self.list_of.append(number)
         self.ids = tuple(utterance.id for utterance in self.utterances)
         self.dev_count = sum(number < len(task.lists) for number in self.list_of)
-        self.references = [
-            self.units(" ".join(utterance.reference)) for utterance in self.utterances
-        ]
+        self.references = list(map(self._split, self.texts))
 
         for number, path in enumerate(lists):
             own = zip(self.references, self.list_of, strict=True)
@@ -208,7 +212,10 @@ class Dataset:
 
     def units(self, text: str) -> list[str]:
         """Return a reference or hypothesis in the units that are counted."""
-        return split_units(self._normalize(text), self.task.metric)
+        return self._split(self._normalize(text))
+
+    def _split(self, text: str) -> list[str]:
+        return split_units(text, self.task.metric, blanks=self.task.cer_blanks)
 
     def emission(self, index: int) -> npt.NDArray[np.float32]:
         """Return the [frames, tokens] emission of an utterance, float32 and C-contiguous."""

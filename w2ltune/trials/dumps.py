@@ -18,6 +18,7 @@ from pathlib import Path
 from w2ltune import files
 from w2ltune.errors import InputError
 from w2ltune.formats.beamdump import BAR, Hypothesis, write_beam_dump
+from w2ltune.scoring.text import join_units
 from w2ltune.trials.dataset import Dataset
 
 
@@ -63,8 +64,8 @@ def write_dump(
             for entry in entries)  # fmt: skip
     write_beam_dump(path, rows)
     best = [" ".join(entries[0].words) if entries else "" for entries in lists]
-    heard = [" ".join(dataset.units(text)) for text in best]
-    said = [" ".join(dataset.references[index]) for index in utterances]
+    heard = [join_units(dataset.units(text)) for text in best]
+    said = [join_units(dataset.references[index]) for index in utterances]
     for kind, texts in (("hyp", heard), ("ref", said)):
         lines = (f"{text} ({utterance})\n" for text, utterance in zip(texts, ids, strict=True))
         files.write_text(folder / f"{name}.{kind}.trn", "".join(lines))

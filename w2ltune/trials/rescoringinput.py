@@ -11,6 +11,7 @@ from w2ltune.errors import InputError, UsageError
 from w2ltune.formats.listfile import read_list
 from w2ltune.runs.trialdir import TrialResult
 from w2ltune.scoring.significance import bootstrap_interval, clusters_from_ids
+from w2ltune.scoring.text import refuse_alternatives, split_units
 from w2ltune.scoring.wer import count_list
 from w2ltune.trials.testprogram import find_test_program, program_arguments
 from w2ltune.trials.trainjob import TrainJob
@@ -102,8 +103,12 @@ def prepare_rescoring(
     name, datadir = lists[tag], flags.get("datadir", "")
     embedded = len(program) > 1  # the binaries put the folder before an absolute path too
     path = Path(f"{datadir}/{name}") if datadir and not embedded else Path(datadir, name)
-    references = {utterance.id: utterance.reference for utterance in read_list(path)}
-    for utterance in references:
+    references = {
+        utterance.id: tuple(split_units(" ".join(utterance.reference), "wer"))
+        for utterance in read_list(path)
+    }
+    for utterance, words in references.items():
+        refuse_alternatives(" ".join(words), path=path, utterance=utterance)
         if "/" in utterance:
             raise InputError(
                 f"the id {utterance!r} has a '/', which the Test program does not bear; rename it, "
@@ -144,7 +149,7 @@ def read_hypotheses(path: Path) -> dict[str, Words]:
     for number, row in enumerate(rows, start=1):
         words, bracket, utterance = f" {row}".rpartition(" (")
         if bracket and utterance.endswith(")"):
-            found[utterance[:-1]] = tuple(words.split())
+            found[utterance[:-1]] = tuple(split_units(words, "wer"))
         elif row:
             raise InputError(f"not 'words (utterance)': {row[:80]!r}", path=path, line=number)
     return found

@@ -14,6 +14,7 @@ from w2ltune.embedded.decoderfiles import check_lm_head
 from w2ltune.embedded.decoderflags import DecoderFlags, why_not_in_process
 from w2ltune.errors import InputError
 from w2ltune.formats.emissions import check_emissions
+from w2ltune.formats.spelling import composed, why_unlike
 from w2ltune.formats.toolkits import kind_of
 from w2ltune.scoring.text import split_units
 from w2ltune.scoring.wer import count_matrix, total
@@ -158,9 +159,12 @@ def _greedy(dataset: Dataset, decoder: Decoder) -> Finding:
 
 
 def _outside_lexicon(dataset: Dataset, decoder: Decoder) -> Finding:
+    if dataset.task.metric == "cer":
+        return _letters_outside_lexicon(dataset, decoder)
     tuned = dataset.utterances[: dataset.dev_count]
-    words = [word for utterance in tuned for word in utterance.reference]
-    outside = [word for word in words if word not in decoder.words]
+    words = [composed(word) for utterance in tuned for word in utterance.reference]
+    known = set(map(composed, decoder.words))
+    outside = [word for word in words if word not in known]
     text = f"reference words outside the lexicon: {len(outside)} of {len(words)}"
     if not outside:
         return Finding(text=text)
@@ -171,6 +175,22 @@ def _outside_lexicon(dataset: Dataset, decoder: Decoder) -> Finding:
             text=text, advice=f"as {examples}: is the case of the letters the same?", absurd=True
         )
     return Finding(text=text, advice=f"as {examples}; the WER cannot fall below {share:.1%}")
+
+
+def _letters_outside_lexicon(dataset: Dataset, decoder: Decoder) -> Finding:
+    """Look at characters only: references may be written without blanks between words."""
+    known = {" ", *dataset.units(" ".join(decoder.words))}
+    letters = [letter for units in dataset.references[: dataset.dev_count] for letter in units]
+    outside = [letter for letter in letters if letter not in known]
+    text = f"reference characters in no word of the lexicon: {len(outside)} of {len(letters)}"
+    if not outside:
+        return Finding(text=text)
+    share = len(outside) / len(letters)
+    advice = f"as {_examples(outside)}; the CER cannot fall below {share:.1%}"
+    why = why_unlike(set(outside), known)
+    return Finding(
+        text=text, advice=f"{advice}; {why}" if why else advice, absurd=share > ABSURD_UNKNOWN
+    )
 
 
 def _unknown_to_lm(decoder: Decoder) -> Finding:

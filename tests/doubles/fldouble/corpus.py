@@ -40,6 +40,11 @@ def read_lists(datadir: str, lists: str) -> list[Sample]:
     return [sample for path in paths for sample in _read_list(path)]
 
 
+def split_words(text: str) -> list[str]:
+    """Split as C++'s isspace does: str.split() also splits at a no-break space."""
+    return [word.decode() for word in text.encode().split()]
+
+
 def _read_list(path: str) -> list[Sample]:
     try:
         lines = Path(path).read_text(encoding="utf-8").split("\n")
@@ -47,7 +52,7 @@ def _read_list(path: str) -> list[Sample]:
         raise CppError("std::invalid_argument", f"Unable to open file -{path}") from None
     samples = []
     for line in filter(None, lines):
-        columns = line.split()
+        columns = split_words(line)
         if len(columns) < 3:
             reason = "has invalid columns in line (expected 3 columns at least)"
             raise CppError("std::runtime_error", f"File {path} {reason}: {line}")
@@ -83,7 +88,7 @@ def read_tokens(flags: Flags) -> list[str]:
     """
     path = join(_folder(flags, "tokensdir"), flags["tokens"])
     try:
-        tokens = Path(path).read_text(encoding="utf-8").split()
+        tokens = split_words(Path(path).read_text(encoding="utf-8"))
     except OSError:
         text = f'Invalid dictionary filepath specified with  --tokens: "{path}"'
         raise CppError("std::runtime_error", text) from None
@@ -97,7 +102,7 @@ def count_words(path: str) -> int:
     Raises:
         CppError: There is no such file.
     """
-    return len({line.split()[0] for line in _lines(path) if line.strip()}) + 1
+    return len({words[0] for line in _lines(path) if (words := split_words(line))}) + 1
 
 
 def read_architecture(flags: Flags) -> list[str]:
@@ -131,7 +136,7 @@ def _folder(flags: Flags, name: str) -> str:
 
 def _lines(path: str) -> list[str]:
     try:
-        return Path(path).read_text(encoding="utf-8").splitlines()
+        return Path(path).read_text(encoding="utf-8").split("\n")
     except OSError:
         text = f"Failed to open file for reading: {path}"
         raise CppError("std::runtime_error", text) from None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from fldouble import corpus, evaluate
-from fldouble.corpus import Sample
+from fldouble.corpus import Sample, split_words
 from fldouble.flags import Flags
 from fldouble.log import CppError, Log, die_uncaught, set_signals
 from fldouble.model import load_config, load_progress, retry
@@ -219,15 +219,15 @@ class Search:
                 kept.append(self.tokens[token])
             before = token
         text = "".join(" " if token == self.flags["wordseparator"] else token for token in kept)
-        return text.split()
+        return split_words(text)
 
 
 def _read_lexicon(path: str) -> list[tuple[str, list[str]]]:
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
     except OSError:
         raise CppError("std::runtime_error", f"Failed to open file for reading: {path}") from None
-    return [(entries[0], entries[1:]) for line in lines if (entries := line.split())]
+    return [(entries[0], entries[1:]) for line in lines if (entries := split_words(line))]
 
 
 def _emission(
