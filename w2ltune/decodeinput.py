@@ -15,6 +15,7 @@ from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderfiles import read_tokens
 from w2ltune.embedded.decoderflags import decoder_flags, refuse_in_process
 from w2ltune.errors import UsageError
+from w2ltune.formats.listfile import list_name
 from w2ltune.formats.nbest import BYTES_PER_HYPOTHESIS, NBest
 from w2ltune.runs.provenance import (
     SweepRequest,
@@ -91,7 +92,7 @@ class DecodeInput:
     @property
     def list_names(self) -> list[str]:
         """The dev lists by name."""
-        return [path.name for path in self.dataset.task.lists]
+        return [list_name(path) for path in self.dataset.task.lists]
 
     def utterances_of(self, number: int) -> npt.NDArray[np.intp]:
         """Return the utterances of a list, held-out lists after the dev lists."""
@@ -175,6 +176,7 @@ def prepare(
         W2LTuneError: Something is missing, damaged or does not fit, or the folder holds another
             sweep.
     """
+    given = space.fixed
     space, auto, flags, program, by_binary = settle_flags(options, space)
     tokens = read_tokens(flags.tokens_path)
     space = complete_space(space, flags, tokens)
@@ -238,11 +240,14 @@ def prepare(
     findings = []
     if by_binary and program is not None:
         findings = [Finding(text=f"decoded by {Path(program.path).name}: {by_binary}")]
+    if flags.usewordpiece and "usewordpiece" not in given:
+        pieces = f"--wordseparator={flags.wordseparator} --usewordpiece=true"
+        findings.append(Finding(text=f"the tokens are word pieces: {pieces}"))
     if old is None or old.inputs != request.inputs:
         found = look_at(dataset, flags, by_binary=bool(by_binary))
         if not options.allow_absurd_input:
             refuse_absurd(found)
-        findings += found
+        findings += [*(Finding(text=note) for note in dataset.notes), *found]
     elif task.heldout:  # they may be new to an old sweep
         check_all_emissions(dataset, None if by_binary else Decoder(flags).token_count)
     return DecodeInput(

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from w2ltune.embedded.decoderfiles import read_tokens
 from w2ltune.embedded.decoderflags import (
     DECODER_FLAGS,
     DecoderFlags,
@@ -22,6 +23,7 @@ from w2ltune.embedded.decoderflags import (
 from w2ltune.errors import InputError, UsageError, existing_file
 from w2ltune.formats.checkpoint import read_header
 from w2ltune.formats.known_flags import Generation
+from w2ltune.formats.spelling import PIECE_BEGIN, piece_mark
 from w2ltune.runs.provenance import Fingerprint, read_request
 from w2ltune.search.decodespace import example_flags, split_auto
 from w2ltune.search.space import SearchSpace
@@ -87,7 +89,7 @@ def settle_flags(
     Raises:
         W2LTuneError: A flag is wrong, or there is no decoder that could do it.
     """
-    space, auto = split_auto(with_model_flags(space))
+    space, auto = split_auto(with_piece_flags(with_model_flags(space)))
     flags = decoder_flags(example_flags(space))
     program = decode_program(options, space.fixed)
     by_binary = must_be_binary(options, flags)
@@ -133,6 +135,38 @@ def with_model_flags(space: SearchSpace) -> SearchSpace:
         if name in _OF_THE_MODEL and name not in given and value
     }
     return replace(space, fixed={**own, **space.fixed})
+
+
+def with_piece_flags(space: SearchSpace) -> SearchSpace:
+    """Add the flags of word pieces, and of letters with a ``▁`` between words, where none is given.
+
+    Without them the decoders take all words of an utterance for one where they join tokens.
+
+    Raises:
+        InputError: There are no tokens, or they are pieces that no decoder can join to words.
+    """
+    fixed = space.fixed
+    if not fixed.get("tokens"):
+        return space
+    path = Path(fixed.get("tokensdir", ""), fixed["tokens"])
+    names = read_tokens(path)
+    mark = piece_mark(names)
+    pieces = any(name != mark and mark in (name[0], name[-1]) for name in names)
+    if mark in (PIECE_BEGIN, "_") and (pieces or "|" not in names):
+        given = {**fixed, **space.distributions}
+        own = {"wordseparator": mark, "usewordpiece": "true"}
+        return (
+            replace(space, fixed={**own, **fixed})
+            if given.get("wordseparator", mark) == mark
+            else space
+        )
+    if mark not in ("", PIECE_BEGIN) and fixed.get("uselexicon") == "false":
+        raise InputError(
+            f"word pieces marked by {mark!r}, which the decoders cannot join without a lexicon; "
+            "write the tokens with '▁' at the edges of words, as w2ltune emissions does",
+            path=path,
+        )
+    return space
 
 
 def emission_sources(options: SweepOptions, fixed: Mapping[str, str]) -> tuple[EmissionSource, ...]:

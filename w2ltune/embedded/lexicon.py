@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from w2ltune.commandline import option, parse_own
 from w2ltune.embedded.decoderfiles import read_tokens
 from w2ltune.errors import InputError, UsageError, existing_file, run_command
 from w2ltune.formats.listfile import read_list
-from w2ltune.formats.spelling import PIECE_BEGIN, spell
+from w2ltune.formats.spelling import piece_mark, speller
 
 USAGE = """
 usage: w2ltune lexicon --tokens=tokens.txt --words=FILE --out=lexicon.txt [--list=dev.lst]
@@ -47,9 +49,10 @@ def main(arguments: list[str]) -> int:
         raise UsageError(f"--out={options.out}: this is a folder; name the file")
     files.refuse_unwritable(options.out)
     tokens = read_tokens(options.tokens)
+    spell = speller(tokens, separator=options.wordseparator)
     rows, unspelled = [], []
     for word in dict.fromkeys(_words(options)):
-        spelling = spell(word, tokens, separator=options.wordseparator)
+        spelling = spell(word)
         if spelling is None:
             unspelled.append(word)
         else:
@@ -58,19 +61,41 @@ def main(arguments: list[str]) -> int:
         raise InputError("no words in it", path=options.words or options.list)
     if not rows:
         raise InputError(
-            f"none of the {len(unspelled)} words can be spelled, as {unspelled[0]!r}: are the "
-            "words in the case of the tokens?",
+            f"none of the {len(unspelled)} words can be spelled, as {unspelled[0]!r}"
+            f"{_why(unspelled, spell, tokens)}",
             path=options.tokens,
         )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(options.out, "".join(rows))
     print(f"wrote {options.out}: {len(rows)} words")
-    if options.wordseparator not in tokens and not any(t.startswith(PIECE_BEGIN) for t in tokens):
+    if options.wordseparator not in tokens and not piece_mark(tokens):
         print(f"spelled without word separators: {options.wordseparator!r} is no token")
     if unspelled:
         shown = ", ".join(map(repr, unspelled[:5]))
-        print(f"left out, as the tokens cannot spell them: {len(unspelled)}, as {shown}")
+        why = _why(unspelled, spell, tokens)
+        print(f"left out, as the tokens cannot spell them: {len(unspelled)}, as {shown}{why}")
     return 0
+
+
+def _why(
+    words: Sequence[str], spell: Callable[[str], list[str] | None], tokens: Sequence[str]
+) -> str:
+    """Return what keeps most words from being spelled, if it can be seen, or ""."""
+    changes: dict[str, Callable[[str], str]] = {
+        "in lower case": str.lower,
+        "in upper case": str.upper,
+        "with composed letters (NFC)": lambda word: unicodedata.normalize("NFC", word),
+        "with decomposed letters (NFD)": lambda word: unicodedata.normalize("NFD", word),
+    }
+    some = words[:200]
+    for how, change in changes.items():
+        if 2 * sum(change(word) != word and spell(change(word)) is not None for word in some) > len(
+            some
+        ):
+            return f"; {how} they can"
+    letters = Counter(letter for word in some for letter in set(word) - set("".join(tokens)))
+    lacking = ", ".join(repr(letter) for letter, _ in letters.most_common(5))
+    return f"; no token has {lacking}" if lacking else ""
 
 
 def _words(options: LexiconOptions) -> Iterator[str]:
