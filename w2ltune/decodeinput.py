@@ -17,6 +17,7 @@ from w2ltune.embedded.decoderflags import decoder_flags, refuse_in_process
 from w2ltune.errors import UsageError
 from w2ltune.formats.listfile import list_name
 from w2ltune.formats.nbest import BYTES_PER_HYPOTHESIS, NBest
+from w2ltune.formats.spelling import PIECE_BEGIN, piece_mark
 from w2ltune.runs.provenance import (
     SweepRequest,
     fingerprint,
@@ -243,6 +244,10 @@ def prepare(
     if flags.usewordpiece and "usewordpiece" not in given:
         pieces = f"--wordseparator={flags.wordseparator} --usewordpiece=true"
         findings.append(Finding(text=f"the tokens are word pieces: {pieces}"))
+    elif (mark := piece_mark(tokens)) not in ("", PIECE_BEGIN, "_"):
+        pieces = f"the tokens are word pieces marked by {mark!r}"
+        advice = "spelled by the lexicon they become words, in the greedy line they do not"
+        findings.append(Finding(text=pieces, advice=advice))
     if old is None or old.inputs != request.inputs:
         found = look_at(dataset, flags, by_binary=bool(by_binary))
         if not options.allow_absurd_input:

@@ -19,9 +19,10 @@ from w2ltune.embedded.outputs import Outputs, Values
 from w2ltune.errors import InputError, run_command
 from w2ltune.formats.emissions import open_emissions, write_emissions
 from w2ltune.formats.listfile import Utterance, fit_durations, list_stem, read_list
+from w2ltune.formats.padding import Array, repeated_end
 from w2ltune.formats.spelling import PIECE_BEGIN
 from w2ltune.formats.toolkitfiles import read_vocabulary
-from w2ltune.formats.toolkits import Array, Columns, arrange, convert, repeated_end
+from w2ltune.formats.toolkits import Columns, arrange, convert
 from w2ltune.scoring.text import split_units
 from w2ltune.scoring.wer import count_matrix, total
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from w2ltune.errors import InputError
+from w2ltune.formats.padding import Array, without_padding
 from w2ltune.formats.toolkitfiles import read_lengths, read_outputs
-from w2ltune.formats.toolkits import Array, Kind, kind_of, what_is_wrong, without_padding
+from w2ltune.formats.toolkits import Kind, kind_of, what_is_wrong
 
 
 @dataclass(frozen=True, kw_only=True)

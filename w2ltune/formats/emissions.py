@@ -25,7 +25,7 @@ from w2ltune.formats.emissionbin import (
 )
 from w2ltune.formats.emissionnpz import map_npz, write_emissions
 from w2ltune.formats.listfile import list_stem
-from w2ltune.formats.toolkits import without_padding
+from w2ltune.formats.padding import without_padding
 
 __all__ = [
     "Emission",
@@ -173,8 +173,10 @@ def locate_emissions(emission_dir: Path, test: str, *, datadir: str = "") -> Pat
     if not emission_dir.is_dir():
         raise InputError(f"--emission_dir: no such folder or .npz file {str(emission_dir)!r}")
     folder = emission_dir / test.replace("/", "#")
-    called = list_stem(Path(datadir, test))
-    names = (folder.name, Path(folder.name).stem, called, Path(test).stem)
+    stem, called = Path(test).stem, list_stem(Path(datadir, test))
+    names = [folder.name, Path(folder.name).stem, stem]
+    if called != stem:  # by the name of its folder; what goes by its own may be another's
+        names.insert(0, called)
     archives = [emission_dir / f"{name}.npz" for name in dict.fromkeys(names)]
     if folder.is_dir():
         return folder

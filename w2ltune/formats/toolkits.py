@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from w2ltune.errors import UsageError, did_you_mean
+from w2ltune.formats.padding import Array, of_one_value
 from w2ltune.formats.spelling import WORD_END, piece_mark, with_edges
 
-Array: TypeAlias = NDArray[np.float32]
 Kind: TypeAlias = Literal["raw", "log", "probabilities"]
 
 BLANKS = ("<blank>", "<blk>", "<ctc_blank>", "<eps>", "[PAD]", "<pad>", "<ctc>", "blank", "#", "ε")
@@ -229,43 +228,6 @@ def convert(output: Array, columns: Columns, values: Kind) -> Array:
     return np.ascontiguousarray(taken)
 
 
-def without_padding(output: Array, padding: Collection[bytes] = ()) -> Array:
-    """Return the frames [frames, columns] of an utterance without those that pad it.
-
-    No model gives all tokens one and the same value, so that frames of which this is true, before
-    the first other one and behind the last, are padding: 0, -100 or what was made of them. Inside
-    they are left.
-
-    Args:
-        output: [frames, columns] of the toolkit.
-        padding: Frames that are padding at the end too, as bytes; see `repeated_end`.
-    """
-    ends = output[[0, -1]] if len(output) else output
-    if _of_one_value(ends).any():
-        own = np.flatnonzero(~_of_one_value(output))
-        output = output[own[0] : own[-1] + 1] if len(own) else output[:0]
-    if padding:
-        frame, count = repeated_end(output)
-        output = output[: len(output) - count] if frame in padding else output
-    return output
-
-
-def _of_one_value(frames: Array) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = (frames == frames[:, :1]).all(axis=1)
-    return found
-
-
-def repeated_end(output: Array) -> tuple[bytes, int]:
-    """Return the last frame, and how many frames at the end are the same to the last bit.
-
-    A model that pads its input inside gives one frame for all padding, the same for each utterance.
-    """
-    if not len(output):
-        return b"", 0
-    others = np.flatnonzero((output != output[-1]).any(axis=1))
-    return output[-1].tobytes(), len(output) - (int(others[-1]) + 1 if len(others) else 0)
-
-
 def kind_of(output: Array) -> Kind:
     """Return what the values [frames, columns] of an utterance are, by what each frame adds up to.
 
@@ -299,6 +261,6 @@ def what_is_wrong(output: Array, values: Kind) -> str:
     if values == "raw" and not np.isfinite([low, high]).all():
         which = low if np.isinf(low) else high
         return f"{which:g}; expected are finite values (with --values=log also -inf, for 0)"
-    if _of_one_value(output).all():
+    if of_one_value(output).all():
         return "nothing but frames of one value, as padding has; take it out of the list"
     return ""
