@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from w2ltune.__main__ import _dispatch
+from w2ltune.commandline import parse
 from w2ltune.errors import InputError, UsageError
 from w2ltune.formats.emissions import open_emissions
 from w2ltune.formats.spelling import spell
@@ -417,6 +419,51 @@ def test_words_of_odd_files(in_folder: Path) -> None:
     assert (in_folder / "lexicon.txt").read_text() == "no\tn o |\n"
     with pytest.raises(UsageError, match=r"words.txt would be replaced, which is an input"):
         _dispatch([*given[:3], "--out=./words.txt"])
+
+
+LM = """\\data\\
+ngram 1=5
+ngram 2=1
+
+\\1-grams:
+-2	<unk>
+-99	<s>	0
+-0.5	</s>
+-0.4	yes	0
+-0.5	no	0
+
+\\2-grams:
+-0.2	<s> yes
+
+\\end\\
+"""
+
+
+@pytest.mark.parametrize("tokens", [["<pad>", "|", *LETTERS], ["<pad>", *PIECES]], ids=len)
+def test_the_commands_of_the_page(
+    in_folder: Path, tokens: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from w2ltune.decodeinput import prepare
+    from w2ltune.search.decodespace import build_space
+    from w2ltune.sweepoptions import USAGE, SweepOptions
+
+    outputs = {n: scores(text, tokens, 0, "|", log=True)[0] for n, text in SENTENCES.items()}
+    np.savez("dev_outputs.npz", **outputs)
+    (in_folder / "vocabulary.json").write_text(json.dumps(tokens))
+    (in_folder / "lm.arpa").write_text(LM)
+    block = README.read_text(encoding="utf-8").split("```sh\n")[1].split("```")[0]
+    commands = [shlex.split(row) for row in block.replace("\\\n", " ").splitlines()]
+    assert _dispatch(commands[0][1:]) == 0
+    assert _dispatch(commands[1][1:]) == 0
+    assert commands[2][:3] == ["python", "-m", "w2ltune.sweep"]
+    options, given = parse(commands[2][3:], SweepOptions, usage=USAGE)
+    space = build_space(given, script=None, options=(), any_flag=False)
+    made = prepare(options, space, command=())
+    greedy = next(finding for finding in made.findings if finding.value is not None)
+    assert str(greedy).endswith("WER 0.0%, CER 0.0%")
+    said = "the tokens are word pieces: --wordseparator=▁ --usewordpiece=true"
+    assert (said in map(str, made.findings)) is ("▁" in tokens)
+    assert made.space.fixed.get("usewordpiece") == ("true" if "▁" in tokens else None)
 
 
 PIECES_OF = {

@@ -114,8 +114,10 @@ def test_durations_in_seconds(tmp_path):
         "dev.lst: 0.03 ms cannot be the length of the 1 frames of 'dev-0': all durations are taken "
         "as seconds"
     ]
-    listed.write_text("dev-0 one 0.5 two\ndev-1 two 1 three\n")
-    with pytest.raises(InputError, match="0.5 ms cannot be for 1 frames: 'dev-0 one 0.5 two' may"):
+    listed.write_text("dev-0 x 0.03 a b\ndev-1 x 0.06 c\n")  # digits have no decimals
+    assert Dataset(make_task((listed, emissions))).notes == dataset.notes
+    listed.write_text("dev-0 one 1 two\ndev-1 two 1 three\n")
+    with pytest.raises(InputError, match="1 ms cannot be for 1 frames: 'dev-0 one 1 two' may"):
         Dataset(make_task((listed, emissions)))
 
 

@@ -130,7 +130,8 @@ def fit_durations(
                     f"{high / 1000:g} s long: padded frames are decoded too, cut them (--lengths)"
                 )
         return [*utterances], notes
-    if shift < LEAST_SHIFT and not any(is_sound(u.path, u.id) for u, *_ in known if u.path):
+    words = all(length.is_integer() and not is_sound(u.path, u.id) for u, _, length in known)
+    if shift < LEAST_SHIFT and first.path and words:
         row = " ".join([first.id, first.path, f"{duration:g}", *first.reference])
         why = f"{duration:g} ms cannot be for {count} frames: "
         raise InputError(why + ambiguous(row), path=path)
