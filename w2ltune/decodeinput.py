@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from w2ltune.decodeprogram import settle_flags
+from w2ltune.decodeprogram import piece_note, settle_flags
 from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderfiles import read_tokens
 from w2ltune.embedded.decoderflags import decoder_flags, refuse_in_process
 from w2ltune.errors import UsageError
 from w2ltune.formats.listfile import list_name
 from w2ltune.formats.nbest import BYTES_PER_HYPOTHESIS, NBest
-from w2ltune.formats.spelling import PIECE_BEGIN, piece_mark
 from w2ltune.runs.provenance import (
     SweepRequest,
     fingerprint,
@@ -45,6 +44,7 @@ from w2ltune.trials.binarydecoder import refuse_ids
 from w2ltune.trials.dataset import Dataset, DecodeProgram, find_task, shuffled_order
 from w2ltune.trials.dumps import refuse_dump_ids
 from w2ltune.trials.emissionsource import EmissionSource
+from w2ltune.trials.padding import padding_note
 from w2ltune.trials.sanity import Finding, check_all_emissions, look_at, refuse_absurd
 
 AM, BINARY = "--am", "--binary"
@@ -241,18 +241,12 @@ def prepare(
     findings = []
     if by_binary and program is not None:
         findings = [Finding(text=f"decoded by {Path(program.path).name}: {by_binary}")]
-    if flags.usewordpiece and "usewordpiece" not in given:
-        pieces = f"--wordseparator={flags.wordseparator} --usewordpiece=true"
-        findings.append(Finding(text=f"the tokens are word pieces: {pieces}"))
-    elif (mark := piece_mark(tokens)) not in ("", PIECE_BEGIN, "_"):
-        pieces = f"the tokens are word pieces marked by {mark!r}"
-        advice = "spelled by the lexicon they become words, in the greedy line they do not"
-        findings.append(Finding(text=pieces, advice=advice))
     if old is None or old.inputs != request.inputs:
         found = look_at(dataset, flags, by_binary=bool(by_binary))
         if not options.allow_absurd_input:
             refuse_absurd(found)
-        findings += [*(Finding(text=note) for note in dataset.notes), *found]
+        notes = [piece_note(given, flags, tokens), *dataset.notes, padding_note(dataset)]
+        findings += [*(Finding(text=note) for note in notes if note), *found]
     elif task.heldout:  # they may be new to an old sweep
         check_all_emissions(dataset, None if by_binary else Decoder(flags).token_count)
     return DecodeInput(

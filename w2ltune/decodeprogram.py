@@ -8,7 +8,7 @@ decodes; the binary is for what it cannot do.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -167,6 +167,20 @@ def with_piece_flags(space: SearchSpace) -> SearchSpace:
             path=path,
         )
     return space
+
+
+def piece_note(given: Mapping[str, str], flags: DecoderFlags, tokens: Sequence[str]) -> str:
+    """Return what word pieces mean for a sweep that was given some flags; "" for letters."""
+    if flags.usewordpiece and "usewordpiece" not in given:
+        taken = f"--wordseparator={flags.wordseparator} --usewordpiece=true"
+        return f"the tokens are word pieces: {taken}"
+    mark = piece_mark(tokens)
+    if mark in ("", PIECE_BEGIN, "_"):
+        return ""
+    return (
+        f"the tokens are word pieces marked by {mark!r}: the lexicon makes words of them, the "
+        "greedy line does not (w2ltune emissions writes them with '▁')"
+    )
 
 
 def emission_sources(options: SweepOptions, fixed: Mapping[str, str]) -> tuple[EmissionSource, ...]:

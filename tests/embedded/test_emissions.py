@@ -540,3 +540,16 @@ def test_digits_of_kaldi(in_folder: Path, capsys: pytest.CaptureFixture[str]) ->
     Path("dev.lst").write_text("u0 one 3 7\nu1 one 4 2 1\nu2 two 9 4\n")
     with pytest.raises(InputError, match=r"3 ms cannot be for \d+ frames: 'u0 one 3 7' may be"):
         _dispatch([*GIVEN, "--out=out", "--force"])
+
+
+def test_outputs_of_no_row(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(["<pad>", *LETTERS], 0)
+    Path("dev.lst").write_text("u-3 x.wav 1000 yes yes no\nu-1 x.wav 1000 yes no\n")
+    assert _dispatch([*GIVEN, "--out=out"]) == 0
+    said = "note: 1 of the outputs are in no row of the list, as 'u-2'"
+    assert said in capsys.readouterr().out
+    Path("given").mkdir()
+    for name, output in np.load("dev.npz").items():
+        np.save(f"given/{name}.npy", output)
+    assert _dispatch(["emissions", "--outputs=given", *GIVEN[2:], "--out=out"]) == 0
+    assert said in capsys.readouterr().out

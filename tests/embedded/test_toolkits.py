@@ -616,16 +616,24 @@ def test_the_blank_of_fairseq(in_folder: Path, capsys: pytest.CaptureFixture[str
     [
         ("YES NO", "as 'YES'; in lower case they can"),
         ("nö", "as 'nö'; no token has 'ö'"),
+        ("▁no ▁yes", "as '▁no'; they are tokens: those of an LM over tokens are decoded without"),
         ("cafe\u0301", "with composed letters (NFC) they can"),
         ("yesé", ""),
     ],
 )
-def test_why_words_cannot_be_spelled(in_folder: Path, words: str, why: str) -> None:
-    (in_folder / "tokens.txt").write_text("|\n" + "\n".join("yesnocafé") + "\n")
+def test_why_words_cannot_be_spelled(
+    in_folder: Path, words: str, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens = ["▁no", "▁yes"] if "▁" in words else ["|", *"yesnocafé"]
+    (in_folder / "tokens.txt").write_text("".join(f"{token}\n" for token in tokens))
     (in_folder / "words.txt").write_text(words.replace(" ", "\n") + "\n")
     given = ["lexicon", "--tokens=tokens.txt", "--words=words.txt", "--out=lexicon.txt"]
     if not why:
+        (in_folder / "lexicon.txt").write_text("mine\tm i n e |\n")
         assert _dispatch(given) == 0
+        assert "lexicon.txt: 1 words, in place of others" in capsys.readouterr().out
+        assert _dispatch(given) == 0
+        assert "in place" not in capsys.readouterr().out
         return
     with pytest.raises(InputError, match=re.escape(why)):
         _dispatch(given)

@@ -14,6 +14,7 @@ from w2ltune.trials.dataset import (
     read_utterance_counts,
     shuffled_order,
 )
+from w2ltune.trials.padding import padding_note
 from w2ltune.trials.sanity import check_all_emissions
 
 EMISSION_BINS = Path(__file__).parents[1] / "data" / "weak" / "emissions"
@@ -133,6 +134,21 @@ def test_padded_emissions_are_refused(tmp_path, pad):
         check_all_emissions(dataset, 3)
     write_emissions(path, {"dev-0": own, "dev-1": padded[:9], "dev-2": own}.items())
     check_all_emissions(Dataset(make_task((listed, path))), 3)
+
+
+def test_a_frame_at_many_ends_is_told(tmp_path):
+    listed, path = write_set(tmp_path, "dev", ["a b", "c", "d"])
+    own = np.random.default_rng(1).normal(size=(9, 3)).astype(np.float32)
+
+    def note(frame, *times):
+        ends = [np.concatenate([own, np.tile(np.float32(frame), (n, 1))]) for n in times]
+        write_emissions(path, zip(("dev-0", "dev-1", "dev-2"), ends, strict=True))
+        return padding_note(Dataset(make_task((listed, path))))
+
+    assert note([1, 5, 2], 0, 3, 7).startswith("2 emissions end in one and the same frame, up to 7")
+    assert note([1, 2, 5], 0, 3, 7) == ""  # the blank
+    assert note([1, 5, 2], 3, 3, 3) == ""
+    assert note([1, 5, 2], 0, 1, 2) == ""
 
 
 def test_before_emissions_are_made_the_lists_are_there(tmp_path):

@@ -21,7 +21,7 @@ from w2ltune.formats.emissions import open_emissions, write_emissions
 from w2ltune.formats.listfile import Utterance, fit_durations, list_stem, read_list
 from w2ltune.formats.padding import Array, repeated_end
 from w2ltune.formats.spelling import PIECE_BEGIN
-from w2ltune.formats.toolkitfiles import read_vocabulary
+from w2ltune.formats.toolkitfiles import read_vocabulary, unlisted_outputs
 from w2ltune.formats.toolkits import Columns, arrange, convert
 from w2ltune.scoring.text import split_units
 from w2ltune.scoring.wer import count_matrix, total
@@ -95,6 +95,9 @@ def main(arguments: list[str]) -> int:
     wrong = _what_is_wrong(options, outputs, tokens, columns, survey)
     if wrong and not options.force:
         raise InputError(f"{wrong}; --force writes them all the same", path=options.outputs)
+    others = unlisted_outputs(options.outputs, outputs.ids)
+    if others:
+        print(f"note: {len(others)} of the outputs are in no row of the list, as {others[0]!r}")
     for note in fit_durations(utterances, survey.frames, path=options.list)[1]:
         print(f"note: {note}")
     options.out.mkdir(parents=True, exist_ok=True)

@@ -66,8 +66,9 @@ def main(arguments: list[str]) -> int:
             path=options.tokens,
         )
     options.out.parent.mkdir(parents=True, exist_ok=True)
+    replaced = options.out.exists() and options.out.read_bytes() != "".join(rows).encode()
     files.write_text(options.out, "".join(rows))
-    print(f"wrote {options.out}: {len(rows)} words")
+    print(f"wrote {options.out}: {len(rows)} words{', in place of others' if replaced else ''}")
     if options.wordseparator not in tokens and not piece_mark(tokens):
         print(f"spelled without word separators: {options.wordseparator!r} is no token")
     if unspelled:
@@ -88,6 +89,8 @@ def _why(
         "with decomposed letters (NFD)": lambda word: unicodedata.normalize("NFD", word),
     }
     some = words[:200]
+    if 2 * len(set(some).intersection(tokens)) > len(some):
+        return "; they are tokens: those of an LM over tokens are decoded without a lexicon"
     for how, change in changes.items():
         if 2 * sum(change(word) != word and spell(change(word)) is not None for word in some) > len(
             some

@@ -11,7 +11,7 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -177,6 +177,15 @@ def read_outputs(
                 yield name, _output(array, name, path, layout)
         else:
             yield from _cut(_array(loaded, path), path, ids, lengths, layout)
+
+
+def unlisted_outputs(path: Path, ids: Collection[str]) -> list[str]:
+    """Return the utterances of a folder of ``.npy`` or of an ``.npz`` that a list does not have."""
+    if path.is_dir():
+        return sorted({file.stem for file in path.glob("*.npy")}.difference(ids))
+    with _opened(path) as loaded:
+        names = loaded.files if isinstance(loaded, np.lib.npyio.NpzFile) else []
+        return sorted(set(names).difference(ids))
 
 
 def _refuse_lengths(lengths: Sequence[int] | None) -> None:
