@@ -265,6 +265,9 @@ def test_columns() -> None:
     assert found.order == (2, 3, 4, 0)
     assert found.dropped == ("<unk>",)
     assert arrange(["a", "b"], 3).order == (0, 1, 2)
+    counted = ["<s>", "<pad>", "</s>", "<unk>", "a", "b"]
+    assert arrange(counted, 3).names == arrange(counted, 6).names == ("a", "b")
+    assert (arrange(counted, 3).order, arrange(counted, 6).order) == ((0, 1, 2), (4, 5, 0))
     assert arrange(["a", "b", "c"], 3, blank="-1").names == ("a", "b")
     with pytest.raises(UsageError, match="no token looks like the blank"):
         arrange(["a", "b"], 2)

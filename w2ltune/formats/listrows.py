@@ -160,7 +160,10 @@ def _is_duration(column: str) -> bool:
 def _wav2letter_row(row: str) -> Utterance:
     columns = _columns(row)
     if len(columns) < 3:
-        raise ValueError(f"{_short(row)}: a row is 'id path duration words...'")
+        raise ValueError(
+            f"{_short(row)}: a row is 'id path duration words...'; a list of Kaldi, 'id words...', "
+            "must be called text or *.text"
+        )
     name, path, duration, *words = columns
     milliseconds = parse_float(duration)
     if milliseconds is None or not _is_duration(duration):

@@ -116,6 +116,8 @@ def arrange(tokens: Sequence[str], width: int, *, blank: str | int = "", drop: s
             list of tokens.
     """
     names = list(tokens)
+    if tuple(names[:4]) == FAIRSEQ and width in (len(names) - 4, len(names) - 3):
+        names = names[4:]  # a count behind each token, but not of fairseq
     lacking = names[width:]
     if width == len(names) + 1:
         names.append("<blank>")
