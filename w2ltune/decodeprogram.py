@@ -151,7 +151,7 @@ def with_piece_flags(space: SearchSpace) -> SearchSpace:
     path = Path(fixed.get("tokensdir", ""), fixed["tokens"])
     names = read_tokens(path)
     mark = piece_mark(names)
-    pieces = any(name != mark and mark in (name[0], name[-1]) for name in names)
+    pieces = any(name != mark and PIECE_BEGIN in (name[0], name[-1]) for name in names)
     if mark in (PIECE_BEGIN, "_") and (pieces or "|" not in names):
         given = {**fixed, **space.distributions}
         own = {"wordseparator": mark, "usewordpiece": "true"}

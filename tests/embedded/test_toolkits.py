@@ -411,12 +411,17 @@ def test_words_that_are_none(in_folder: Path, content: bytes, message: str) -> N
     assert not (in_folder / "lexicon.txt").exists()
 
 
-def test_words_of_odd_files(in_folder: Path) -> None:
+def test_words_of_odd_files(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (in_folder / "tokens.txt").write_text("|\ny\ne\ns\nn\no\n\\\n")
     given = ["lexicon", "--tokens=tokens.txt", "--words=words.txt", "--out=lexicon.txt"]
     (in_folder / "words.txt").write_text("no\n\\no\nyes 5\n")  # a backslash begins no section
     assert _dispatch(given) == 0
     assert (in_folder / "lexicon.txt").read_text() == "no\tn o |\n\\no\t\\ n o |\nyes\ty e s |\n"
+    assert "the first word of each row" not in capsys.readouterr().out
+    (in_folder / "text.txt").write_text("no one\nyes sir no\n")
+    assert _dispatch([given[0], given[1], "--words=text.txt", "--out=text.lexicon"]) == 0
+    said = "the first word of each row is taken; the others, as 'no', are no tokens"
+    assert said in capsys.readouterr().out
     (in_folder / "words.txt").write_text("son of\n\\data\\\n\n\\1-grams:\n-1\tno\n\n\\end\\\nyes\n")
     assert _dispatch(given) == 0
     assert (in_folder / "lexicon.txt").read_text() == "no\tn o |\n"
@@ -552,6 +557,7 @@ def test_pieces_that_a_decoder_cannot_join(in_folder: Path, mark: str) -> None:
         ("▁ a b |", {}, {}),
         ("_a b", {}, {"wordseparator": "_", "usewordpiece": "true"}),
         ("_noise a b c d e f g h i j k |", {}, {}),
+        ("_noise a |", {}, {}),
         ("a b |", {}, {}),
     ],
 )

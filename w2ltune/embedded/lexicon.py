@@ -51,7 +51,8 @@ def main(arguments: list[str]) -> int:
     tokens = read_tokens(options.tokens)
     spell = speller(tokens, separator=options.wordseparator)
     rows, unspelled = [], []
-    for word in dict.fromkeys(_words(options)):
+    others: set[str] = set()
+    for word in dict.fromkeys(_words(options, others)):
         spelling = spell(word)
         if spelling is None:
             unspelled.append(word)
@@ -69,6 +70,9 @@ def main(arguments: list[str]) -> int:
     replaced = options.out.exists() and options.out.read_bytes() != "".join(rows).encode()
     files.write_text(options.out, "".join(rows))
     print(f"wrote {options.out}: {len(rows)} words{', in place of others' if replaced else ''}")
+    odd = [other for other in others if other.isalpha() and other not in tokens]
+    if 2 * len(odd) > len(others):
+        print(f"the first word of each row is taken; the others, as {min(odd)!r}, are no tokens")
     if options.wordseparator not in tokens and not piece_mark(tokens):
         print(f"spelled without word separators: {options.wordseparator!r} is no token")
     if unspelled:
@@ -101,10 +105,10 @@ def _why(
     return f"; no token has {lacking}" if lacking else ""
 
 
-def _words(options: LexiconOptions) -> Iterator[str]:
+def _words(options: LexiconOptions, others: set[str]) -> Iterator[str]:
     if options.words is not None:
         existing_file(options.words, "words (--words)")
-        yield from (word for word in _read(options.words) if word not in SKIPPED)
+        yield from (word for word in _read(options.words, others) if word not in SKIPPED)
     if options.list is not None:
         for utterance in read_list(options.list):
             yield from utterance.reference
@@ -132,8 +136,8 @@ _ARPA_SECTION = re.compile(r"\\(data\\|end\\|\d+-grams:)")
 _ANNOUNCED = re.compile(r"ngram\s+1\s*=\s*([0-9]+)")
 
 
-def _read(path: Path) -> Iterator[str]:
-    """Yield the words of an ARPA file, or the first column of any other.
+def _read(path: Path, others: set[str]) -> Iterator[str]:
+    """Yield the words of an ARPA file, or the first column of any other, whose others are added up.
 
     Raises:
         InputError: It is no text, or has fewer unigrams than it announces.
@@ -148,6 +152,7 @@ def _read(path: Path) -> Iterator[str]:
                 break
             section = text
             first.clear()  # some toolkits write prose before the sections
+            others.clear()
         elif section == "\\data\\" and (match := _ANNOUNCED.fullmatch(text)):
             announced = int(match[1])
         elif section == "\\1-grams:":
@@ -156,7 +161,9 @@ def _read(path: Path) -> Iterator[str]:
             if len(columns) > 1:
                 yield columns[1].strip()
         elif section is None and text:
-            first.append(text.split()[0])
+            word, *more = text.split()
+            first.append(word)
+            others.update(more)
     if there < announced:
         raise InputError(
             f"{announced} unigrams announced, {there} there: the file is cut", path=path
