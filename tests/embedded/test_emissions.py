@@ -545,10 +545,27 @@ def test_outputs_of_no_row(in_folder: Path, capsys: pytest.CaptureFixture[str]) 
     save(["<pad>", *LETTERS], 0)
     Path("dev.lst").write_text("u-3 x.wav 1000 yes yes no\nu-1 x.wav 1000 yes no\n")
     assert _dispatch([*GIVEN, "--out=out"]) == 0
-    said = "note: 1 of the outputs are in no row of the list, as 'u-2'"
+    said = "note: 1 outputs are in no row of the list, as 'u-2'"
     assert said in capsys.readouterr().out
     Path("given").mkdir()
     for name, output in np.load("dev.npz").items():
         np.save(f"given/{name}.npy", output)
     assert _dispatch(["emissions", "--outputs=given", *GIVEN[2:], "--out=out"]) == 0
     assert said in capsys.readouterr().out
+
+
+def test_padding_that_looks_like_any_frame(
+    in_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens = ["<pad>", *LETTERS]
+    noise = np.random.default_rng(4)
+    outputs = {n: spoken(text, tokens, 0)[:24] for n, text in SENTENCES.items()}
+    outputs = {n: np.concatenate([own, noise.normal(size=(30 - len(own), 7)).astype(np.float32)])
+               for n, own in outputs.items()}  # fmt: skip
+    np.savez("dev.npz", **outputs)
+    Path("vocabulary.json").write_text(json.dumps(tokens))
+    rows = [f"{n} x.wav {60 * len(text)} {text}\n" for n, text in SENTENCES.items()]
+    Path("dev.lst").write_text("".join(rows))
+    assert _dispatch([*GIVEN, "--out=out", "--force"]) == 0
+    said = capsys.readouterr().out
+    assert "note: dev.lst: all utterances have 30 frames, but are 0.12 to 0.6 s long" in said

@@ -93,13 +93,14 @@ def main(arguments: list[str]) -> int:
     print(f"the values are {values.said()}")
     outputs.say_padding()
     wrong = _what_is_wrong(options, outputs, tokens, columns, survey)
-    if wrong and not options.force:
-        raise InputError(f"{wrong}; --force writes them all the same", path=options.outputs)
+    notes = fit_durations(utterances, survey.frames, path=options.list)[1] if any(said) else []
     others = unlisted_outputs(options.outputs, outputs.ids)
     if others:
-        print(f"note: {len(others)} of the outputs are in no row of the list, as {others[0]!r}")
-    for note in fit_durations(utterances, survey.frames, path=options.list)[1]:
+        notes.append(f"{len(others)} outputs are in no row of the list, as {others[0]!r}")
+    for note in notes:
         print(f"note: {note}")
+    if wrong and not options.force:
+        raise InputError(f"{wrong}; --force writes them all the same", path=options.outputs)
     options.out.mkdir(parents=True, exist_ok=True)
     write_emissions(path, _emissions(outputs, columns, values), dtype=np.float32)
     if len(utterances) > MOST_CHECKED:
