@@ -533,13 +533,16 @@ def test_word_pieces_of_any_habit(
 
 @pytest.mark.parametrize("mark", ["##", "@@", "</w>", "Ġ"])
 def test_pieces_that_a_decoder_cannot_join(in_folder: Path, mark: str) -> None:
-    from w2ltune.decodeprogram import with_piece_flags
+    from w2ltune.decodeprogram import piece_note, with_piece_flags
+    from w2ltune.embedded.decoderflags import decoder_flags
     from w2ltune.search.space import SearchSpace
 
     (in_folder / "tokens.txt").write_text("".join(f"{piece}\n" for piece in PIECES_OF[mark][0]))
     fixed = {"tokens": "tokens.txt", "lexicon": "lexicon.txt"}
     space = SearchSpace(fixed=fixed, distributions={})
     assert with_piece_flags(space) == space  # words come from the lexicon
+    said = piece_note(fixed, decoder_flags(fixed), PIECES_OF[mark][0])
+    assert said.startswith(f"the tokens are word pieces marked by '{mark}': the lexicon makes")
     space = SearchSpace(fixed=fixed | {"uselexicon": "false"}, distributions={})
     with pytest.raises(InputError, match=f"tokens.txt: word pieces marked by '{mark}', which the"):
         with_piece_flags(space)
