@@ -43,6 +43,7 @@ class Utterance:
         path: Of the audio file; empty where the list does not tell.
         duration_milliseconds: Length of the audio; None where the list does not tell.
         reference: The words of the transcript; may be empty.
+        offset: Where in its audio file it begins, in seconds, as JSON lines tell it; "" else.
         renamed: The name of its audio file is not enough for an id, and was made longer.
     """
 
@@ -50,6 +51,7 @@ class Utterance:
     path: str
     duration_milliseconds: float | None
     reference: tuple[str, ...]
+    offset: str = field(default="", compare=False, repr=False)
     renamed: bool = field(default=False, compare=False, repr=False)
 
 
@@ -179,8 +181,8 @@ def _kaldi_row(row: str) -> Utterance:
     return Utterance(id=name, path="", duration_milliseconds=None, reference=tuple(words))
 
 
-def _json_row(row: str) -> tuple[Utterance, str | None]:
-    """Return the utterance, and where in its audio it begins if its id is only the audio's name."""
+def _json_row(row: str) -> tuple[Utterance, bool]:
+    """Return the utterance, and whether its id is only the name of its audio file."""
     try:
         fields = json.loads(row)
     except (json.JSONDecodeError, RecursionError):
@@ -202,25 +204,27 @@ def _json_row(row: str) -> tuple[Utterance, str | None]:
         path=path,
         duration_milliseconds=_milliseconds(fields.get("duration"), row),
         reference=tuple(_columns(fields["text"])),
+        offset="" if fields.get("offset") is None else str(fields["offset"]),
     )
-    return utterance, None if given else str(fields.get("offset", ""))
+    return utterance, not given
 
 
 def _told_apart(
-    rows: Iterable[tuple[int, tuple[Utterance, str | None]]],
+    rows: Iterable[tuple[int, tuple[Utterance, bool]]],
 ) -> Iterator[tuple[int, Utterance]]:
     """Yield utterances of JSON lines; equal names of audio files get their folder or offset too."""
     read = list(rows)
-    segments = Counter(u.path for _, (u, offset) in read if offset is not None)
+    segments = Counter(utterance.path for _, (utterance, by_file) in read if by_file)
     paths: dict[str, dict[str, tuple[str, ...]]] = defaultdict(dict)
-    for _, (utterance, offset) in read:
-        if offset is not None:
+    for _, (utterance, by_file) in read:
+        if by_file:
             paths[utterance.id][utterance.path] = Path(utterance.path).with_suffix("").parts
     depth = {name: _depth([*own.values()]) for name, own in paths.items()}
-    for number, (utterance, offset) in read:
-        if offset is not None and (depth[utterance.id] > 1 or segments[utterance.path] > 1):
+    for number, (utterance, by_file) in read:
+        several = by_file and segments[utterance.path] > 1
+        if several or (by_file and depth[utterance.id] > 1):
             parts = paths[utterance.id][utterance.path][-depth[utterance.id] :]
-            parts += (offset,) if segments[utterance.path] > 1 and offset else ()
+            parts += (utterance.offset,) if several and utterance.offset else ()
             name = "-".join("_".join(_columns(part.replace("/", ""))) for part in parts)
             utterance = replace(utterance, id=name, renamed=name != utterance.id)
         yield number, utterance
