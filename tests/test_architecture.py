@@ -53,6 +53,7 @@ ALSO = {"commandline": {"formats"}}
 LONG_FILES = {
     "trials/supervisor.py": "what may happen to one training, in order: start, watch, again, end",
     "decodesweep.py": "all that a decode sweep does, in order, from its inputs to its answer",
+    "decodeinput.py": "all that is checked before a decode sweep, in order",
     "rescoring.py": "all that a rescoring does, in order, from its inputs to its answer",
     "search/boxkernels.py": "numba looks for changes in one file: what is compiled stays together",
     "search/nbest.py": "one search method: what is asked of it, how it decides, what it tells",

@@ -117,6 +117,10 @@ def test_in_process_ids_may_have_a_bar(flags: Flags) -> None:
             "needs a path without blanks to it, not 'a b.wav'",
         ),
         (
+            {"test": "a.json"}, {"data/a.json": json.dumps({**ROW, "audio": "a", "offset": 2.5})},
+            "begins 2.5 s into its audio, and the program would read all of it; cut the audio",
+        ),
+        (
             {"test": "odd.json"}, {"data/odd.json": json.dumps({**ROW, "audio": "a\0.wav"})},
             "cannot open its audio",
         ),

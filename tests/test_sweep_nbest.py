@@ -201,6 +201,30 @@ def test_several_lists(task: Task, tmp_path: Path, run: Run, heldout: str) -> No
             assert weights_of(study / name)["lmweight"] == chosen["flags"]["lmweight"]
 
 
+@pytest.mark.slow(seconds=12)
+def test_lists_called_text(task: Task, tmp_path: Path, run: Run, heldout: str) -> None:
+    """As Kaldi has them, each in its folder: what is made of them goes by the folders."""
+    data = tmp_path / "data"
+    for name in ("dev", "test"):
+        (data / name).mkdir()
+        rows = [row.split(maxsplit=3) for row in (data / f"{name}.lst").read_text().splitlines()]
+        text = "".join(f"{name_of} {words}\n" for name_of, _, _, words in rows)
+        (data / name / "text").write_text(text)
+    (data / "text.npz").write_bytes(b"of who knows what")
+    given = task(sampler="nbest", n=2, test="dev/text", heldout="test/text", dump="true")
+    said = run(given)
+    plain = run(task(sampler="nbest", n=2, heldout=heldout, prefix="plain"))
+    best = re.search(r"^  WER .* \(S .*?\)", plain, re.MULTILINE)
+    assert best and best[0] in said
+    look = re.search(r"^held-out test.lst (with trial .*? looked at once)", plain, re.MULTILINE)
+    assert look and f"held-out test {look[1]}" in said
+    dumps = tmp_path / "sweeps/small/dumps"
+    assert {path.name for path in dumps.iterdir()} == {
+        f"{name}{ending}" for name in ("dev", "test") for ending in (".hyp", ".hyp.trn", ".ref.trn")
+    }
+    assert sclite(dumps, "dev") == tuple(read_outcome(tmp_path / "sweeps/small").choices[0].counts)
+
+
 @pytest.mark.slow(seconds=30)
 def test_settings_and_automatic_beams(task: Task, tmp_path: Path, run: Run) -> None:
     log = run(task(sampler="nbest", beamsize="choice(5, 60)", n=8))

@@ -11,12 +11,13 @@ from shlex import quote
 import numpy as np
 import numpy.typing as npt
 
-from w2ltune.decodeprogram import settle_flags
+from w2ltune.decodeprogram import piece_note, settle_flags, with_model_flags
 from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderfiles import read_tokens
 from w2ltune.embedded.decoderflags import decoder_flags, refuse_in_process
 from w2ltune.errors import UsageError
 from w2ltune.formats.blanks import split_words
+from w2ltune.formats.listfile import list_name
 from w2ltune.formats.nbest import BYTES_PER_HYPOTHESIS, NBest
 from w2ltune.report.recount import require_same_counts
 from w2ltune.runs.provenance import (
@@ -48,6 +49,7 @@ from w2ltune.trials.dataset import Dataset, DecodeProgram, find_task, shuffled_o
 from w2ltune.trials.dumps import refuse_dump_ids
 from w2ltune.trials.emissionsource import EmissionSource
 from w2ltune.trials.ending import bare_beginnings, end_tokens
+from w2ltune.trials.padding import padding_note
 from w2ltune.trials.sanity import Finding, check_all_emissions, look_at, refuse_absurd
 
 AM, BINARY = "--am", "--binary"
@@ -96,7 +98,7 @@ class DecodeInput:
     @property
     def list_names(self) -> list[str]:
         """The dev lists by name."""
-        return [path.name for path in self.dataset.task.lists]
+        return [list_name(path) for path in self.dataset.task.lists]
 
     def utterances_of(self, number: int) -> npt.NDArray[np.intp]:
         """Return the utterances of a list, held-out lists after the dev lists."""
@@ -180,9 +182,9 @@ def prepare(
         W2LTuneError: Something is missing, damaged or does not fit, or the folder holds another
             sweep.
     """
-    given = space.fixed
+    given, with_stored = space.fixed, with_model_flags(space).fixed
     space, auto, flags, program, by_binary = settle_flags(options, space)
-    stored = [f"--{n}={quote(v)}" for n, v in sorted(space.fixed.items()) if n not in given]
+    stored = [f"--{n}={quote(v)}" for n, v in sorted(with_stored.items()) if n not in given]
     tokens = read_tokens(flags.tokens_path)
     space = complete_space(space, flags, tokens)
     example = example_flags(space)
@@ -279,7 +281,8 @@ def prepare(
         found = look_at(dataset, flags, by_binary=bool(by_binary))
         if not options.allow_absurd_input:
             refuse_absurd(found)
-        findings += found
+        notes = [piece_note(given, flags, tokens), *dataset.notes, padding_note(dataset)]
+        findings += [*(Finding(text=note) for note in notes if note), *found]
     elif task.heldout:  # they may be new to an old sweep
         check_all_emissions(dataset, None if by_binary else Decoder(flags).token_count)
     return DecodeInput(

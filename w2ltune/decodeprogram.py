@@ -8,10 +8,11 @@ decodes; the binary is for what it cannot do.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from w2ltune.embedded.decoderfiles import read_tokens
 from w2ltune.embedded.decoderflags import (
     OF_THE_MODEL,
     OF_THE_SEARCH,
@@ -23,6 +24,7 @@ from w2ltune.embedded.decoderflags import (
 from w2ltune.errors import InputError, UsageError, existing_file
 from w2ltune.formats.checkpoint import read_header
 from w2ltune.formats.known_flags import KNOWN_FLAGS, Generation, typed_value
+from w2ltune.formats.spelling import PIECE_BEGIN, piece_mark
 from w2ltune.runs.provenance import Fingerprint, read_request
 from w2ltune.search.decodespace import example_flags, split_auto
 from w2ltune.search.space import ANCESTOR_RANGES, SearchSpace
@@ -82,7 +84,7 @@ def settle_flags(
     Raises:
         W2LTuneError: A flag is wrong, or there is no decoder that could do it.
     """
-    space, auto = split_auto(with_model_flags(space))
+    space, auto = split_auto(with_piece_flags(with_model_flags(space)))
     flags = decoder_flags(example_flags(space))
     program = decode_program(options, space.fixed)
     by_binary = must_be_binary(options, flags)
@@ -139,6 +141,52 @@ def _is_special(name: str, text: str) -> bool:
     """Whether a stored flag of the search is another than the binary's default."""
     spec = KNOWN_FLAGS[name]
     return typed_value(spec, text) != typed_value(spec, spec.default)
+
+
+def with_piece_flags(space: SearchSpace) -> SearchSpace:
+    """Add the flags of word pieces, and of letters with a ``▁`` between words, where none is given.
+
+    Without them the decoders take all words of an utterance for one where they join tokens.
+
+    Raises:
+        InputError: There are no tokens, or they are pieces that no decoder can join to words.
+    """
+    fixed = space.fixed
+    if not fixed.get("tokens"):
+        return space
+    path = Path(fixed.get("tokensdir", ""), fixed["tokens"])
+    names = read_tokens(path)
+    mark = piece_mark(names)
+    pieces = any(name != mark and PIECE_BEGIN in (name[0], name[-1]) for name in names)
+    if mark in (PIECE_BEGIN, "_") and (pieces or "|" not in names):
+        given = {**fixed, **space.distributions}
+        own = {"wordseparator": mark, "usewordpiece": "true"}
+        return (
+            replace(space, fixed={**own, **fixed})
+            if given.get("wordseparator", mark) == mark
+            else space
+        )
+    if mark not in ("", PIECE_BEGIN) and fixed.get("uselexicon") == "false":
+        raise InputError(
+            f"word pieces marked by {mark!r}, which the decoders cannot join without a lexicon; "
+            "write the tokens with '▁' at the edges of words, as w2ltune emissions does",
+            path=path,
+        )
+    return space
+
+
+def piece_note(given: Mapping[str, str], flags: DecoderFlags, tokens: Sequence[str]) -> str:
+    """Return what word pieces mean for a sweep that was given some flags; "" for letters."""
+    if flags.usewordpiece and "usewordpiece" not in given:
+        taken = f"--wordseparator={flags.wordseparator} --usewordpiece=true"
+        return f"the tokens are word pieces: {taken}"
+    mark = piece_mark(tokens)
+    if mark in ("", PIECE_BEGIN, "_"):
+        return ""
+    return (
+        f"the tokens are word pieces marked by {mark!r}: the lexicon makes words of them, the "
+        "greedy line does not (w2ltune emissions writes them with '▁')"
+    )
 
 
 def emission_sources(options: SweepOptions, fixed: Mapping[str, str]) -> tuple[EmissionSource, ...]:

@@ -18,6 +18,7 @@ from w2ltune.decoderchoice import Decision, check_answer, keep_decision
 from w2ltune.embedded.decoderflags import decoder_flags
 from w2ltune.errors import StoppedError, TrialFailedError
 from w2ltune.formats.beamdump import Hypothesis
+from w2ltune.formats.listfile import list_name
 from w2ltune.report.leaderboard import read_leaderboard
 from w2ltune.report.progress import State, View, bar
 from w2ltune.report.running import Running
@@ -394,36 +395,35 @@ class DecodeSweep:
             return
         folder = self.given.folder / "dumps"
         make_shared(folder)
-        dev = [path.name for path in self.given.dataset.task.lists]
-        for number, path in enumerate([*self.given.dataset.task.lists,
-                                       *self.given.dataset.task.heldout]):  # fmt: skip
+        dev = self.given.list_names
+        for number, name in enumerate([*dev, *map(list_name, self.given.dataset.task.heldout)]):
             if number < len(dev):
                 by_name = {choice.target: choice.trial for choice in self.outcome.choices}
-                trial = by_name.get(path.name, self.outcome.choices[0].trial)
+                trial = by_name.get(name, self.outcome.choices[0].trial)
                 chosen = next(result for result in self.results if result.number == trial)
             else:
                 chosen = self._chosen_for(number - len(dev))
             utterances = self.given.utterances_of(number).tolist()
-            lists = self._decode_lists(chosen.flags, utterances, f"beam dump of {path.name}")
-            written = write_dump(folder, path.name, self.given.dataset, utterances, lists)
+            lists = self._decode_lists(chosen.flags, utterances, f"beam dump of {name}")
+            written = write_dump(folder, name, self.given.dataset, utterances, lists)
             self.console.print(f"beam dump: {written}", soft_wrap=True, markup=False)
 
     def hold_out(self) -> None:
         """Decode each held-out list once with the answer; a changed answer does not look again."""
         given = self.given
-        for number, path in enumerate(given.dataset.task.heldout):
+        for number, name in enumerate(map(list_name, given.dataset.task.heldout)):
             chosen = self._chosen_for(number)
-            before = [look for look in self.outcome.looks if look.name == path.name]
+            before = [look for look in self.outcome.looks if look.name == name]
             if before and (before[-1].flags == chosen.flags or not given.options.look_again):
                 if before[-1].flags != chosen.flags:
                     self.console.print(
-                        f"{path.name} was decoded with trial {before[-1].trial}, but the answer "
+                        f"{name} was decoded with trial {before[-1].trial}, but the answer "
                         f"is trial {chosen.number} now; --look_again decodes it once more, and "
                         "says so",
                         markup=False, soft_wrap=True,
                     )  # fmt: skip
                 continue
-            look = self._look(path.name, len(given.list_names) + number, chosen)
+            look = self._look(name, len(given.list_names) + number, chosen)
             self._write(looks=(*self.outcome.looks, look))
 
     def _look(self, name: str, number: int, chosen: TrialResult) -> Look:

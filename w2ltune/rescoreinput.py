@@ -12,6 +12,7 @@ import numpy.typing as npt
 from w2ltune.errors import InputError
 from w2ltune.formats.beamdump import Separator
 from w2ltune.formats.dumpcolumns import read_dump_columns
+from w2ltune.formats.listfile import list_name
 from w2ltune.rescoreoptions import RescoreOptions
 from w2ltune.scoring.ancestor import ancestor_lists, first_of_equals
 from w2ltune.scoring.rescorelists import WORDS, RescoringLists, join
@@ -104,7 +105,7 @@ def read_input(options: RescoreOptions) -> RescoreInput:
         _refuse_huge(lists)
         weighed = weigh(lists, options.weights)
         return RescoreList(
-            name=data_list.name,
+            name=list_name(data_list),
             dump=dump,
             lists=lists,
             nbest=first_of_equals(weighed) if options.ancestor_wer else weighed,

@@ -190,7 +190,7 @@ def test_what_the_values_are_is_settled_once(
     )
 
 
-def test_probabilities_with_padding(in_folder: Path) -> None:
+def test_probabilities_with_padding(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tokens = ["<pad>", *LETTERS]
     parts = [probabilities(spoken(text, tokens, 0)) for text in SENTENCES.values()]
     padded = np.zeros((3, max(map(len, parts)), len(tokens)), np.float16)
@@ -200,9 +200,12 @@ def test_probabilities_with_padding(in_folder: Path) -> None:
     Path("vocabulary.json").write_text(json.dumps(tokens))
     Path("lengths.txt").write_text(" ".join(str(len(part)) for part in parts))
     given = ["emissions", "--outputs=dev.npy", *GIVEN[2:], "--out=out"]
-    with pytest.raises(InputError, match=r"'u-3' holds prob.*'u-1' does not: .*\(--lengths\)"):
-        _dispatch(given)
     assert _dispatch([*given, "--lengths=lengths.txt"]) == 0
+    expected = Path("out/dev.npz").read_bytes()
+    assert "padding" not in capsys.readouterr().out
+    assert _dispatch(given) == 0
+    assert "padding cut: 36 frames at the ends of 2 of 3 utterances" in capsys.readouterr().out
+    assert Path("out/dev.npz").read_bytes() == expected  # also the logarithms are taken
 
 
 def test_values_beyond_the_checked_utterances(
@@ -314,3 +317,255 @@ def test_a_token_that_a_list_of_tokens_cannot_hold(in_folder: Path, token: str) 
     save(["<pad>", *LETTERS, token], 0)
     with pytest.raises(UsageError, match="of column 7 is empty or has blanks, which a list"):
         _dispatch([*GIVEN, "--out=out"])
+
+
+def logarithms(raw: Array) -> Array:
+    return np.log(probabilities(raw))
+
+
+@pytest.mark.parametrize("form", ["npz", "npy", "folder"])
+@pytest.mark.parametrize(
+    ("change", "pad", "kind"),
+    [
+        (logarithms, 0.0, "logarithms of probabilities"),
+        (np.array, -100.0, "raw"),
+        (probabilities, 0.0, "probabilities"),
+        (logarithms, -np.inf, "logarithms of probabilities"),
+        (logarithms, float(np.log(1 / 7)), "logarithms of probabilities"),
+    ],
+)
+def test_padding_is_cut(
+    in_folder: Path,
+    form: str,
+    change: Callable[[Array], Array],
+    pad: float,
+    kind: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tokens = ["<pad>", *LETTERS]
+    parts = {name: change(spoken(text, tokens, 0)) for name, text in SENTENCES.items()}
+    longest = max(map(len, parts.values()))
+    filled = {
+        name: np.pad(part, ((0, longest - len(part)), (0, 0)), constant_values=pad)
+        for name, part in parts.items()
+    }
+    if form == "npy":
+        np.save("given.npy", np.stack([*filled.values()]))
+    elif form == "npz":
+        np.savez("given.npz", **filled)
+    else:
+        Path("given.folder").mkdir()
+        for name, output in filled.items():
+            np.save(f"given.folder/{name}.npy", output)
+    Path("vocabulary.json").write_text(json.dumps(tokens))
+    assert _dispatch(["emissions", f"--outputs=given.{form}", *GIVEN[2:], "--out=out"]) == 0
+    said = capsys.readouterr().out
+    assert f"the values are {kind}" in said
+    frames = sum(longest - len(part) for part in parts.values())
+    assert f"padding cut: {frames} frames at the ends of 2 of 3 utterances, of one value" in said
+    assert "greedy: WER 0.0 %" in said
+    found = open_emissions(Path("out/dev.npz"))
+    for name, part in parts.items():
+        logs = np.log(part) if kind == "probabilities" else part
+        assert np.allclose(found.emission(name), logs[:, [*range(1, 7), 0]], atol=1e-4)
+
+
+def test_a_frame_that_a_model_made_of_padding(
+    in_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # What is left of a masked input: the bias, the same for each frame; "s" is best in it.
+    tokens = ["<pad>", *LETTERS]
+    parts = {name: spoken(text, tokens, 0) for name, text in SENTENCES.items()}
+    bias = np.array([0.1, 0, 0.2, 0.3, 0.9, 0.4, 0.5], np.float32)
+    tails = {"u-1": 9, "u-2": 15, "u-3": 0}
+    np.savez("dev.npz", **{name: np.concatenate([part, np.tile(bias, (tails[name], 1))])
+                           for name, part in parts.items()})  # fmt: skip
+    Path("vocabulary.json").write_text(json.dumps(tokens))
+    assert _dispatch([*GIVEN, "--out=out"]) == 0
+    said = capsys.readouterr().out
+    assert "padding cut: 24 frames at the ends of 2 of 3 utterances, that are all the same" in said
+    assert "greedy: WER 0.0 %" in said
+    assert open_emissions(Path("out/dev.npz")).frame_counts == {n: len(p) for n, p in parts.items()}
+
+
+def test_a_token_that_is_held_is_no_padding(in_folder: Path) -> None:
+    # Data that somebody made up: the same values for one, three and five frames of the last letter.
+    tokens = ["<pad>", *LETTERS]
+    frame = np.where(np.arange(7) == tokens.index("o"), 5, 0).astype(np.float32)
+    outputs = {
+        name: np.concatenate([spoken(text[:-1], tokens, 0), np.tile(frame, (count, 1))])
+        for (name, text), count in zip(SENTENCES.items(), (1, 3, 5), strict=True)
+    }
+    np.savez("dev.npz", **outputs)
+    Path("vocabulary.json").write_text(json.dumps(tokens))
+    assert _dispatch([*GIVEN, "--out=out"]) == 0
+    found = open_emissions(Path("out/dev.npz")).frame_counts
+    assert found == {name: len(output) for name, output in outputs.items()}
+
+
+def test_an_utterance_of_padding_only(in_folder: Path) -> None:
+    tokens = ["<pad>", *LETTERS]
+    outputs = {name: spoken(text, tokens, 0) for name, text in SENTENCES.items()}
+    np.savez("dev.npz", **{**outputs, "u-2": np.zeros((9, 7), np.float32)})
+    Path("vocabulary.json").write_text(json.dumps(tokens))
+    with pytest.raises(InputError, match="'u-2' has nothing but frames of one value, as padding"):
+        _dispatch([*GIVEN, "--out=out"])
+
+
+def test_tokens_without_a_column(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tokens = ["[PAD]", *LETTERS]
+    save([*tokens, "<s>", "</s>"], 0, lambda raw: raw[:, : len(tokens)])
+    for more in ([], ["--drop=<s>,</s>"]):
+        assert _dispatch([*GIVEN, "--out=out", *more]) == 0
+        said = capsys.readouterr().out
+        assert "without a column in the outputs: <s>, </s>" in said
+        assert "greedy: WER 0.0 %" in said
+    assert Path("out/tokens.txt").read_text().split() == LETTERS
+    with pytest.raises(UsageError, match="--blank=<s>: the outputs have no column for it"):
+        _dispatch([*GIVEN, "--out=out", "--blank=<s>"])
+    save([*tokens, "ä", "</s>"], 0, lambda raw: raw[:, : len(tokens)])
+    with pytest.raises(UsageError, match=r"7 columns, the vocabulary 9 tokens \('ä' would have no"):
+        _dispatch([*GIVEN, "--out=out"])
+
+
+@pytest.mark.parametrize("kind", [np.array, logarithms, probabilities])
+def test_columns_of_one_token_are_added_up(
+    in_folder: Path, kind: Callable[[Array], Array], capsys: pytest.CaptureFixture[str]
+) -> None:
+    # As of an aggregate tokenizer: the second half of the utterances uses the second column.
+    tokens = ["<pad>", *LETTERS, "o", "<space>"]
+    twice = {"o": [tokens.index("o"), 7], "|": [1, 8]}
+    outputs = {}
+    for number, (name, text) in enumerate(SENTENCES.items()):
+        raw = spoken(text, tokens, 0)
+        if number % 2:
+            for first, second in twice.values():
+                raw[:, [first, second]] = raw[:, [second, first]]
+        outputs[name] = kind(raw)
+    np.savez("dev.npz", **outputs)
+    Path("vocabulary.json").write_text(json.dumps(tokens))
+    assert _dispatch([*GIVEN, "--out=out"]) == 0
+    said = capsys.readouterr().out
+    assert "more than one column, added up as one: '|', 'o'" in said
+    assert "greedy: WER 0.0 %" in said
+    assert Path("out/tokens.txt").read_text().split() == LETTERS
+    for name, output in outputs.items():
+        exp = output if kind is probabilities else np.exp(output.astype(float))
+        emission = np.exp(open_emissions(Path("out/dev.npz")).emission(name).astype(float))
+        assert np.allclose(emission[:, 5], exp[:, 6] + exp[:, 7], rtol=1e-4)
+        assert np.allclose(emission[:, 0], exp[:, 1] + exp[:, 8], rtol=1e-4)
+
+
+def test_what_is_left_out_and_was_said(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(["<pad>", *LETTERS], 0)
+    assert _dispatch([*GIVEN, "--out=out", "--drop=s"]) == 0
+    # Each letter is best in one of its three frames.
+    frames = sum(3 * len(text) for text in SENTENCES.values())
+    share = 100 * sum(text.count("s") for text in SENTENCES.values()) / frames
+    said = capsys.readouterr().out
+    assert f"note: tokens that are left out are best in {share:.1f} % of the frames, as 's'" in said
+    assert "greedy: WER 50.0 %" in said  # each of the three "yes" is a "ye", of six words
+    assert _dispatch([*GIVEN, "--out=out", "--drop=4,-1"]) == 0  # by the number of a column
+    assert Path("out/tokens.txt").read_text().split() == ["|", "y", "e", "n"]
+    with pytest.raises(UsageError, match="--drop=7: no such column; they are 0 to 6"):
+        _dispatch([*GIVEN, "--out=out", "--drop=7"])
+
+
+def test_a_token_that_decoders_take_for_the_blank(in_folder: Path) -> None:
+    save(["<pad>", *LETTERS, "#"], 0)
+    assert _dispatch([*GIVEN, "--out=out"]) == 0
+    assert Path("out/tokens.txt").read_text().split() == LETTERS
+
+
+def test_lists_called_text(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tokens = ["<pad>", *LETTERS]
+    save(tokens, 0)
+    for folder, more in (("dev", ""), ("test", "t")):
+        Path("data", folder).mkdir(parents=True)
+        rows = [f"{more}{name} {text}\n" for name, text in SENTENCES.items()]
+        Path("data", folder, "text").write_text("".join(rows))
+        outputs = {f"{more}{name}": spoken(text, tokens, 0) for name, text in SENTENCES.items()}
+        np.savez(f"{folder}.npz", **outputs)
+        assert _dispatch(["emissions", f"--outputs={folder}.npz", GIVEN[2],
+                          f"--list=data/{folder}/text", "--out=out"]) == 0  # fmt: skip
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        "dev.npz", "test.npz", "tokens.txt",
+    ]  # fmt: skip
+    assert open_emissions(Path("out/test.npz")).ids == ("tu-1", "tu-2", "tu-3")
+
+
+def test_emissions_of_another_list_are_not_replaced(
+    in_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens = ["<pad>", *LETTERS]
+    save(tokens, 0)
+    Path("other").mkdir()
+    assert _dispatch([*GIVEN, "--out=out"]) == 0
+    before = Path("out/dev.npz").read_bytes()
+    np.savez("o.npz", **{f"o{name}": spoken(text, tokens, 0) for name, text in SENTENCES.items()})
+    rows = [f"o{name} x.wav 1000 {text}\n" for name, text in SENTENCES.items()]
+    Path("other/dev.lst").write_text("".join(rows))
+    given = ["emissions", "--outputs=o.npz", GIVEN[2], "--list=other/dev.lst", "--out=out"]
+    with pytest.raises(InputError, match="holds the emissions of another list, 3 utterances as"):
+        _dispatch(given)
+    assert Path("out/dev.npz").read_bytes() == before
+    capsys.readouterr()
+    assert _dispatch([*GIVEN, "--out=out"]) == 0  # the same utterances
+    assert "note" not in capsys.readouterr().out
+    Path("dev.lst").write_text(Path("dev.lst").read_text().partition("u-3")[0])
+    assert _dispatch([*GIVEN, "--out=out", "--drop=s"]) == 0
+    said = capsys.readouterr().out
+    assert "out/dev.npz was replaced; 1 of its utterances are not in dev.lst" in said
+    assert "out/tokens.txt was replaced; it held other tokens" in said
+    Path("out/dev.npz").write_text("something else")
+    with pytest.raises(InputError, match="it would be replaced: choose another --out"):
+        _dispatch([*GIVEN, "--out=out"])
+
+
+def test_digits_of_kaldi(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Each row could be wav2letter's: id, path, milliseconds, words.
+    tokens = ["<pad>", "|", *"0123456789"]
+    said = {f"u{n}": " ".join(str((7 * n + k * k) % 10) for k in range(6)) for n in range(5)}
+    np.savez("dev.npz", **{name: spoken(text, tokens, 0) for name, text in said.items()})
+    Path("vocabulary.json").write_text(json.dumps(tokens))
+    rows = "".join(f"{name} {text}\n" for name, text in said.items())
+    for name in ("dev.txt", "dev.text", "dev"):
+        Path(name).write_text(rows)
+        assert _dispatch(["emissions", *GIVEN[1:3], f"--list={name}", "--out=out"]) == 0
+        assert "greedy: WER 0.0 %, CER 0.0 % on 5 utterances" in capsys.readouterr().out
+    Path("dev.lst").write_text(rows)
+    with pytest.raises(InputError, match=r"'u4 8 9 2 7 4 3' may be wav2letter's .* or Kaldi's"):
+        _dispatch([*GIVEN, "--out=out"])
+    Path("dev.lst").write_text("u0 one 3 7\nu1 one 4 2 1\nu2 two 9 4\n")
+    with pytest.raises(InputError, match=r"3 ms cannot be for \d+ frames: 'u0 one 3 7' may be"):
+        _dispatch([*GIVEN, "--out=out", "--force"])
+
+
+def test_outputs_of_no_row(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(["<pad>", *LETTERS], 0)
+    Path("dev.lst").write_text("u-3 x.wav 1000 yes yes no\nu-1 x.wav 1000 yes no\n")
+    assert _dispatch([*GIVEN, "--out=out"]) == 0
+    said = "note: 1 outputs are in no row of the list, as 'u-2'"
+    assert said in capsys.readouterr().out
+    Path("given").mkdir()
+    for name, output in np.load("dev.npz").items():
+        np.save(f"given/{name}.npy", output)
+    assert _dispatch(["emissions", "--outputs=given", *GIVEN[2:], "--out=out"]) == 0
+    assert said in capsys.readouterr().out
+
+
+def test_padding_that_looks_like_any_frame(
+    in_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens = ["<pad>", *LETTERS]
+    noise = np.random.default_rng(4)
+    outputs = {n: spoken(text, tokens, 0)[:24] for n, text in SENTENCES.items()}
+    outputs = {n: np.concatenate([own, noise.normal(size=(30 - len(own), 7)).astype(np.float32)])
+               for n, own in outputs.items()}  # fmt: skip
+    np.savez("dev.npz", **outputs)
+    Path("vocabulary.json").write_text(json.dumps(tokens))
+    rows = [f"{n} x.wav {60 * len(text)} {text}\n" for n, text in SENTENCES.items()]
+    Path("dev.lst").write_text("".join(rows))
+    assert _dispatch([*GIVEN, "--out=out", "--force"]) == 0
+    said = capsys.readouterr().out
+    assert "note: dev.lst: all utterances have 30 frames, but are 0.12 to 0.6 s long" in said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from w2ltune.__main__ import _dispatch
+from w2ltune.commandline import parse
 from w2ltune.errors import InputError, UsageError
 from w2ltune.formats.emissions import open_emissions
 from w2ltune.formats.spelling import spell
@@ -263,6 +265,9 @@ def test_columns() -> None:
     assert found.order == (2, 3, 4, 0)
     assert found.dropped == ("<unk>",)
     assert arrange(["a", "b"], 3).order == (0, 1, 2)
+    counted = ["<s>", "<pad>", "</s>", "<unk>", "a", "b"]
+    assert arrange(counted, 3).names == arrange(counted, 6).names == ("a", "b")
+    assert (arrange(counted, 3).order, arrange(counted, 6).order) == ((0, 1, 2), (4, 5, 0))
     assert arrange(["a", "b", "c"], 3, blank="-1").names == ("a", "b")
     with pytest.raises(UsageError, match="no token looks like the blank"):
         arrange(["a", "b"], 2)
@@ -406,14 +411,241 @@ def test_words_that_are_none(in_folder: Path, content: bytes, message: str) -> N
     assert not (in_folder / "lexicon.txt").exists()
 
 
-def test_words_of_odd_files(in_folder: Path) -> None:
+def test_words_of_odd_files(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (in_folder / "tokens.txt").write_text("|\ny\ne\ns\nn\no\n\\\n")
     given = ["lexicon", "--tokens=tokens.txt", "--words=words.txt", "--out=lexicon.txt"]
     (in_folder / "words.txt").write_text("no\n\\no\nyes 5\n")  # a backslash begins no section
     assert _dispatch(given) == 0
     assert (in_folder / "lexicon.txt").read_text() == "no\tn o |\n\\no\t\\ n o |\nyes\ty e s |\n"
+    assert "the first word of each row" not in capsys.readouterr().out
+    (in_folder / "text.txt").write_text("no one\nyes sir no\n")
+    assert _dispatch([given[0], given[1], "--words=text.txt", "--out=text.lexicon"]) == 0
+    said = "the first word of each row is taken; the others, as 'no', are no tokens"
+    assert said in capsys.readouterr().out
     (in_folder / "words.txt").write_text("son of\n\\data\\\n\n\\1-grams:\n-1\tno\n\n\\end\\\nyes\n")
     assert _dispatch(given) == 0
     assert (in_folder / "lexicon.txt").read_text() == "no\tn o |\n"
     with pytest.raises(UsageError, match=r"words.txt would be replaced, which is an input"):
         _dispatch([*given[:3], "--out=./words.txt"])
+
+
+LM = """\\data\\
+ngram 1=5
+ngram 2=1
+
+\\1-grams:
+-2	<unk>
+-99	<s>	0
+-0.5	</s>
+-0.4	yes	0
+-0.5	no	0
+
+\\2-grams:
+-0.2	<s> yes
+
+\\end\\
+"""
+
+
+@pytest.mark.parametrize("tokens", [["<pad>", "|", *LETTERS], ["<pad>", *PIECES]], ids=len)
+def test_the_commands_of_the_page(
+    in_folder: Path, tokens: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from w2ltune.decodeinput import prepare
+    from w2ltune.search.decodespace import build_space
+    from w2ltune.sweepoptions import USAGE, SweepOptions
+
+    outputs = {n: scores(text, tokens, 0, "|", log=True)[0] for n, text in SENTENCES.items()}
+    np.savez("dev_outputs.npz", **outputs)
+    (in_folder / "vocabulary.json").write_text(json.dumps(tokens))
+    (in_folder / "lm.arpa").write_text(LM)
+    block = README.read_text(encoding="utf-8").split("```sh\n")[1].split("```")[0]
+    commands = [shlex.split(row) for row in block.replace("\\\n", " ").splitlines()]
+    assert _dispatch(commands[0][1:]) == 0
+    assert _dispatch(commands[1][1:]) == 0
+    assert commands[2][:3] == ["python", "-m", "w2ltune.sweep"]
+    options, given = parse(commands[2][3:], SweepOptions, usage=USAGE)
+    space = build_space(given, script=None, options=(), any_flag=False)
+    made = prepare(options, space, command=())
+    greedy = next(finding for finding in made.findings if finding.value is not None)
+    assert str(greedy).endswith("WER 0.0%, CER 0.0%")
+    said = "the tokens are word pieces: --wordseparator=▁ --usewordpiece=true"
+    assert (said in map(str, made.findings)) is ("▁" in tokens)
+    assert made.space.fixed.get("usewordpiece") == ("true" if "▁" in tokens else None)
+
+
+PIECES_OF = {
+    "▁": (["▁yes", "▁no", "ter", "day"], "▁yes ter day ▁no"),
+    "▁ at the end": (["yes", "no▁", "ter", "day▁"], "yes ter day▁ no▁"),
+    "##": (["[CLS]", "[UNK]", "yes", "no", "##ter", "##day"], "yes ##ter ##day no"),
+    "@@": (["<s>", "<unk>", "yes@@", "no", "ter@@", "day"], "yes@@ ter@@ day no"),
+    "</w>": (["<unk>", "yes", "no</w>", "ter", "day</w>"], "yes ter day</w> no</w>"),
+    "Ġ": (["<unk>", "Ġyes", "Ġno", "ter", "day"], "Ġyes ter day Ġno"),
+    "_": (["_yes", "_no", "ter", "day"], "_yes ter day _no"),
+    "letters": (["</w>", *"yesnotrda"], "y e s t e r d a y </w> n o </w>"),
+    "letters of SentencePiece": (["▁", *"yesnotrda"], "▁ y e s t e r d a y ▁ n o"),
+}
+
+
+@pytest.mark.parametrize("habit", PIECES_OF)
+def test_word_pieces_of_any_habit(
+    in_folder: Path, habit: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pieces, said = PIECES_OF[habit]
+    tokens = ["[PAD]", *pieces]
+    path = [column for piece in said.split() for column in (tokens.index(piece), 0)]
+    raw = np.random.default_rng(3).normal(0, 0.1, (len(path), len(tokens)))
+    raw[np.arange(len(path)), path] += 9
+    np.savez("dev_outputs.npz", a=raw)
+    (in_folder / "vocabulary.json").write_text(json.dumps(tokens))
+    (in_folder / "dev.lst").write_text("a a.wav 300 yesterday no\n")
+    (in_folder / "words.txt").write_text("yesterday\nno\n")
+    given = ["--outputs=dev_outputs.npz", "--vocabulary=vocabulary.json", "--list=dev.lst"]
+    assert _dispatch(["emissions", *given, "--out=em"]) == 0
+    assert "greedy: WER 0.0 %, CER 0.0 %" in capsys.readouterr().out
+    lexicon = ["lexicon", "--words=words.txt", "--out=lexicon.txt"]
+    assert _dispatch([*lexicon, "--tokens=em/tokens.txt"]) == 0
+    assert "2 words" in capsys.readouterr().out
+
+    # By the flags that a sweep finds, with the lexicon and without.
+    from w2ltune.decodeprogram import with_piece_flags
+    from w2ltune.embedded.beamsearch import Decoder
+    from w2ltune.embedded.decoderflags import decoder_flags
+    from w2ltune.search.space import SearchSpace
+
+    emission = open_emissions(in_folder / "em/dev.npz").emission("a")
+    common = {"tokens": "em/tokens.txt", "lexicon": "lexicon.txt", "beamsize": "20"}
+    for more in ({}, {"uselexicon": "false", "decodertype": "tkn"}):
+        fixed = with_piece_flags(SearchSpace(fixed=common | more, distributions={})).fixed
+        assert ("usewordpiece" in fixed) is (habit != "letters")
+        flags = decoder_flags(fixed)
+        decoder = Decoder(flags)
+        assert decoder.greedy(emission) == ("yesterday", "no")
+        assert decoder.decode(emission, flags)[0].words == ("yesterday", "no")
+
+    # The toolkit's own token list is spelled with its own names.
+    (in_folder / "own.txt").write_text("".join(f"{piece}\n" for piece in pieces))
+    separator = ["--wordseparator=</w>"] if habit == "letters" else []
+    assert _dispatch([*lexicon, "--tokens=own.txt", *separator]) == 0
+    spelled = dict(row.split("\t") for row in (in_folder / "lexicon.txt").read_text().splitlines())
+    assert f"{spelled['yesterday']} {spelled['no']}" == said
+
+
+@pytest.mark.parametrize("mark", ["##", "@@", "</w>", "Ġ"])
+def test_pieces_that_a_decoder_cannot_join(in_folder: Path, mark: str) -> None:
+    from w2ltune.decodeprogram import piece_note, with_piece_flags
+    from w2ltune.embedded.decoderflags import decoder_flags
+    from w2ltune.search.space import SearchSpace
+
+    (in_folder / "tokens.txt").write_text("".join(f"{piece}\n" for piece in PIECES_OF[mark][0]))
+    fixed = {"tokens": "tokens.txt", "lexicon": "lexicon.txt"}
+    space = SearchSpace(fixed=fixed, distributions={})
+    assert with_piece_flags(space) == space  # words come from the lexicon
+    said = piece_note(fixed, decoder_flags(fixed), PIECES_OF[mark][0])
+    assert said.startswith(f"the tokens are word pieces marked by '{mark}': the lexicon makes")
+    space = SearchSpace(fixed=fixed | {"uselexicon": "false"}, distributions={})
+    with pytest.raises(InputError, match=f"tokens.txt: word pieces marked by '{mark}', which the"):
+        with_piece_flags(space)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "given", "found"),
+    [
+        ("▁a b", {}, {"wordseparator": "▁", "usewordpiece": "true"}),
+        ("▁a b |", {}, {"wordseparator": "▁", "usewordpiece": "true"}),
+        ("▁a b", {"wordseparator": "▁"}, {"wordseparator": "▁", "usewordpiece": "true"}),
+        ("▁a b", {"wordseparator": "b"}, {"wordseparator": "b"}),
+        ("▁a b", {"usewordpiece": "false"}, {"wordseparator": "▁", "usewordpiece": "false"}),
+        ("▁ a b", {}, {"wordseparator": "▁", "usewordpiece": "true"}),
+        ("▁ a b |", {}, {}),
+        ("_a b", {}, {"wordseparator": "_", "usewordpiece": "true"}),
+        ("_noise a b c d e f g h i j k |", {}, {}),
+        ("_noise a |", {}, {}),
+        ("a b |", {}, {}),
+    ],
+)
+def test_the_flags_of_word_pieces(
+    in_folder: Path, tokens: str, given: dict[str, str], found: dict[str, str]
+) -> None:
+    from w2ltune.decodeprogram import with_piece_flags
+    from w2ltune.search.space import SearchSpace
+
+    (in_folder / "tokens.txt").write_text(tokens.replace(" ", "\n") + "\n")
+    fixed = {"tokens": "tokens.txt", "tokensdir": str(in_folder), **given}
+    space = with_piece_flags(SearchSpace(fixed=fixed, distributions={}))
+    assert space.fixed == {**fixed, **found}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "tokens"),
+    [
+        ("tokens.txt", "<blk> 0\n▁a 2\nb 1\n", ["<blk>", "b", "▁a"]),  # k2, icefall
+        ("units.txt", "<blank>\t0\n<unk>\t1\n▁a\t2\n", ["<blank>", "<unk>", "▁a"]),  # WeNet
+        ("units.txt", "<unk> 1\na 2\nb 3\n", ["<blank>", "<unk>", "a", "b"]),  # ESPnet 1
+        ("dict.txt", "| 94\ne 51\nt 51\n", ["<s>", "<pad>", "</s>", "<unk>", "|", "e", "t"]),
+        ("tokens.txt", "<blk> 0\n  1\n5 2\n", ["<blk>", " ", "5"]),
+        ("digits.txt", "0\n1\n2\n", ["0", "1", "2"]),
+        ("spm.vocab", "<unk>\t0\n▁t\t-0\n▁a\t-1\n", ["<unk>", "▁t", "▁a"]),
+    ],
+)
+def test_vocabularies_with_numbers(
+    tmp_path: Path, name: str, content: str, tokens: list[str]
+) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    assert read_vocabulary(tmp_path / name) == tokens
+
+
+@pytest.mark.parametrize("content", ["a 0\nb 1\nc 3\n", "a 0\nb 1\nc 1\n", "a 5\nb 4\nc 9\n"])
+def test_numbers_that_are_no_columns(tmp_path: Path, content: str) -> None:
+    (tmp_path / "tokens.txt").write_text(content)
+    with pytest.raises(InputError, match="neither the columns 0 to 2 nor counts that fall"):
+        read_vocabulary(tmp_path / "tokens.txt")
+
+
+def test_the_blank_of_fairseq(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dictionary = ["|", *"esnoy"]
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", *dictionary]
+    outputs = {n: scores(text, tokens, 0, "|", log=True)[0] for n, text in SENTENCES.items()}
+    np.savez("dev_outputs.npz", **outputs)
+    rows = [f"{token} {90 - number}\n" for number, token in enumerate(dictionary)]
+    (in_folder / "dict.ltr.txt").write_text("".join(rows))
+    given = ["--outputs=dev_outputs.npz", "--vocabulary=dict.ltr.txt", "--list=dev.lst"]
+    assert _dispatch(["emissions", *given, "--out=em"]) == 0
+    said = capsys.readouterr().out
+    assert "blank '<s>' moved to the end; left out: <pad>, </s>, <unk>" in said
+    assert "greedy: WER 0.0 %" in said
+    # k2 has symbols for its graphs behind the tokens of the model.
+    (in_folder / "tokens.txt").write_text(
+        "".join(f"{t} {n}\n" for n, t in enumerate(["<blk>", *tokens[1:], "#0", "#1"]))
+    )
+    given[1] = "--vocabulary=tokens.txt"
+    assert _dispatch(["emissions", *given, "--out=em"]) == 0
+    assert "without a column in the outputs: #0, #1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("YES NO", "as 'YES'; in lower case they can"),
+        ("nö", "as 'nö'; no token has 'ö'"),
+        ("▁no ▁yes", "as '▁no'; they are tokens: those of an LM over tokens are decoded without"),
+        ("cafe\u0301", "with composed letters (NFC) they can"),
+        ("yesé", ""),
+    ],
+)
+def test_why_words_cannot_be_spelled(
+    in_folder: Path, words: str, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens = ["▁no", "▁yes"] if "▁" in words else ["|", *"yesnocafé"]
+    (in_folder / "tokens.txt").write_text("".join(f"{token}\n" for token in tokens))
+    (in_folder / "words.txt").write_text(words.replace(" ", "\n") + "\n")
+    given = ["lexicon", "--tokens=tokens.txt", "--words=words.txt", "--out=lexicon.txt"]
+    if not why:
+        (in_folder / "lexicon.txt").write_text("mine\tm i n e |\n")
+        assert _dispatch(given) == 0
+        assert "lexicon.txt: 1 words, in place of others" in capsys.readouterr().out
+        assert _dispatch(given) == 0
+        assert "in place" not in capsys.readouterr().out
+        return
+    with pytest.raises(InputError, match=re.escape(why)):
+        _dispatch(given)

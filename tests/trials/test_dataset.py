@@ -14,6 +14,8 @@ from w2ltune.trials.dataset import (
     read_utterance_counts,
     shuffled_order,
 )
+from w2ltune.trials.padding import padding_note
+from w2ltune.trials.sanity import check_all_emissions
 
 EMISSION_BINS = Path(__file__).parents[1] / "data" / "weak" / "emissions"
 
@@ -80,6 +82,73 @@ def test_lists_of_one_name_are_refused():
     flags = {"test": "a/dev.lst,b/dev.json", "emission_dir": "none"}
     with pytest.raises(UsageError, match="two lists are named 'dev'"):
         find_task(flags, metric="wer", normalize=None, ignore_case=False)
+
+
+def test_lists_called_text_go_by_their_folder(tmp_path):
+    texts = {"dev": ["a b", "c"], "test": ["d"]}
+    for name, references in texts.items():
+        write_set(tmp_path, name, references)
+        (tmp_path / "data" / name).mkdir(parents=True)
+        rows = [f"{name}-{n} {text}\n" for n, text in enumerate(references)]
+        (tmp_path / "data" / name / "text").write_text("".join(rows))
+    shutil.copy(tmp_path / "test.npz", tmp_path / "text.npz")  # of whichever list
+    flags = {"test": "dev/text", "datadir": str(tmp_path / "data"), "emission_dir": str(tmp_path)}
+    task = find_task(flags, metric="wer", normalize=None, ignore_case=False, heldout="test/text")
+    assert [path.name for path in task.emissions] == ["dev.npz", "test.npz"]
+    assert Dataset(task).references == [["a", "b"], ["c"], ["d"]]
+    flags |= {"test": "text", "datadir": str(tmp_path / "data/dev")}
+    task = find_task(flags, metric="wer", normalize=None, ignore_case=False)
+    assert [path.name for path in task.emissions] == ["dev.npz"]
+    flags |= {"test": "data/dev/text,dev.lst", "datadir": str(tmp_path)}
+    with pytest.raises(UsageError, match="two lists are named 'dev'"):
+        find_task(flags, metric="wer", normalize=None, ignore_case=False)
+
+
+def test_durations_in_seconds(tmp_path):
+    listed, emissions = write_set(tmp_path, "dev", ["a b", "c"])
+    dataset = Dataset(make_task((listed, emissions)))
+    assert (dataset.notes, dataset.utterances[1].duration_milliseconds) == ([], 1000.0)
+    listed.write_text("dev-0 a.wav 0.03 a b\ndev-1 b.wav 0.06 c\n")
+    dataset = Dataset(make_task((listed, emissions)))
+    assert [u.duration_milliseconds for u in dataset.utterances] == pytest.approx([30, 60])
+    assert dataset.notes == [
+        "dev.lst: 0.03 ms cannot be the length of the 1 frames of 'dev-0': all durations are taken "
+        "as seconds"
+    ]
+    listed.write_text("dev-0 x 0.03 a b\ndev-1 x 0.06 c\n")  # digits have no decimals
+    assert Dataset(make_task((listed, emissions))).notes == dataset.notes
+    listed.write_text("dev-0 one 1 two\ndev-1 two 1 three\n")
+    with pytest.raises(InputError, match="1 ms cannot be for 1 frames: 'dev-0 one 1 two' may"):
+        Dataset(make_task((listed, emissions)))
+
+
+@pytest.mark.parametrize("pad", [0, -100, -np.inf])
+def test_padded_emissions_are_refused(tmp_path, pad):
+    listed, path = write_set(tmp_path, "dev", ["a b", "c", "d"])
+    own = np.random.default_rng(1).normal(size=(9, 3)).astype(np.float32)
+    padded = np.concatenate([own, np.full((4, 3), pad, np.float32)])
+    write_emissions(path, {"dev-0": own, "dev-1": padded, "dev-2": padded}.items())
+    dataset = Dataset(make_task((listed, path)))
+    message = "2 utterances are padded, as 'dev-1' with 4 frames that have one value for all tokens"
+    with pytest.raises(InputError, match=message):
+        check_all_emissions(dataset, 3)
+    write_emissions(path, {"dev-0": own, "dev-1": padded[:9], "dev-2": own}.items())
+    check_all_emissions(Dataset(make_task((listed, path))), 3)
+
+
+def test_a_frame_at_many_ends_is_told(tmp_path):
+    listed, path = write_set(tmp_path, "dev", ["a b", "c", "d"])
+    own = np.random.default_rng(1).normal(size=(9, 3)).astype(np.float32)
+
+    def note(frame, *times):
+        ends = [np.concatenate([own, np.tile(np.float32(frame), (n, 1))]) for n in times]
+        write_emissions(path, zip(("dev-0", "dev-1", "dev-2"), ends, strict=True))
+        return padding_note(Dataset(make_task((listed, path))))
+
+    assert note([1, 5, 2], 0, 3, 7).startswith("2 emissions end in one and the same frame, up to 7")
+    assert note([1, 2, 5], 0, 3, 7) == ""  # the blank
+    assert note([1, 5, 2], 3, 3, 3) == ""
+    assert note([1, 5, 2], 0, 1, 2) == ""
 
 
 def test_before_emissions_are_made_the_lists_are_there(tmp_path):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from w2ltune.embedded.decoderfiles import read_tokens
 from w2ltune.errors import InputError, UsageError, existing_file, run_command
 from w2ltune.formats.blanks import BLANKS, split_words
 from w2ltune.formats.listfile import read_list
-from w2ltune.formats.spelling import PIECE_BEGIN, spell, why_unspelled
+from w2ltune.formats.spelling import piece_mark, speller
 
 USAGE = """
 usage: w2ltune lexicon --tokens=tokens.txt --words=FILE --out=lexicon.txt [--list=dev.lst]
@@ -48,9 +49,11 @@ def main(arguments: list[str]) -> int:
         raise UsageError(f"--out={options.out}: this is a folder; name the file")
     files.refuse_unwritable(options.out)
     tokens = read_tokens(options.tokens)
+    spell = speller(tokens, separator=options.wordseparator)
     rows, unspelled = [], []
-    for word in dict.fromkeys(_words(options)):
-        spelling = spell(word, tokens, separator=options.wordseparator)
+    others: set[str] = set()
+    for word in dict.fromkeys(_words(options, others)):
+        spelling = spell(word)
         if spelling is None:
             unspelled.append(word)
         else:
@@ -58,27 +61,52 @@ def main(arguments: list[str]) -> int:
     if not rows and not unspelled:
         raise InputError("no words in it", path=options.words or options.list)
     if not rows:
-        why = why_unspelled(unspelled, tokens)
         raise InputError(
             f"none of the {len(unspelled)} words can be spelled, as {unspelled[0]!r}"
-            + (f": of the letters that are no tokens {why}" if why else ": they are other letters"),
+            f"{_why(unspelled, spell, tokens)}",
             path=options.tokens,
         )
     options.out.parent.mkdir(parents=True, exist_ok=True)
+    replaced = options.out.exists() and options.out.read_bytes() != "".join(rows).encode()
     files.write_text(options.out, "".join(rows))
-    print(f"wrote {options.out}: {len(rows)} words")
-    if options.wordseparator not in tokens and not any(t.startswith(PIECE_BEGIN) for t in tokens):
+    print(f"wrote {options.out}: {len(rows)} words{', in place of others' if replaced else ''}")
+    odd = [other for other in others if other.isalpha() and other not in tokens]
+    if 2 * len(odd) > len(others):
+        print(f"the first word of each row is taken; the others, as {min(odd)!r}, are no tokens")
+    if options.wordseparator not in tokens and not piece_mark(tokens):
         print(f"spelled without word separators: {options.wordseparator!r} is no token")
     if unspelled:
         shown = ", ".join(map(repr, unspelled[:5]))
-        print(f"left out, as the tokens cannot spell them: {len(unspelled)}, as {shown}")
+        why = _why(unspelled, spell, tokens)
+        print(f"left out, as the tokens cannot spell them: {len(unspelled)}, as {shown}{why}")
     return 0
 
 
-def _words(options: LexiconOptions) -> Iterator[str]:
+def _why(
+    words: Sequence[str], spell: Callable[[str], list[str] | None], tokens: Sequence[str]
+) -> str:
+    """Return what keeps most words from being spelled, if it can be seen, or ""."""
+    changes: dict[str, Callable[[str], str]] = {
+        "in lower case": str.lower,
+        "in upper case": str.upper,
+    }
+    some = words[:200]
+    if 2 * len(set(some).intersection(tokens)) > len(some):
+        return "; they are tokens: those of an LM over tokens are decoded without a lexicon"
+    for how, change in changes.items():
+        if 2 * sum(change(word) != word and spell(change(word)) is not None for word in some) > len(
+            some
+        ):
+            return f"; {how} they can"
+    letters = Counter(letter for word in some for letter in set(word) - set("".join(tokens)))
+    lacking = ", ".join(repr(letter) for letter, _ in letters.most_common(5))
+    return f"; no token has {lacking}" if lacking else ""
+
+
+def _words(options: LexiconOptions, others: set[str]) -> Iterator[str]:
     if options.words is not None:
         existing_file(options.words, "words (--words)")
-        yield from (word for word in _read(options.words) if word not in SKIPPED)
+        yield from (word for word in _read(options.words, others) if word not in SKIPPED)
     if options.list is not None:
         for utterance in read_list(options.list):
             yield from utterance.reference
@@ -106,8 +134,8 @@ _ARPA_SECTION = re.compile(r"\\(data\\|end\\|\d+-grams:)")
 _ANNOUNCED = re.compile(r"ngram\s+1\s*=\s*([0-9]+)")
 
 
-def _read(path: Path) -> Iterator[str]:
-    """Yield the words of an ARPA file, or the first column of any other.
+def _read(path: Path, others: set[str]) -> Iterator[str]:
+    """Yield the words of an ARPA file, or the first column of any other, whose others are added up.
 
     Raises:
         InputError: It is no text, or has fewer unigrams than it announces.
@@ -122,6 +150,7 @@ def _read(path: Path) -> Iterator[str]:
                 break
             section = text
             first.clear()  # some toolkits write prose before the sections
+            others.clear()
         elif section == "\\data\\" and (match := _ANNOUNCED.fullmatch(text)):
             announced = int(match[1])
         elif section == "\\1-grams:":
@@ -130,7 +159,9 @@ def _read(path: Path) -> Iterator[str]:
             if len(columns) > 1:
                 yield columns[1].strip(BLANKS)
         elif section is None and text:
-            first.append(split_words(text)[0])
+            word, *more = split_words(text)
+            first.append(word)
+            others.update(more)
     if there < announced:
         raise InputError(
             f"{announced} unigrams announced, {there} there: the file is cut", path=path

@@ -8,7 +8,7 @@ raw network outputs; the blank of CTC is the last column.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,8 @@ from w2ltune.formats.emissionbin import (
     write_emission_bin,
 )
 from w2ltune.formats.emissionnpz import map_npz, write_emissions
+from w2ltune.formats.listfile import list_stem
+from w2ltune.formats.padding import without_padding
 
 __all__ = [
     "Emission",
@@ -31,6 +33,7 @@ __all__ = [
     "check_emissions",
     "locate_emissions",
     "open_emissions",
+    "refuse_padding",
     "write_emission_bin",
     "write_emissions",
 ]
@@ -150,13 +153,14 @@ def _open_npz(path: Path, scratch: Path | None) -> EmissionSet:
     return EmissionSet(path=path, token_count=rows.shape[1], frame_counts=frame_counts, load=load)
 
 
-def locate_emissions(emission_dir: Path, test: str) -> Path:
+def locate_emissions(emission_dir: Path, test: str, *, datadir: str = "") -> Path:
     """Find the emissions of a list.
 
     Args:
         emission_dir: ``--emission_dir``: an ``.npz``; a folder with ``<list>.npz`` or with the
             folder that flashlight's programs make for the list; or such a folder of ``.bin``.
         test: ``--test``: the list, as given.
+        datadir: ``--datadir``: the folder of the list.
 
     Returns:
         The ``.npz`` or the folder of ``.bin`` files.
@@ -169,7 +173,10 @@ def locate_emissions(emission_dir: Path, test: str) -> Path:
     if not emission_dir.is_dir():
         raise InputError(f"--emission_dir: no such folder or .npz file {str(emission_dir)!r}")
     folder = emission_dir / test.replace("/", "#")
-    names = (folder.name, Path(folder.name).stem, Path(test).stem)
+    stem, called = Path(test).stem, list_stem(Path(datadir, test))
+    names = [folder.name, Path(folder.name).stem, stem]
+    if called != stem:  # by the name of its folder; what goes by its own may be another's
+        names.insert(0, called)
     archives = [emission_dir / f"{name}.npz" for name in dict.fromkeys(names)]
     if folder.is_dir():
         return folder
@@ -187,7 +194,7 @@ def locate_emissions(emission_dir: Path, test: str) -> Path:
 
 def check_emissions(
     emissions: EmissionSet, ids: Sequence[str], *, token_count: int | None, path: Path
-) -> None:
+) -> dict[str, int]:
     """Refuse emissions that do not fit a list or a tokens file, or hold no numbers.
 
     Every emission of the list is read, one at a time.
@@ -197,6 +204,9 @@ def check_emissions(
         ids: The utterances of the list.
         token_count: Number of tokens, the blank included; None when it is not known.
         path: What the emissions were read from, for messages.
+
+    Returns:
+        How many frames of an utterance are padding, where some are; for `refuse_padding`.
 
     Raises:
         InputError: An utterance has no emission, the number of tokens differs, or a value is nan
@@ -216,14 +226,35 @@ def check_emissions(
             "is probably not that of the acoustic model (--tokens)",
             path=path,
         )
+    padded: dict[str, int] = {}
     for name in ids:
         emission = emissions.emission(name)
         if emission.max(initial=-np.inf) < np.inf:  # false for nan too
+            own = without_padding(emission)
+            if len(own) < len(emission):
+                padded[name] = len(emission) - len(own)
             continue
         wrong = ~(emission < np.inf)
         frame, column = np.argwhere(wrong)[0].tolist()
         raise InputError(
             f"the emission of {name!r} has {emission[frame, column]} in frame {frame} (from 0); "
             "the acoustic model diverged or the file is damaged",
+            path=path,
+        )
+    return padded
+
+
+def refuse_padding(padded: Mapping[str, int], *, path: Path) -> None:
+    """Refuse emissions with frames at an end that have one value for all tokens.
+
+    Raises:
+        InputError: There are such.
+    """
+    if padded:
+        first = next(iter(padded))
+        raise InputError(
+            f"{len(padded)} utterances are padded, as {first!r} with {padded[first]} frames that "
+            "have one value for all tokens, and decoders take them for speech: cut each emission "
+            "to its own frames, as w2ltune emissions does",
             path=path,
         )

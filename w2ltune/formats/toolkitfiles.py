@@ -6,10 +6,12 @@ Files of others may be cut, damaged or something else altogether: each error nam
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -18,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from w2ltune.errors import InputError, UsageError, existing_file
+from w2ltune.formats.toolkits import FAIRSEQ
 
 _DAMAGE = (
     *(ValueError, TypeError, KeyError, EOFError, OSError, SyntaxError, TokenError, RuntimeError),
@@ -30,8 +33,9 @@ def read_vocabulary(path: Path) -> list[str]:
     """Return the tokens of a toolkit in the order of its columns.
 
     Args:
-        path: A JSON object of token to column or a JSON list; else a token a line, of which the
-            part before a tab counts (as in SentencePiece's ``.vocab``).
+        path: A JSON object of token to column or a JSON list; else a token a line, alone; with its
+            column, as k2, WeNet and ESPnet have it; with its count, as fairseq has it; or before a
+            tab, as in SentencePiece's ``.vocab``.
 
     Raises:
         InputError: It is missing, empty, not UTF-8, has tokens that are no texts, or its columns
@@ -42,12 +46,35 @@ def read_vocabulary(path: Path) -> list[str]:
     if path.suffix == ".json":
         tokens = _json_tokens(text, path)
     else:
-        tokens = [line.rstrip("\r").split("\t")[0] for line in text.split("\n")]
-        while tokens and not tokens[-1]:
-            tokens.pop()
+        lines = [line.rstrip("\r") for line in text.split("\n")]
+        while lines and not lines[-1]:
+            lines.pop()
+        tokens = _numbered(lines, path) or [line.split("\t")[0] for line in lines]
     if not tokens:
         raise InputError("there is no token in it", path=path)
     return tokens
+
+
+_NUMBERED = re.compile(r"(.+)[ \t]([0-9]+)", re.ASCII)
+
+
+def _numbered(lines: Sequence[str], path: Path) -> list[str]:
+    """Return the tokens of lines that all end in a number; none where some do not."""
+    found = [match.groups() for match in map(_NUMBERED.fullmatch, lines) if match]
+    if not lines or len(found) < len(lines):
+        return []
+    tokens, numbers = [token for token, _ in found], [int(number) for _, number in found]
+    first = min(numbers)
+    if sorted(numbers) == list(range(first, first + len(numbers))) and first in (0, 1):
+        ordered = [token for _, token in sorted(zip(numbers, tokens, strict=True))]
+        return ["<blank>", *ordered] if first else ordered  # ESPnet 1 leaves out the blank
+    if all(more >= less for more, less in itertools.pairwise(numbers)):
+        return [*FAIRSEQ, *tokens]  # how often each token was seen
+    raise InputError(
+        f"the numbers behind its tokens are neither the columns 0 to {len(numbers) - 1} nor counts "
+        "that fall, as in fairseq's dict.txt",
+        path=path,
+    )
 
 
 def _text(path: Path) -> str:
@@ -150,6 +177,15 @@ def read_outputs(
                 yield name, _output(array, name, path, layout)
         else:
             yield from _cut(_array(loaded, path), path, ids, lengths, layout)
+
+
+def unlisted_outputs(path: Path, ids: Collection[str]) -> list[str]:
+    """Return the utterances of a folder of ``.npy`` or of an ``.npz`` that a list does not have."""
+    if path.is_dir():
+        return sorted({file.stem for file in path.glob("*.npy")}.difference(ids))
+    with _opened(path) as loaded:
+        names = loaded.files if isinstance(loaded, np.lib.npyio.NpzFile) else []
+        return sorted(set(names).difference(ids))
 
 
 def _refuse_lengths(lengths: Sequence[int] | None) -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from w2ltune.errors import InputError, UsageError, did_you_mean
 from w2ltune.formats.emissions import EmissionSet, locate_emissions, open_emissions
 from w2ltune.formats.known_flags import Generation
-from w2ltune.formats.listfile import Utterance, read_list
+from w2ltune.formats.listfile import Utterance, fit_durations, list_stem, read_list
 from w2ltune.scoring.text import load_normalizer, refuse_alternatives, split_units
 from w2ltune.scoring.wer import count_matrix
 
@@ -120,7 +120,7 @@ def find_task(
             "or the folder that fl_asr_test --emission_dir wrote)"
         )
     every = [*names, *apart]
-    stems = [Path(name).stem for name in every]
+    stems = [list_stem(Path(flags.get("datadir", ""), name)) for name in every]
     for stem in stems:
         if stems.count(stem) > 1:
             raise UsageError(f"two lists are named {stem!r}: rename one, results go by these names")
@@ -128,7 +128,10 @@ def find_task(
         for flag, own in (("test", names), ("heldout", apart)):
             for name in own:
                 _require_list(Path(flags.get("datadir", ""), name), flag)
-        emissions = [locate_emissions(Path(flags["emission_dir"]), name) for name in every]
+        emissions = [
+            locate_emissions(Path(flags["emission_dir"]), name, datadir=flags.get("datadir", ""))
+            for name in every
+        ]
     return DecodeTask(
         lists=tuple(Path(flags.get("datadir", ""), name) for name in names),
         heldout=tuple(Path(flags.get("datadir", ""), name) for name in apart),
@@ -159,6 +162,7 @@ class Dataset:
         list_of: The number of each utterance's list, held-out lists after the others.
         texts: The reference of each utterance, normalised.
         references: The same in units of the metric.
+        notes: What is to be said of the lists.
 
     Raises:
         InputError: A list or emission file is wrong.
@@ -173,10 +177,14 @@ class Dataset:
         ]
         self.list_of: list[int] = []
         self.texts: list[str] = []
+        self.notes: list[str] = []
         owner: dict[str, Path] = {}
         lists = [*task.lists, *task.heldout]
         for number, path in enumerate(lists):
-            for utterance in read_list(path):
+            frames = self._sets[number].frame_counts if self._sets else {}
+            utterances, notes = fit_durations(read_list(path), frames, path=path)
+            self.notes += notes
+            for utterance in utterances:
                 if utterance.id in owner:
                     why = (
                         "what is held out may not be tuned on"

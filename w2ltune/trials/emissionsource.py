@@ -149,6 +149,12 @@ def _refuse(utterance: Utterance, path: Path) -> None:
             "rename it",
             path=path,
         )
+    if utterance.offset.strip("0."):
+        raise InputError(
+            f"utterance {utterance.id!r} begins {utterance.offset} s into its audio, and the "
+            "program would read all of it; cut the audio",
+            path=path,
+        )
     if not is_column(utterance.path):
         raise InputError(
             f"utterance {utterance.id!r}: its emission is made from its audio, and the program "

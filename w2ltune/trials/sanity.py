@@ -13,7 +13,7 @@ from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderfiles import check_lm_head
 from w2ltune.embedded.decoderflags import DecoderFlags, why_not_in_process
 from w2ltune.errors import InputError
-from w2ltune.formats.emissions import check_emissions
+from w2ltune.formats.emissions import check_emissions, refuse_padding
 from w2ltune.formats.spelling import composed, why_unlike
 from w2ltune.formats.toolkits import kind_of
 from w2ltune.scoring.text import split_units
@@ -101,15 +101,15 @@ def check_all_emissions(dataset: Dataset, token_count: int | None) -> None:
         token_count: The columns that they must have; None where it is not known.
 
     Raises:
-        InputError: Emissions are missing, hold NaN, or have another number of tokens.
+        InputError: Emissions are missing, padded, hold NaN, or have another number of tokens.
     """
     for number, emissions in enumerate(dataset.emission_sets):
         ids = [
             name for name, own in zip(dataset.ids, dataset.list_of, strict=True) if own == number
         ]
-        check_emissions(
-            emissions, ids, token_count=token_count, path=dataset.task.emissions[number]
-        )
+        path = dataset.task.emissions[number]
+        padded = check_emissions(emissions, ids, token_count=token_count, path=path)
+        refuse_padding(padded, path=path)
 
 
 def refuse_absurd(findings: Sequence[Finding]) -> None:
