@@ -372,7 +372,7 @@ def test_a_lexicon_for_tokens_of_the_other_form(
     assert spelled == f"été\t{' '.join(nfd('été'))} |\n"
     (tmp_path / "words").write_text("ETE\n")
     assert run_command(lexicon_command.main, [*files, f"--out={tmp_path}/lexicon"]) == 2
-    assert "of the letters that are no tokens they differ in the case" in capsys.readouterr().err
+    assert "as 'ETE'; in lower case they can" in capsys.readouterr().err
 
 
 def test_a_training_names_the_form_of_the_letters(tmp_path: Path) -> None:
