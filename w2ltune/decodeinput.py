@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from w2ltune.binaryrules import refuse_unknown_word
 from w2ltune.decodeprogram import settle_flags
 from w2ltune.embedded.beamsearch import Decoder
-from w2ltune.embedded.decoderfiles import read_tokens
+from w2ltune.embedded.decoderfiles import read_tokens, unknown_spelling
 from w2ltune.embedded.decoderflags import decoder_flags, refuse_in_process
 from w2ltune.errors import UsageError
 from w2ltune.formats.nbest import BYTES_PER_HYPOTHESIS, NBest
+from w2ltune.idleflags import idle_flags
 from w2ltune.runs.provenance import (
     SweepRequest,
     fingerprint,
@@ -175,6 +177,7 @@ def prepare(
         W2LTuneError: Something is missing, damaged or does not fit, or the folder holds another
             sweep.
     """
+    given = space.fixed
     space, auto, flags, program, by_binary = settle_flags(options, space)
     tokens = read_tokens(flags.tokens_path)
     space = complete_space(space, flags, tokens)
@@ -198,6 +201,8 @@ def prepare(
     task = replace(task, stage_lm=options.stage_lm, gpu=options.gpu > 0, folder=folder)
     dataset = Dataset(task)
     _check_utterances(dataset, options, by_binary=bool(by_binary))
+    if program is not None and options.decoder != "process":
+        refuse_unknown_word(dataset.utterances)
     if options.warm_start is not None:
         warm_lists(options.warm_start)
     inputs = fingerprints(
@@ -235,9 +240,12 @@ def prepare(
     old = read_request(path)
     if old is not None:
         require_same(old, request, path=path)
-    findings = []
+    idle = idle_flags(given, flags, tokens, by_binary=bool(by_binary))
+    findings = [Finding(text=line) for line in idle]
     if by_binary and program is not None:
-        findings = [Finding(text=f"decoded by {Path(program.path).name}: {by_binary}")]
+        findings += [Finding(text=f"decoded by {Path(program.path).name}: {by_binary}")]
+    if flags.lexicon and (spelled := unknown_spelling(Path(flags.lexicon))):
+        findings += [Finding(text=spelled)]
     if old is None or old.inputs != request.inputs:
         found = look_at(dataset, flags, by_binary=bool(by_binary))
         if not options.allow_absurd_input:

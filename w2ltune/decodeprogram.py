@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from w2ltune.binaryrules import check_decoder
 from w2ltune.embedded.decoderflags import (
     DECODER_FLAGS,
     DecoderFlags,
@@ -20,8 +21,9 @@ from w2ltune.embedded.decoderflags import (
     why_not_in_process,
 )
 from w2ltune.errors import InputError, UsageError, existing_file
-from w2ltune.formats.checkpoint import read_header
+from w2ltune.formats.checkpoint import read_header, read_whole
 from w2ltune.formats.known_flags import Generation
+from w2ltune.idleflags import refuse_unmet
 from w2ltune.runs.provenance import Fingerprint, read_request
 from w2ltune.search.decodespace import example_flags, split_auto
 from w2ltune.search.space import SearchSpace
@@ -87,12 +89,19 @@ def settle_flags(
     Raises:
         W2LTuneError: A flag is wrong, or there is no decoder that could do it.
     """
+    given = space.fixed
     space, auto = split_auto(with_model_flags(space))
+    refuse_unmet(given)
     flags = decoder_flags(example_flags(space))
     program = decode_program(options, space.fixed)
     by_binary = must_be_binary(options, flags)
     if by_binary and program is None:
         refuse_in_process(flags)
+    if program is not None and options.decoder != "process":  # else it is never started
+        if program.am and program.generation == "flashlight":
+            read_whole(program.am, resumed=False)
+        example = example_flags(space)
+        check_decoder(flags, example, program.generation, by_binary=bool(by_binary))
     return space, auto, flags, program, by_binary
 
 
@@ -152,6 +161,8 @@ def emission_sources(options: SweepOptions, fixed: Mapping[str, str]) -> tuple[E
         )
     model = existing_file(am, "acoustic model (--am)")
     program, generation = _test_program(options)
+    if generation == "flashlight":
+        read_whole(model, resumed=False)
     names = [name for name in (fixed.get("test", "") + "," + options.heldout).split(",") if name]
     if not fixed.get("test"):
         raise UsageError("no --test: name the data list to tune on, as in --test=dev.lst")

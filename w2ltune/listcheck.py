@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from w2ltune.embedded.decoderfiles import read_lexicon
+from w2ltune.embedded.decoderfiles import UNKNOWN_WORD, read_lexicon
 from w2ltune.errors import InputError
 from w2ltune.formats.listfile import iterate_list, read_list
 
@@ -110,23 +110,34 @@ def check_words(
     tokens: Collection[str],
     *,
     skips_letters: bool,
+    separator: str = "|",
+    maxword: int = -1,
 ) -> list[str]:
     """Hold the words of the references against the lexicon and the tokens.
 
     Args:
         lists: What was read.
-        lexicon: Spellings; None: all words are spelled by letters.
+        lexicon: Spellings; None: the lexicon is not known.
         tokens: Names of the tokens; empty: they are not known.
         skips_letters: The program leaves out letters without a token; else it ends.
+        separator: Flag ``--wordseparator``: part of words that are spelled by letters.
+        maxword: Words of the lexicon that are read; below 0 all.
 
     Returns:
         A note for each list with words outside the lexicon, or letters without a token.
 
     Raises:
-        InputError: A spelling needs a token that does not exist.
+        InputError: A word needs a token that does not exist, or is ``<unk>``.
     """
+    for content in lists:
+        if UNKNOWN_WORD in content.words:
+            raise InputError(
+                f"a reference has the word {UNKNOWN_WORD}, at which the programs crash (SIGSEGV): "
+                "write the word that was said",
+                path=content.path,
+            )
     left = set().union(*(content.words for content in lists))
-    for number, word, spelling in read_lexicon(lexicon) if lexicon else ():
+    for number, word, spelling in read_lexicon(lexicon, maxword=maxword) if lexicon else ():
         if word not in left:
             continue
         left.remove(word)  # the program takes the first spelling
@@ -146,6 +157,13 @@ def check_words(
                 f"{len(outside)} of the {len(content.words)} words of {content.path.name} are not "
                 f"in the lexicon and will be spelled by letters: {_first(outside)}"
                 + ("; are upper and lower case as in the lexicon?" if all_of_them else "")
+            )
+        if outside and tokens and separator and separator not in tokens:
+            raise InputError(
+                f"the word {outside[0]!r} is not in the lexicon, so that it is spelled by letters "
+                f"and the word separator, and --wordseparator={separator} is no token: the program "
+                "ends of it; add the word to --lexicon, or name the separator of the tokens",
+                path=content.path,
             )
         letters = sorted({letter for word in outside for letter in word} - {*tokens})
         if tokens and letters:

@@ -6,19 +6,21 @@ first epoch on an empty validation list, and try for half a minute to load what 
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from w2ltune.embedded.decoderfiles import check_lm_head, read_tokens
-from w2ltune.errors import FlagError, InputError, UsageError, did_you_mean, existing_file
+from w2ltune.binaryrules import check_name, check_together, dictionary
+from w2ltune.embedded.decoderfiles import check_lm_head, dictionary_of, unknown_spelling
+from w2ltune.errors import FlagError, InputError, UsageError, existing_file
 from w2ltune.formats.distributions import Choice, parse_float, parse_value
 from w2ltune.formats.flagsfile import Flag
-from w2ltune.formats.known_flags import Generation, check_flag
+from w2ltune.formats.known_flags import KNOWN_FLAGS, Generation, check_flag, typed_value
 from w2ltune.listcheck import ListContent, check_words, joined_path, overlap_notes, read_content
 from w2ltune.runs.rundir import nearest_sibling
 
@@ -32,12 +34,8 @@ _OURS = {
     ),
 }
 _ABOVE_ZERO = ("lr", "iter", "batchsize")
-_OPTIMIZERS = ("sgd", "adam", "rmsprop", "adadelta", "adagrad", "amsgrad", "novograd")
-_NAMES = {  # of both generations
-    "criterion": ("ctc", "asg", "seq2seq", "transformer", "s2srnn", "s2stransformer"),
-    "netoptim": _OPTIMIZERS,
-    "critoptim": _OPTIMIZERS,
-}
+_TOGETHER = ("criterion", "linseg", "pretrainWindow", "lm", "decodertype", "lmtype", "everstoredb")
+_OF_TOKENS = ("criterion", "replabel", "eostoken", "surround")
 _FILES = {"am": "acoustic model", "lm_vocab": "words of the LM", "sfx_config": "sound effects"}
 _RESERVED_TAGS = {
     "train": "the log has train-loss and train-WER of the training itself",
@@ -88,11 +86,13 @@ def check_training(
             number = parse_float(value)
             if number is None or not 0 < number < math.inf:
                 raise _flag_error(given[name], f"{value} must be above 0")
-    for name, names in _NAMES.items():
+    for name in [name for name in given if name not in extra_known]:
         for value in _values(given, name):
-            if value not in names and name not in extra_known:
-                hint = did_you_mean(value, names) or f"; take one of {', '.join(names)}"
-                raise _flag_error(given[name], f"the program knows no {value!r}{hint}")
+            if problem := check_name(name, value, generation):
+                raise _flag_error(given[name], problem)
+    if not embedded:
+        for chosen in _combinations(given, _TOGETHER):
+            check_together(chosen, generation, training=mode != "continue")
     tokens = _check_model_files(given, mode, generation, embedded)
     train, valid = _read_lists(given, embedded)
     notes = [
@@ -101,10 +101,24 @@ def check_training(
         if name in given
     ]
     notes += overlap_notes(train, valid)
-    for lexicon in _values(given, "lexicon") or [""]:
+    # wav2letter takes a separator at the end away again; a model may have another one stored.
+    always = mode == "train" and generation == "flashlight"
+    separators = {"wordseparator": KNOWN_FLAGS["wordseparator"].default} if always else {}
+    for chosen in _combinations(given, ("lexicon", "maxword", "wordseparator")):
+        lexicon = chosen.get("lexicon")
         path = _existing(given, "lexicon", lexicon, "lexicon") if lexicon else None
-        notes += check_words([*train, *valid], path, tokens, skips_letters=not embedded)
-    return notes
+        notes += check_words(
+            [*train, *valid],
+            path,
+            tokens,
+            skips_letters=not embedded,
+            separator={**separators, **(chosen if generation == "flashlight" else {})}.get(
+                "wordseparator", ""
+            ),
+            maxword=int(typed_value(KNOWN_FLAGS["maxword"], chosen.get("maxword", "-1"))),
+        )
+        notes += filter(None, [unknown_spelling(path) if path else ""])
+    return list(dict.fromkeys(notes))
 
 
 def valid_sets(text: str) -> dict[str, str]:
@@ -180,6 +194,13 @@ def _values(given: Mapping[str, Flag], name: str) -> list[str]:
     return list(value.choices) if isinstance(value, Choice) else [str(value.low), str(value.high)]
 
 
+def _combinations(given: Mapping[str, Flag], names: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Yield what some flags can be together; those that are not given are left out."""
+    known = [name for name in names if name in given]
+    for values in itertools.product(*(_values(given, name) or [""] for name in known)):
+        yield dict(zip(known, values, strict=True))
+
+
 def _flag_error(flag: Flag, problem: str) -> FlagError:
     return FlagError(f"--{flag.name}={flag.value}: {problem}", path=flag.path, line=flag.line)
 
@@ -190,6 +211,8 @@ def _require(given: Mapping[str, Flag], mode: Mode, embedded: bool) -> None:
         "train": "the training lists, as in --train=train.lst",
         "valid": "what the best model is chosen by, as in --valid=dev:dev.lst",
         "tokens": "the token list, as in --tokens=tokens.txt",
+        "lexicon": "one (without it the program ends at its first utterance: Unknown entry in "
+        "dictionary)",
     }
     if embedded:
         wanted["features_dir"] = "the folder of features (w2ltune's own trainer reads no audio)"
@@ -206,7 +229,8 @@ def _check_embedded(given: Mapping[str, Flag]) -> Collection[str]:
 
     values = {name: _values(given, name) for name in given if name in FLAGS and name not in _OURS}
     defaults = {name: spec.default for name, spec in FLAGS.items()}
-    defaults |= {"tokens": "-", "features_dir": "-"}  # whether they are given: see _require
+    # Whether they are given: see _require.
+    defaults |= dict.fromkeys(("tokens", "lexicon", "features_dir"), "-")
     for name, choices in values.items():
         for choice in choices:
             try:
@@ -244,8 +268,11 @@ def _check_model_files(
     tokens: set[str] = set()
     for value in _values(given, "tokens"):
         path = _existing(given, "tokens", joined_path(folder("tokensdir"), value), "token list")
-        read_tokens(path)
-        tokens |= {*path.read_text(encoding="utf-8").split()}
+        for chosen in _combinations(given, _OF_TOKENS):
+            if "criterion" in chosen or mode == "train":
+                tokens |= dictionary(chosen, path, generation).keys()
+            else:
+                tokens |= dictionary_of(path, ()).keys()
     if mode == "train" and not embedded:
         for value in _values(given, "arch"):
             _existing(given, "arch", joined_path(folder("archdir"), value), "network")
