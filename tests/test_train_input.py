@@ -238,8 +238,9 @@ CONFIG = [
     (b"--momentum 0.8\n", "name.cfg:12: '--momentum 0.8': a blank in the name"),
     (b"--momentum=0.8 # high\n", "a comment must stand on its own line"),
     (b"\n# \n--netoptim=\xff\n", "name.cfg:14: not UTF-8 text"),
-    (b"--flagsfile=/nowhere.cfg\n", "(from DIR/project/name.cfg:12): no such file '/nowhere"),
-    (b"--flagsfile=DIR/project/name.cfg\n", "flagsfiles name each other in a circle"),
+    (b"--flagfile=/nowhere.cfg\n", "(from DIR/project/name.cfg:12): no such file '/nowhere"),
+    (b"--flagfile=DIR/project/name.cfg\n", "flagsfiles name each other in a circle"),
+    (b"--flagsfile=more.cfg\n", "name.cfg:12: --flagsfile=more.cfg: the programs do not read"),
     (b"--ngpu=8\n", "name.cfg:12: --ngpu is an option of w2ltune"),
     (b"--lr=0\n", "name.cfg:12: --lr=0: 0 must be above 0"),
     (b"--train=no.lst\n", "(--train of DIR/project/name.cfg:12): no such file"),
@@ -254,7 +255,7 @@ def test_a_line_of_the_config(task: Task) -> None:
         assert message in task.refused(f"--extra={ONE_RANGE.replace('lr', 'gamma')}", of_sweep=True)
 
 
-@pytest.mark.parametrize("name", ["train", "valid", "tokens", "arch"])
+@pytest.mark.parametrize("name", ["train", "valid", "tokens", "lexicon", "arch"])
 def test_what_is_left_out_of_the_config(task: Task, name: str) -> None:
     task.configure(**{name: None})
     assert f"no --{name}: give " in task.refused()

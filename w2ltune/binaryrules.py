@@ -1,10 +1,13 @@
-"""What the programs refuse every time, by their source (flashlight v0.3, wav2letter v0.2).
+"""The programs: of which generation they are, and what they refuse every time.
 
-Each dies of it after it was started, after hours in a queue too, and again at every retry.
+The latter by their source (flashlight v0.3, wav2letter v0.2): they die of it after the start, after
+hours in a queue too, and again at every retry.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +22,7 @@ from w2ltune.embedded.decoderflags import DecoderFlags
 from w2ltune.errors import FlagError, InputError, UsageError, did_you_mean
 from w2ltune.formats.known_flags import KNOWN_FLAGS, Generation, typed_value
 from w2ltune.formats.listfile import Utterance
+from w2ltune.runs.rundir import nearest_sibling
 
 SEQUENCE_TO_SEQUENCE = ("s2srnn", "s2stransformer", "seq2seq", "transformer")
 
@@ -48,6 +52,41 @@ _OTHER_NAMES = {
 }
 
 
+def check_binary(path: Path) -> Path:
+    """Return the absolute path of a program that can be started.
+
+    Args:
+        path: As the user gave it; a mere name is looked for in ``PATH`` too.
+
+    Raises:
+        UsageError: There is none, or it may not be executed.
+    """
+    if path.is_dir():
+        programs = [p.name for p in sorted(path.iterdir()) if p.is_file() and os.access(p, os.X_OK)]
+        inside = f"; in it are {', '.join(programs[:6])}" if programs else ""
+        raise UsageError(f"--binary={path} is a folder; name the program itself{inside}")
+    if not path.exists():
+        in_path = shutil.which(path) if path.name == str(path) else None
+        if in_path is None:
+            raise UsageError(f"--binary={path}: no such program{nearest_sibling(path)}")
+        path = Path(in_path)
+    if not os.access(path, os.X_OK):
+        raise UsageError(
+            f"--binary={path} may not be executed: chmod +x {path}, or copy it to where you may"
+        )
+    return Path.cwd() / path
+
+
+def generation_of(binary: Path) -> Generation:
+    """Return the generation of a program by its name: wav2letter v0.2's have no ``fl_asr_``.
+
+    Example:
+        >>> generation_of(Path("build/Train")), generation_of(Path("bin/asr/fl_asr_train"))
+        ('wav2letter', 'flashlight')
+    """
+    return "wav2letter" if binary.name in ("Train", "Test", "Decoder") else "flashlight"
+
+
 def check_name(name: str, value: str, generation: Generation) -> str:
     """Return what is wrong with the value of a flag that is one of some names, or "".
 
@@ -58,7 +97,7 @@ def check_name(name: str, value: str, generation: Generation) -> str:
 
     Example:
         >>> check_name("criterion", "seq2seq", "flashlight")
-        "flashlight knows no 'seq2seq'; it is called s2srnn there"
+        "the program knows no 'seq2seq'; it is s2srnn in flashlight"
     """
     names = _NAMES_OF[generation].get(name)
     if names is None or value in names or (name == "fl_optim_mode" and not value):
@@ -66,27 +105,27 @@ def check_name(name: str, value: str, generation: Generation) -> str:
     if name == "features_type" and value == "mfcc":
         return "no release of flashlight can compute mfcc (it aborts); take mfsc, pow or raw"
     if name == "criterion" and value in _OTHER_NAMES:
-        hint = f"; it is called {_OTHER_NAMES[value]} there"
+        hint = f"; it is {_OTHER_NAMES[value]} in {generation}"
     else:
         hint = did_you_mean(value, names) or f"; take one of {', '.join(names)}"
-    return f"{generation} knows no {value!r}{hint}"
+    return f"the program knows no {value!r}{hint}"
 
 
 def check_together(flags: Mapping[str, str], generation: Generation, *, training: bool) -> None:
     """Refuse flags that do not go together in a program.
 
     Args:
-        flags: All that are known, one value each.
+        flags: All that are known, one value each; without a criterion it is the model's.
         generation: Of the program.
         training: It begins a training, from a network or from nothing.
 
     Raises:
         UsageError: With both flags.
     """
-    criterion = flags.get("criterion", KNOWN_FLAGS["criterion"].default if training else "")
+    criterion = flags.get("criterion", "")
     if _truth(flags, "everstoredb"):
         raise UsageError("--everstoredb=true: the programs were published without it; remove it")
-    if not training:
+    if not training or not criterion:
         return
     if criterion != "asg" and _number(flags, "linseg") > 0:
         raise UsageError(

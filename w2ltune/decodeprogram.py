@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from w2ltune.binaryrules import check_decoder
+from w2ltune.binaryrules import check_binary, check_decoder, generation_of
 from w2ltune.embedded.decoderflags import (
     DECODER_FLAGS,
     DecoderFlags,
@@ -28,7 +28,6 @@ from w2ltune.runs.provenance import Fingerprint, read_request
 from w2ltune.search.decodespace import example_flags, split_auto
 from w2ltune.search.space import SearchSpace
 from w2ltune.sweepoptions import SweepOptions
-from w2ltune.traincheck import check_binary, generation_of
 from w2ltune.trials.dataset import DecodeProgram
 from w2ltune.trials.emissionsource import EmissionSource, NoAudioError, content_of, role_of
 from w2ltune.trials.testprogram import find_test_program

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -92,7 +91,8 @@ def check_training(
                 raise _flag_error(given[name], problem)
     if not embedded:
         for chosen in _combinations(given, _TOGETHER):
-            check_together(chosen, generation, training=mode != "continue")
+            known = {"criterion": KNOWN_FLAGS["criterion"].default} if mode == "train" else {}
+            check_together({**known, **chosen}, generation, training=mode != "continue")
     tokens = _check_model_files(given, mode, generation, embedded)
     train, valid = _read_lists(given, embedded)
     notes = [
@@ -146,41 +146,6 @@ def valid_sets(text: str) -> dict[str, str]:
             raise UsageError(f"--valid={text}: the tag {tag!r} is given twice; name them apart")
         found[tag] = file
     return found
-
-
-def check_binary(path: Path) -> Path:
-    """Return the absolute path of a program that can be started.
-
-    Args:
-        path: As the user gave it; a mere name is looked for in ``PATH`` too.
-
-    Raises:
-        UsageError: There is none, or it may not be executed.
-    """
-    if path.is_dir():
-        programs = [p.name for p in sorted(path.iterdir()) if p.is_file() and os.access(p, os.X_OK)]
-        inside = f"; in it are {', '.join(programs[:6])}" if programs else ""
-        raise UsageError(f"--binary={path} is a folder; name the program itself{inside}")
-    if not path.exists():
-        in_path = shutil.which(path) if path.name == str(path) else None
-        if in_path is None:
-            raise UsageError(f"--binary={path}: no such program{nearest_sibling(path)}")
-        path = Path(in_path)
-    if not os.access(path, os.X_OK):
-        raise UsageError(
-            f"--binary={path} may not be executed: chmod +x {path}, or copy it to where you may"
-        )
-    return Path.cwd() / path
-
-
-def generation_of(binary: Path) -> Generation:
-    """Return the generation of a program by its name: wav2letter v0.2's have no ``fl_asr_``.
-
-    Example:
-        >>> generation_of(Path("build/Train")), generation_of(Path("bin/asr/fl_asr_train"))
-        ('wav2letter', 'flashlight')
-    """
-    return "wav2letter" if binary.name in ("Train", "Test", "Decoder") else "flashlight"
 
 
 def _values(given: Mapping[str, Flag], name: str) -> list[str]:

@@ -35,7 +35,20 @@ REFUSED = [
     ("--itersave=maybe", 1, "^ERROR: illegal value 'maybe' specified for bool flag", None),
     ("--lr=1_0", 1, "^ERROR: illegal value '1_0' specified for double flag 'lr'", None),
     ("--beamsize=3000000000", 1, "^ERROR: illegal value '3000000000' specified for int32", None),
-    ("--criterion=xyz", -6, "unimplemented criterion xyz", None),
+    ("--criterion=xyz", -6, r"^F.*Train.cpp:436\] unimplemented criterion$", None),
+    ("--criterion=seq2seq", -6, r"^F.*Train.cpp:436\] unimplemented criterion$", None),
+    ("--criterion=transformer", -6, r"^F.*Train.cpp:436\] unimplemented criterion$", None),
+    ("--lexicon=", -6, r"what\(\):  Unknown entry in dictionary: 'one'$", None),
+    ("--lexicon=blank.txt", -6, r"what\(\):  \[loadWords\] Invalid line: $", None),
+    ("--lexicon=bare.txt", -6, r"what\(\):  \[loadWords\] Invalid line: two$", None),
+    ("--train=unknown.lst", -11, r"^\*\*\* SIGSEGV", None),
+    ("--tokens=hash.txt", -6, r"what\(\):  Duplicate entry in dictionary '#'$", None),
+    ("--tokens=twice.txt", -6, r"what\(\):  Duplicate entry name in dictionary 'e'$", None),
+    ("--surround=_", -6, r"what\(\):  Unknown entry in dictionary: '_'$", None),
+    ("--onorm=tgt", -6, r"what\(\):  invalid onorm option$", None),
+    ("--features_type=mfcc", -6, "Unsupported feature type for audio preprocessing 'mfcc'", None),
+    ("--linseg=5", -6, r"^F.*Train.cpp:\d+\] linseg may only be used with ASG criterion", None),
+    ("--fl_amp_max_scale_factor=-1", 1, "illegal value '-1' specified for uint64 flag", None),
     ("--lm=/no/lm.bin", -6, "util::ErrnoException", None),
 ]
 
@@ -45,6 +58,11 @@ REFUSED = [
 )
 def test_refused(data, base, argument, code, text, capture):
     (data / "bad.arch").write_text("XX 1 2 3\n")
+    (data / "blank.txt").write_text("one\to n e |\n\ntwo\tt w o |\n")
+    (data / "bare.txt").write_text("one\to n e |\ntwo\n")
+    (data / "hash.txt").write_text("|\ne\nn\no\nt\nw\n#\n")
+    (data / "twice.txt").write_text("|\ne\nn\no\nt\nw\ne\n")
+    (data / "unknown.lst").write_text(f"zz {data}/train.wav 1000 one <unk>\n")
     (data / "lost.lst").write_text("zz /no/audio.wav 1000 one two\n")
     (data / "short.lst").write_text("onlyid path\n")
     (data / "value.cfg").write_text("--iter=abc\n")

@@ -75,7 +75,7 @@ def test_typed_value(name, text, expected):
     assert value == expected and type(value) is type(expected)
 
 
-# What gflags' FlagValue::ParseFrom takes: tried with gflags 2.2.2 (None: "illegal value").
+# What FlagValue::ParseFrom of gflags 2.2 gives, tried with its code; None: "illegal value".
 GFLAGS_NUMBERS = [
     ("beamsize", "2147483647", 2147483647),
     ("beamsize", "2147483648", None),
@@ -128,7 +128,7 @@ GFLAGS_NUMBERS = [
 @pytest.mark.parametrize(("name", "text", "expected"), GFLAGS_NUMBERS)
 def test_numbers_as_gflags_reads_them(name, text, expected):
     if expected is None:
-        with pytest.raises(FlagError, match="not a (whole )?number"):
+        with pytest.raises(FlagError, match=r"not a (whole )?number"):
             typed_value(KNOWN_FLAGS[name], text)
     else:
         value = typed_value(KNOWN_FLAGS[name], text)
