@@ -20,7 +20,7 @@ from w2ltune.embedded.decoderfiles import (
 )
 from w2ltune.embedded.decoderflags import DecoderFlags
 from w2ltune.errors import FlagError, InputError, UsageError, did_you_mean
-from w2ltune.formats.known_flags import KNOWN_FLAGS, Generation, typed_value
+from w2ltune.formats.known_flags import KNOWN_FLAGS, Generation, number_of
 from w2ltune.formats.listfile import Utterance
 from w2ltune.runs.rundir import nearest_sibling
 
@@ -123,16 +123,16 @@ def check_together(flags: Mapping[str, str], generation: Generation, *, training
         UsageError: With both flags.
     """
     criterion = flags.get("criterion", "")
-    if _truth(flags, "everstoredb"):
+    if number_of("everstoredb", flags):
         raise UsageError("--everstoredb=true: the programs were published without it; remove it")
     if not training or not criterion:
         return
-    if criterion != "asg" and _number(flags, "linseg") > 0:
+    if criterion != "asg" and number_of("linseg", flags) > 0:
         raise UsageError(
             f"--linseg={flags['linseg']} with --criterion={criterion}: the program takes it with "
             "asg only; remove it"
         )
-    if criterion not in SEQUENCE_TO_SEQUENCE and _number(flags, "pretrainWindow") > 0:
+    if criterion not in SEQUENCE_TO_SEQUENCE and number_of("pretrainWindow", flags) > 0:
         raise UsageError(
             f"--pretrainWindow={flags['pretrainWindow']} with --criterion={criterion}: the program "
             "takes it with sequence-to-sequence criteria only; remove it"
@@ -162,9 +162,9 @@ def dictionary(flags: Mapping[str, str], path: Path, generation: Generation) -> 
     """
     added = added_tokens(
         flags.get("criterion", KNOWN_FLAGS["criterion"].default),
-        replabel=int(_number(flags, "replabel")),
+        replabel=int(number_of("replabel", flags)),
         generation=generation,
-        eostoken=_truth(flags, "eostoken"),
+        eostoken=bool(number_of("eostoken", flags)),
     )
     names = dictionary_of(path, added)
     surround = flags.get("surround", "")
@@ -242,12 +242,3 @@ def refuse_unknown_word(utterances: Iterable[Utterance]) -> None:
                 f"the reference of {utterance.id!r} has the word {UNKNOWN_WORD}, at which the "
                 "program crashes (SIGSEGV): write the word that was said"
             )
-
-
-def _number(flags: Mapping[str, str], name: str) -> float:
-    spec = KNOWN_FLAGS[name]
-    return float(typed_value(spec, flags.get(name, spec.default)))
-
-
-def _truth(flags: Mapping[str, str], name: str) -> bool:
-    return bool(typed_value(KNOWN_FLAGS[name], flags.get(name, "false")))

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from w2ltune.embedded.decoderflags import DECODER_FLAGS, DecoderFlags, dead_weights
 from w2ltune.errors import InputError, UsageError
 from w2ltune.formats.checkpoint import read_header
-from w2ltune.formats.known_flags import KNOWN_FLAGS, typed_value
+from w2ltune.formats.known_flags import KNOWN_FLAGS, number_of, typed_value
 
 _FEATURES = (
     *("samplerate", "channels", "features_type", "mfcccoeffs", "melfloor", "filterbanks"),
@@ -42,7 +42,7 @@ def refuse_unmet(given: Mapping[str, str]) -> None:
     Raises:
         UsageError: With what to do instead.
     """
-    if _number(given, "maxload") > 0:
+    if number_of("maxload", given) > 0:
         raise UsageError(
             f"--maxload={given['maxload']}: a sweep decodes its whole list; make a shorter one, as "
             f"by head -n {given['maxload']} dev.lst > part.lst"
@@ -96,7 +96,3 @@ def idle_flags(
 def _value(name: str, flags: Mapping[str, str]) -> bool | int | float | str:
     spec = KNOWN_FLAGS[name]
     return typed_value(spec, flags.get(name, spec.default))
-
-
-def _number(flags: Mapping[str, str], name: str) -> float:
-    return float(_value(name, flags))

@@ -17,9 +17,9 @@ from typing import Literal, TypeAlias
 from w2ltune.binaryrules import check_name, check_together, dictionary
 from w2ltune.embedded.decoderfiles import check_lm_head, dictionary_of, unknown_spelling
 from w2ltune.errors import FlagError, InputError, UsageError, existing_file
-from w2ltune.formats.distributions import Choice, parse_float, parse_value
+from w2ltune.formats.distributions import Choice, parse_value
 from w2ltune.formats.flagsfile import Flag
-from w2ltune.formats.known_flags import KNOWN_FLAGS, Generation, check_flag, typed_value
+from w2ltune.formats.known_flags import KNOWN_FLAGS, Generation, check_flag, number_of
 from w2ltune.listcheck import ListContent, check_words, joined_path, overlap_notes, read_content
 from w2ltune.runs.rundir import nearest_sibling
 
@@ -82,8 +82,7 @@ def check_training(
     _require(given, mode, embedded)
     for name in _ABOVE_ZERO:
         for value in _values(given, name):
-            number = parse_float(value)
-            if number is None or not 0 < number < math.inf:
+            if not 0 < number_of(name, {name: value}) < math.inf:
                 raise _flag_error(given[name], f"{value} must be above 0")
     for name in [name for name in given if name not in extra_known]:
         for value in _values(given, name):
@@ -115,7 +114,7 @@ def check_training(
             separator={**separators, **(chosen if generation == "flashlight" else {})}.get(
                 "wordseparator", ""
             ),
-            maxword=int(typed_value(KNOWN_FLAGS["maxword"], chosen.get("maxword", "-1"))),
+            maxword=int(number_of("maxword", chosen)),
         )
         notes += filter(None, [unknown_spelling(path) if path else ""])
     return list(dict.fromkeys(notes))

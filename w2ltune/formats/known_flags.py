@@ -163,6 +163,22 @@ def typed_value(
     return value
 
 
+def number_of(name: str, flags: Mapping[str, str]) -> float:
+    """Return the number that a known flag has among some flags, else its default.
+
+    Raises:
+        FlagError: Its value is no number of its type.
+
+    Example:
+        >>> number_of("iter", {"iter": "0x10"})
+        16
+    """
+    spec = KNOWN_FLAGS[name]
+    value = typed_value(spec, flags.get(name) or spec.default)
+    assert not isinstance(value, str)
+    return value
+
+
 _LIMITS = {
     "int32": (-(2**31), 2**31 - 1),
     "int64": (-(2**63), 2**63 - 1),

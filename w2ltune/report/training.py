@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from w2ltune.errors import InputError
+from w2ltune.formats.known_flags import number_of
 from w2ltune.formats.logs import TrainLine, read_history, valid_tags
 from w2ltune.report.leaderboard import Leaderboard, per_cent, read_leaderboard
 from w2ltune.report.running import Running
@@ -143,8 +144,7 @@ def progress_of(
         params: Its searched values by flag.
     """
     best = lowest(history, metric)
-    text = flags.get("iter", "")
-    updates = int(text) if text.isdecimal() else 0
+    updates = number_of("iter", flags) if flags.get("iter") else 0
     return Running(
         number=number,
         fraction=min(1.0, history[-1].updates / updates) if history and updates else 0.0,
