@@ -132,23 +132,25 @@ def test_an_unknown_word_in_a_reference(
     assert "SIGSEGV" in program_ends(tmp_path, decoding)
 
 
-@pytest.mark.parametrize("maxword", [-1, 60, 61, 250])
+@pytest.mark.parametrize("maxword", [-1, 61])
 def test_a_lexicon_decodes_as_in_the_program(decoding: Flags, tmp_path: Path, maxword: int) -> None:
     """Words with several spellings at each place where it may stop, and <unk> with one."""
     lines = LEXICON.splitlines()
     twice = [f"{line}\n{line.split()[0]}\t{' '.join(line.split()[-2:0:-1])} |" for line in lines]
     (tmp_path / "lexicon.txt").write_text("\n".join([lines[0], "<unk>\ta |", *twice[1:]]) + "\n")
+    rows = (tmp_path / "data" / "dev.lst").read_text().splitlines()[:8]
+    (tmp_path / "data" / "dev.lst").write_text("\n".join(rows) + "\n")
     (tmp_path / "out").mkdir()
     decoding |= {"lexicon": tmp_path / "lexicon.txt", "maxword": maxword, "wordscore": 1}
     given = [f"--{name}={value}" for name, value in decoding.items() if name in KNOWN_FLAGS]
     given += ["--criterion=ctc", f"--sclite={tmp_path / 'out'}", "--isbeamdump=true"]
-    program = [DOUBLES / "fl_asr_decode", *given, "--beamsize=1000"]
+    program = [DOUBLES / "fl_asr_decode", *given, "--beamsize=300"]
     subprocess.run(program, env={**os.environ, **ENVIRONMENT}, check=True)
     flags = decoder_flags({n: str(v) for n, v in decoding.items() if n in KNOWN_FLAGS})
-    flags = replace(flags, beamsize=1000)
+    flags = replace(flags, beamsize=300)
     decoder = Decoder(flags)
     dump = read_beam_dump(tmp_path / "out" / "dev.lst.hyp")
-    assert len(dump) == 40
+    assert len(dump) == 8
     for name, found in dump.items():
         file = tmp_path / "data" / "emissions" / "dev.lst" / f"{name}.bin"
         best = decoder.decode(read_emission_bin(file), flags)[0]

@@ -56,6 +56,12 @@ class TrainingContent:
         """The report of the best trial's best epoch; None where its log does not tell."""
         return None if self.best is None else self.line_of(self.best)
 
+    def epochs_of(self, result: TrialResult) -> int:
+        """Return the epochs of a trial's run; one training is continued by trial after trial."""
+        if self.request.space:
+            return result.epochs
+        return max(other.epochs for other in self.board.results)
+
     def line_of(self, result: TrialResult) -> TrainLine | None:
         """Return the report of a trial's best epoch."""
         return lowest(self.curves.get(result.number, ()), self.metric)
