@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import subprocess
 from collections.abc import Callable
@@ -13,10 +14,12 @@ import pytest
 from binarytask import ENVIRONMENT, arguments, make_decoding, write_model
 from conftest import REPOSITORY, VOICE_COMMANDS
 from test_sweep_input import refused
-from trainingtask import DOUBLES
+from trainingtask import DOUBLES, make_training, write_config
 
+from w2ltune import sweep, train
 from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderflags import decoder_flags
+from w2ltune.errors import run_command
 from w2ltune.formats.beamdump import read_beam_dump
 from w2ltune.formats.emissionbin import read_emission_bin
 from w2ltune.formats.known_flags import KNOWN_FLAGS
@@ -189,3 +192,70 @@ def test_flags_that_a_sweep_cannot_follow(
     (tmp_path / "outer.cfg").write_text(f"--flagsfile={tmp_path}/inner.cfg\n")
     given = arguments(decoding, flagsfile=tmp_path / "outer.cfg")
     assert "outer.cfg:1: --flagsfile=" in refused(given, capsys)
+
+
+def a_training(folder: Path, **files: str) -> Flags:
+    """Make a training, and other files for it."""
+    flags: Flags = dict(make_training(folder / "data", rows=4))
+    for name, content in files.items():
+        path = folder / "data" / f"{name}.txt"
+        path.write_text(content.replace("AUDIO", str(folder / "data" / "audio" / "dev-0.wav")))
+        flags[name] = path if name not in ("train", "valid") else path.name
+    return flags
+
+
+LETTERS = "|\ne\nf\nh\nn\no\nr\nt\nu\nw\n"
+TRAININGS = [
+    ({"lexicon": ""}, {}, "no --lexicon: give one", r"Unknown entry in dictionary: '\w+'"),
+    ({}, {"lexicon": "one\to n e |\n\n"}, "lexicon.txt:2: an empty line", "Invalid line: $"),
+    (
+        {},
+        {"tokens": LETTERS + "#\n"},
+        "tokens.txt:11: the token '#' is added",
+        "entry in dictionary",
+    ),
+    (
+        {"criterion": "asg", "replabel": 1},
+        {"tokens": LETTERS + "<1>\n"},
+        "tokens.txt:11: the token '<1>' is added to the list by itself (for --replabel)",
+        "Duplicate entry in dictionary '<1>'",
+    ),
+    (
+        {"usewordpiece": "true", "wordseparator": "_"},
+        {"train": "a AUDIO 1000 one tone\n"},
+        "the word 'tone' is not in the lexicon, so that it is spelled by letters and the word sep",
+        "Unknown entry in dictionary: '_'",
+    ),
+    ({}, {"train": "a AUDIO 1000 <unk>\n"}, "has the word <unk>, at which the", "SIGSEGV"),
+    ({"surround": "_"}, {}, "--surround=_: is no token", "Unknown entry in dictionary: '_'"),
+    ({"criterion": "seq2seq"}, {}, "it is s2srnn in flashlight", "unimplemented criterion"),
+    ({"criterion": "transformer"}, {}, "it is s2stransformer in", "unimplemented criterion"),
+    ({"features_type": "mfcc"}, {}, "no release of flashlight can", "Unsupported feature type"),
+    ({"onorm": "tgt"}, {}, "did you mean 'target'?", "invalid onorm option"),
+    ({"linseg": 10}, {}, "--linseg=10 with --criterion=ctc", "linseg may only be used"),
+    ({"criterion": "asg", "lm": "tokens.txt"}, {}, "decodes in a training with ctc", "Other decod"),
+    ({"beamsize": "3000000000"}, {}, "a whole number of 32 bits", "for int32 flag 'beamsize'"),
+]
+
+
+@pytest.mark.parametrize(("more", "files", "said", "of_the_program"), TRAININGS)
+def test_what_a_training_ends_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    more: Flags, files: dict[str, str], said: str, of_the_program: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("RAY_ADDRESS", "nowhere")
+    flags = a_training(tmp_path, **files) | more
+    config = write_config(tmp_path, {name: str(value) for name, value in flags.items()})
+    command = [f"--config={config}", f"--binary={DOUBLES / 'fl_asr_train'}", f"--root={tmp_path}"]
+    searched = ["--task=train", "--extra=--lr=uniform(0.01,0.1)"]
+    for main, given in ((train.main, command), (sweep.main, [*command, *searched])):
+        assert run_command(main, given) == 2
+        line = capsys.readouterr().err
+        assert said in line and line.startswith("w2ltune: error: ") and line.count("\n") == 1
+    done = subprocess.run(
+        [DOUBLES / "fl_asr_train", "train", f"--flagsfile={config}", "--logtostderr=1",
+         f"--rundir={tmp_path / 'run'}"],
+        env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert re.search(of_the_program, done.stderr, re.MULTILINE), done.stderr

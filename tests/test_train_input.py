@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import struct
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -112,6 +113,11 @@ TRAINING = [
     ("-lr", "write --lr=VALUE"),
     ("lr=0.1", "not a flag: 'lr=0.1'"),
     ("--criterion=ctcc", "the program knows no 'ctcc'; did you mean 'ctc'?"),
+    ("--criterion=seq2seq", "it is s2srnn in flashlight"),
+    ("--batching_strategy=dynamc", "did you mean 'dynamic'?"),
+    ("--everstoredb=true", "the programs were published without it"),
+    ("--pretrainWindow=3", "--pretrainWindow=3 with --criterion=ctc"),
+    ("--lexicon=", "no --lexicon: give one (without it the program ends at its first utterance"),
     ("--netoptim=lamb", "the program knows no 'lamb'; take one of sgd, adam"),
     ('--extra=--lr="0.1', '--extra=--lr="0.1: No closing quotation'),
     ("--extra=--lr='0.1", "No closing quotation"),
@@ -324,6 +330,11 @@ MODELS: list[tuple[str, str | tuple[str, ...]]] = [
     ("--mode=fork --model_path=DIR/empty", "there is no .bin file in it"),
     ("--mode=fork --model_path=DIR/torn/001_model_last.bin", "cut short or damaged"),
     ("--mode=fork --model_path=DIR/torn/none.bin", "the model is empty"),
+    (
+        "--mode=fork --model_path=DIR/cut/001_model_last.bin",
+        "cut short: 60 bytes and more are miss",
+    ),
+    ("--mode=continue --model_path=DIR/cut", "cut short: 60 bytes and more are missing"),
     ("--mode=fork --model_path=DIR/data/dev.lst", "is no model file of flashlight"),
     ("--model_path=DIR/torn/none.bin", "--mode=train begins from nothing"),
 ]
@@ -339,6 +350,9 @@ def test_continue_and_fork(task: Task, without: list[str]) -> None:
     write_model(task.folder / "gap/002_model_last.bin")
     write_model(task.folder / "torn/001_model_last.bin", of_bytes=40)
     write_model(task.folder / "torn/none.bin", of_bytes=0)
+    write_model(task.folder / "cut/001_model_last.bin")
+    with (task.folder / "cut/001_model_last.bin").open("ab") as file:  # half of 30 numbers
+        file.write(struct.pack("<4qiQ", 30, 1, 1, 1, 0, 120) + bytes(60))
     write_model(task.folder / "sweep/trials/0000/snapshots/60.bin")
     write_request(task.folder / "sweep/sweep.json", request({"lr": "uniform(0, 1)"}))
     if without == ["--binary="]:  # w2ltune's own trainer

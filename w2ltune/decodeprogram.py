@@ -8,11 +8,17 @@ decodes; the binary is for what it cannot do.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from w2ltune.binaryrules import check_binary, check_decoder, generation_of
+from w2ltune.binaryrules import (
+    check_binary,
+    check_decoder,
+    check_name,
+    dictionary,
+    generation_of,
+)
 from w2ltune.embedded.decoderflags import (
     DECODER_FLAGS,
     DecoderFlags,
@@ -22,8 +28,9 @@ from w2ltune.embedded.decoderflags import (
 )
 from w2ltune.errors import InputError, UsageError, existing_file
 from w2ltune.formats.checkpoint import read_header, read_whole
-from w2ltune.formats.known_flags import Generation
+from w2ltune.formats.known_flags import Generation, number_of
 from w2ltune.idleflags import refuse_unmet
+from w2ltune.listcheck import check_words, read_content
 from w2ltune.runs.provenance import Fingerprint, read_request
 from w2ltune.search.decodespace import example_flags, split_auto
 from w2ltune.search.space import SearchSpace
@@ -160,8 +167,7 @@ def emission_sources(options: SweepOptions, fixed: Mapping[str, str]) -> tuple[E
         )
     model = existing_file(am, "acoustic model (--am)")
     program, generation = _test_program(options)
-    if generation == "flashlight":
-        read_whole(model, resumed=False)
+    stored = read_whole(model, resumed=False).flags if generation == "flashlight" else None
     names = [name for name in (fixed.get("test", "") + "," + options.heldout).split(",") if name]
     if not fixed.get("test"):
         raise UsageError("no --test: name the data list to tune on, as in --test=dev.lst")
@@ -198,7 +204,32 @@ def emission_sources(options: SweepOptions, fixed: Mapping[str, str]) -> tuple[E
             if known is None or not source(path, known).whole():
                 raise
             sources.append(source(path, known))
+    if stored is not None:
+        _check_test({**stored, **flags}, [source.path for source in sources if not source.whole()])
     return tuple(sources)
+
+
+def _check_test(flags: Mapping[str, str], lists: Sequence[Path]) -> None:
+    """Refuse what fl_asr_test would end of, with its model's flags and those that it is given.
+
+    Raises:
+        UsageError: A file is missing or wrong, or a word needs a token that does not exist.
+    """
+    if not flags.get("lexicon"):
+        raise UsageError("no --lexicon, and none in the model: fl_asr_test ends without one")
+    if problem := check_name("features_type", flags.get("features_type", "mfsc"), "flashlight"):
+        raise UsageError(f"--features_type={flags['features_type']}, of the model: {problem}")
+    tokens = existing_file(flags.get("tokens", ""), "token list (--tokens, or the model's)")
+    lexicon = existing_file(flags["lexicon"], "lexicon (--lexicon, or the model's)")
+    names = dictionary(flags, tokens, "flashlight")
+    check_words(
+        [read_content(path, audio=False) for path in lists],
+        lexicon,
+        names,
+        skips_letters=True,
+        separator=flags.get("wordseparator", ""),
+        maxword=int(number_of("maxword", flags)),
+    )
 
 
 def _test_program(options: SweepOptions) -> tuple[str, Generation]:
