@@ -57,7 +57,7 @@ RENAMED: Mapping[str, str] = MappingProxyType(
         "skipoov": "it was dropped in wav2letter v0.2; remove it",
         "archdir": "flashlight takes the full path in --arch",
         "tokensdir": "flashlight takes the full path in --tokens",
-        "mfcc": "it is --features_type=mfcc in flashlight",
+        "mfcc": "no release of flashlight can compute it; take --features_type=mfsc",
         "mfsc": "it is --features_type=mfsc in flashlight",
         "pow": "it is --features_type=pow in flashlight",
         "runname": "in flashlight --rundir is the run directory itself",

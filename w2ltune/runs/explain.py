@@ -80,8 +80,8 @@ _CAUSES: _Rules = (
     ),
     (
         r"^Unknown entry in dictionary: (.*)",
-        r"\1 is no token (are --tokens, --lexicon and --wordseparator those of the model?), or it is a "
-        r"word and there is no --lexicon",
+        r"\1 is no token (are --tokens, --lexicon and --wordseparator those of the model?), or it "
+        r"is a word and there is no --lexicon",
     ),
     (
         r"^Duplicate entry (?:name )?in dictionary (.*)",
