@@ -24,7 +24,7 @@ TASK = {name: str(VOICE_COMMANDS / file) for name, file in
 def said(by_binary: bool = False, **given: str) -> list[str]:
     flags = decoder_flags(TASK | given)
     tokens = read_tokens(flags.tokens_path)
-    return idle_flags(TASK | given, flags, tokens, by_binary=by_binary)
+    return idle_flags(TASK | given, flags, tokens, generation="flashlight", by_binary=by_binary)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,7 @@ def said(by_binary: bool = False, **given: str) -> list[str]:
         ({"wordseparator": "_", "silscore": "1"}, ["--silscore=1: not used; the word separator"]),
         ({"transitions": "t.npy"}, ["--transitions=t.npy: not used; it is for --criterion=asg"]),
         ({"lr": "0.1", "lm_memory": "9"}, ["--lr=0.1, --lm_memory=9: no effect in this sweep"]),
+        ({"eostoken": "1"}, ["--eostoken=1: not used; only wav2letter has it"]),
         ({"nosuchflag": "1"}, ["--nosuchflag=1: no effect in this sweep"]),
         ({"lmweight": "0x2", "beamsize": "0x10", "maxword": "9"}, []),
     ],
@@ -74,7 +75,14 @@ def test_what_a_sweep_cannot_follow(tmp_path: Path) -> None:
 def test_a_sweep_says_it_at_each_start(tmp_path: Path) -> None:
     lexicon = tmp_path / "lexicon.txt"
     lexicon.write_text(Path(TASK["lexicon"]).read_text() + "<unk>\te |\n")
-    more = {"isbeamdump": "true", "nthread_decoder": 4, "lexicon": lexicon, "binary": None}
+    (tmp_path / "old.cfg").write_text("--lmweight=2\n--am=m.bin\n--show\n--test=dev.lst\n")
+    more = {
+        "baseline": tmp_path / "old.cfg",
+        "isbeamdump": "true",
+        "nthread_decoder": 4,
+        "lexicon": lexicon,
+        "binary": None,
+    }
     command = arguments(make_decoding(tmp_path), **more)
     options, given = parse(command, SweepOptions, usage="")
     space = build_space(given, script=None, options=(), any_flag=False)
@@ -82,4 +90,5 @@ def test_a_sweep_says_it_at_each_start(tmp_path: Path) -> None:
         findings = [str(f) for f in prepare(options, space, command=command).findings]
         assert findings[0].startswith("--isbeamdump=true: not used; ")
         assert findings[1].startswith("--nthread_decoder=4: not used; ")
-        assert findings[2].startswith(f"{lexicon}:341: the spelling of <unk> is not used")
+        assert findings[2].endswith("old.cfg not used: --am=m.bin, --show=true")
+        assert findings[3].startswith(f"{lexicon}:341: the spelling of <unk> is not used")

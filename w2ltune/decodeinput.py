@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from w2ltune.binaryrules import refuse_unknown_word
+from w2ltune.binaryrules import check_decoder, refuse_unknown_word
 from w2ltune.decodeprogram import settle_flags
 from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderfiles import read_tokens, unknown_spelling
@@ -183,11 +183,15 @@ def prepare(
     space = complete_space(space, flags, tokens)
     example = example_flags(space)
     options = settle_sampler(options, space, flags, auto)
-    baseline = None
+    baseline, left = None, list[str]()
     if options.baseline is not None:
-        baseline = read_baseline(options.baseline, example)
+        baseline, left = read_baseline(options.baseline, example)
+        before = {**example, **baseline}
         if not by_binary:
-            refuse_in_process(decoder_flags({**example, **baseline}))
+            refuse_in_process(decoder_flags(before))
+        else:
+            assert program is not None
+            check_decoder(decoder_flags(before), before, program.generation, by_binary=True)
     task = find_task(
         example,
         metric="cer" if options.metric == "cer" else "wer",
@@ -240,7 +244,9 @@ def prepare(
     old = read_request(path)
     if old is not None:
         require_same(old, request, path=path)
-    idle = idle_flags(given, flags, tokens, by_binary=bool(by_binary))
+    generation = None if program is None else program.generation
+    idle = idle_flags(given, flags, tokens, generation=generation, by_binary=bool(by_binary))
+    idle += [f"of --baseline={options.baseline} not used: {', '.join(left)}"] * bool(left)
     findings = [Finding(text=line) for line in idle]
     if by_binary and program is not None:
         findings += [Finding(text=f"decoded by {Path(program.path).name}: {by_binary}")]

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from w2ltune.embedded.decoderflags import DECODER_FLAGS, DecoderFlags, dead_weights
 from w2ltune.errors import InputError, UsageError
 from w2ltune.formats.checkpoint import read_header
-from w2ltune.formats.known_flags import KNOWN_FLAGS, number_of, typed_value
+from w2ltune.formats.known_flags import KNOWN_FLAGS, Generation, number_of, typed_value
 
 _FEATURES = (
     *("samplerate", "channels", "features_type", "mfcccoeffs", "melfloor", "filterbanks"),
@@ -62,7 +62,12 @@ def refuse_unmet(given: Mapping[str, str]) -> None:
 
 
 def idle_flags(
-    given: Mapping[str, str], flags: DecoderFlags, tokens: Collection[str], *, by_binary: bool
+    given: Mapping[str, str],
+    flags: DecoderFlags,
+    tokens: Collection[str],
+    *,
+    generation: Generation | None,
+    by_binary: bool,
 ) -> list[str]:
     """Return a line for each kind of flags that have no effect, and why.
 
@@ -70,6 +75,7 @@ def idle_flags(
         given: The user's flags with one value.
         flags: Of the decoder, typed.
         tokens: The tokens of the model.
+        generation: Of the program, which does not get what only the other one knows.
         by_binary: The program decodes, and is given what it alone knows.
     """
     left = {
@@ -88,6 +94,9 @@ def idle_flags(
             lines.append(f"--{name}={given[name]}: not used; {reason}")
     if flags.criterion != "asg" and given.get("transitions"):
         lines.append(f"--transitions={given['transitions']}: not used; it is for --criterion=asg")
+    for name in [n for n in left if n in KNOWN_FLAGS and generation]:
+        if generation not in (having := KNOWN_FLAGS[name].generations):
+            lines.append(f"{left.pop(name)}: not used; only {having[0]} has it")
     if left and not by_binary:
         lines.append(f"{', '.join(left.values())}: no effect in this sweep")
     return lines

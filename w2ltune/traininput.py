@@ -99,7 +99,7 @@ def prepare_training(
     ]
     for name in OUR_FLAGS:
         flag = flags.pop(name, None)
-        if flag is not None and name not in ("logtostderr", "log_dir"):
+        if flag is not None and name != "logtostderr":  # which is given
             notes.append(f"--{name} ({flag.where}) is not used: w2ltune gives it")
     extra = [flag for flag in extra if flag.name not in OUR_FLAGS]
     fixed, distributions = split_flags(flags, generation, embedded, options)
