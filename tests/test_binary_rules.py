@@ -89,6 +89,7 @@ ENDS = [
     (model(criterion="ctc", wordseparator="_"), {}, "--wordseparator=_: is no token", "'_'"),
     (nothing, {"wordseparator": "▁"}, "--wordseparator=▁: is no token of", "'▁'"),
     (nothing, {"features_type": "mfcc"}, "no release of flashlight can compute mfcc", "'mfcc'"),
+    (nothing, {"emission_queue_size": "0x"}, "--emission_queue_size='0x'", "for int32 flag"),
     (nothing, {"beamsize": "3000000000"}, "not a whole number of 32 bits", "for int32 flag"),
     (nothing, {"fl_amp_max_scale_factor": "-1"}, "a whole number from 0 on", "for uint64 flag"),
     (

@@ -113,6 +113,7 @@ TRAINING = [
     ("-lr", "write --lr=VALUE"),
     ("lr=0.1", "not a flag: 'lr=0.1'"),
     ("--criterion=ctcc", "the program knows no 'ctcc'; did you mean 'ctc'?"),
+    ("--criterion=s2srnn --attention=multikvs", "--attention=multikvs: the program knows none"),
     ("--criterion=seq2seq", "it is s2srnn in flashlight"),
     ("--batching_strategy=dynamc", "did you mean 'dynamic'?"),
     ("--everstoredb=true", "the programs were published without it"),
@@ -175,7 +176,7 @@ TRAINING = [
 
 def test_a_training(task: Task) -> None:
     for given, message in TRAINING:
-        parted = given.startswith(("--itersave ", "--ngpu="))
+        parted = given.startswith(("--itersave ", "--ngpu=", "--criterion=s2srnn "))
         assert all_in(message, task.refused(*(given.split() if parted else [given])))
 
 

@@ -44,6 +44,14 @@ _NAMES_OF: Mapping[Generation, Mapping[str, tuple[str, ...]]] = MappingProxyType
         },
     }
 )
+_ATTENTIONS = {
+    "attention": (
+        *("content", "keyvalue", "location", "multi", "multikv", "multisplit", "multikvsplit"),
+        *("neural", "neuralloc", "simpleloc"),
+    ),
+    "attnWindow": ("no", "median", "soft", "softPretrain", "step"),
+}
+_LOG_LEVELS = ("INFO", "WARNING", "ERROR", "FATAL", "DISABLED")
 _OTHER_NAMES = {
     "seq2seq": "s2srnn",
     "transformer": "s2stransformer",
@@ -148,6 +156,21 @@ def check_together(flags: Mapping[str, str], generation: Generation, *, training
                 )
 
 
+def check_attention(flags: Mapping[str, str]) -> None:
+    """Refuse names of attention, of a sequence-to-sequence training that begins from nothing.
+
+    Raises:
+        FlagError: The program knows none of that name.
+    """
+    if flags.get("criterion") not in SEQUENCE_TO_SEQUENCE:
+        return
+    for name, names in _ATTENTIONS.items():
+        value = flags.get(name, names[0])
+        if value not in names:
+            hint = did_you_mean(value, names) or f"; take one of {', '.join(names)}"
+            raise FlagError(f"--{name}={value}: the program knows none of that name{hint}")
+
+
 def dictionary(flags: Mapping[str, str], path: Path, generation: Generation) -> Mapping[str, int]:
     """Return the names of the program's tokens; 0 instead of a line for those it adds itself.
 
@@ -194,6 +217,13 @@ def check_decoder(
         if problem := check_name(name, given.get(name, ""), generation) if name in given else "":
             raise FlagError(f"--{name}={given[name]}: {problem}")
     check_together(given, generation, training=False)
+    if number_of("emission_queue_size", given) < 1:
+        raise UsageError(
+            "--emission_queue_size: must be 1 or more; the program would wait for ever"
+        )
+    if given.get("fl_log_level", "INFO") not in ("", *_LOG_LEVELS):
+        known = ", ".join(_LOG_LEVELS)
+        raise FlagError(f"--fl_log_level={given['fl_log_level']}: must be one of {known}")
     if not given.get("am") and flags.criterion != "ctc":
         raise UsageError(
             f"--criterion={flags.criterion} without --am: the program has the "

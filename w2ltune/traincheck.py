@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from w2ltune.binaryrules import check_name, check_together, dictionary
+from w2ltune.binaryrules import check_attention, check_name, check_together, dictionary
 from w2ltune.embedded.decoderfiles import check_lm_head, dictionary_of, unknown_spelling
 from w2ltune.errors import FlagError, InputError, UsageError, existing_file
 from w2ltune.formats.distributions import Choice, parse_value
@@ -33,7 +33,10 @@ _OURS = {
     ),
 }
 _ABOVE_ZERO = ("lr", "iter", "batchsize")
-_TOGETHER = ("criterion", "linseg", "pretrainWindow", "lm", "decodertype", "lmtype", "everstoredb")
+_TOGETHER = (
+    *("criterion", "linseg", "pretrainWindow", "lm", "decodertype", "lmtype", "everstoredb"),
+    *("attention", "attnWindow"),
+)
 _OF_TOKENS = ("criterion", "replabel", "eostoken", "surround")
 _FILES = {"am": "acoustic model", "lm_vocab": "words of the LM", "sfx_config": "sound effects"}
 _RESERVED_TAGS = {
@@ -92,6 +95,8 @@ def check_training(
         for chosen in _combinations(given, _TOGETHER):
             known = {"criterion": KNOWN_FLAGS["criterion"].default} if mode == "train" else {}
             check_together({**known, **chosen}, generation, training=mode != "continue")
+            if mode == "train":
+                check_attention(chosen)
     tokens = _check_model_files(given, mode, generation, embedded)
     train, valid = _read_lists(given, embedded)
     notes = [
