@@ -352,3 +352,15 @@ def test_the_time_for_a_long_list_is_not_that_of_its_square(tmp_path):
     assert time.process_time() - before < 5  # of a look at each row for each row it is minutes
     assert len(content.ids) == 40_000
     assert len(content.words) == 9973
+
+
+def test_an_lm_in_a_training_needs_the_whole_lexicon(check, tmp_path):
+    (tmp_path / "lm.arpa").write_text("\\data\\\nngram 1=1\n\n\\1-grams:\n-1\ta\n\n\\end\\\n")
+    more = Path("lexicon.txt").read_text() + "zebra\tf 7 |\n"
+    Path("more.txt").write_text(more)
+    given = {"criterion": "ctc", "lexicon": "more.txt"}
+    assert check(**given) == []
+    with pytest.raises(InputError, match="the spelling of 'zebra' needs the token '7'"):
+        check(**given, lm=tmp_path / "lm.arpa")
+    with pytest.raises(UsageError, match="--lm in a training with --wordseparator=_, which is no"):
+        check(criterion="ctc", wordseparator="_", lm=tmp_path / "lm.arpa")

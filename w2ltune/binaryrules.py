@@ -23,6 +23,7 @@ from w2ltune.errors import FlagError, InputError, UsageError, did_you_mean
 from w2ltune.formats.known_flags import KNOWN_FLAGS, Generation, number_of
 from w2ltune.formats.listfile import Utterance
 from w2ltune.runs.rundir import nearest_sibling
+from w2ltune.trials.trainjob import Mode
 
 SEQUENCE_TO_SEQUENCE = ("s2srnn", "s2stransformer", "seq2seq", "transformer")
 
@@ -119,13 +120,13 @@ def check_name(name: str, value: str, generation: Generation) -> str:
     return f"the program knows no {value!r}{hint}"
 
 
-def check_together(flags: Mapping[str, str], generation: Generation, *, training: bool) -> None:
+def check_together(flags: Mapping[str, str], generation: Generation, mode: Mode | None) -> None:
     """Refuse flags that do not go together in a program.
 
     Args:
         flags: All that are known, one value each; without a criterion it is the model's.
         generation: Of the program.
-        training: It begins a training, from a network or from nothing.
+        mode: How a training is started; None for a decode.
 
     Raises:
         UsageError: With both flags.
@@ -133,8 +134,13 @@ def check_together(flags: Mapping[str, str], generation: Generation, *, training
     criterion = flags.get("criterion", "")
     if number_of("everstoredb", flags):
         raise UsageError("--everstoredb=true: the programs were published without it; remove it")
-    if not training or not criterion:
+    if mode in (None, "continue") or not criterion:
         return
+    for name, names in _ATTENTIONS.items() if mode == "train" else ():
+        value = flags.get(name, names[0])
+        if criterion in SEQUENCE_TO_SEQUENCE and value not in names:
+            hint = did_you_mean(value, names) or f"; take one of {', '.join(names)}"
+            raise FlagError(f"--{name}={value}: the program knows none of that name{hint}")
     if criterion != "asg" and number_of("linseg", flags) > 0:
         raise UsageError(
             f"--linseg={flags['linseg']} with --criterion={criterion}: the program takes it with "
@@ -154,21 +160,6 @@ def check_together(flags: Mapping[str, str], generation: Generation, *, training
                     f"--lm in a training with --{name}={value}: the program decodes in a training "
                     f"with {only} only; leave out --lm"
                 )
-
-
-def check_attention(flags: Mapping[str, str]) -> None:
-    """Refuse names of attention, of a sequence-to-sequence training that begins from nothing.
-
-    Raises:
-        FlagError: The program knows none of that name.
-    """
-    if flags.get("criterion") not in SEQUENCE_TO_SEQUENCE:
-        return
-    for name, names in _ATTENTIONS.items():
-        value = flags.get(name, names[0])
-        if value not in names:
-            hint = did_you_mean(value, names) or f"; take one of {', '.join(names)}"
-            raise FlagError(f"--{name}={value}: the program knows none of that name{hint}")
 
 
 def dictionary(flags: Mapping[str, str], path: Path, generation: Generation) -> Mapping[str, int]:
@@ -216,7 +207,7 @@ def check_decoder(
     for name in ("criterion", "features_type"):
         if problem := check_name(name, given.get(name, ""), generation) if name in given else "":
             raise FlagError(f"--{name}={given[name]}: {problem}")
-    check_together(given, generation, training=False)
+    check_together(given, generation, None)
     if number_of("emission_queue_size", given) < 1:
         raise UsageError(
             "--emission_queue_size: must be 1 or more; the program would wait for ever"

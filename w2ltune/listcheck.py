@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from w2ltune.embedded.decoderfiles import UNKNOWN_WORD, read_lexicon
-from w2ltune.errors import InputError
+from w2ltune.errors import InputError, UsageError
 from w2ltune.formats.listfile import iterate_list, read_list
 
 AUDIO_FILES_LOOKED_FOR = 52
@@ -112,6 +112,7 @@ def check_words(
     skips_letters: bool,
     separator: str = "|",
     maxword: int = -1,
+    decodes: bool = False,
 ) -> list[str]:
     """Hold the words of the references against the lexicon and the tokens.
 
@@ -122,6 +123,7 @@ def check_words(
         skips_letters: The program leaves out letters without a token; else it ends.
         separator: Flag ``--wordseparator``: part of words that are spelled by letters.
         maxword: Words of the lexicon that are read; below 0 all.
+        decodes: The program makes a decoder of the whole lexicon, as a training with ``--lm`` does.
 
     Returns:
         A note for each list with words outside the lexicon, or letters without a token.
@@ -136,11 +138,18 @@ def check_words(
                 "write the word that was said",
                 path=content.path,
             )
+    if lexicon is None:
+        return []
+    if decodes and tokens and separator and separator not in tokens:
+        raise UsageError(
+            f"--lm in a training with --wordseparator={separator}, which is no token: the program "
+            "ends of it; name the separator of the tokens, or leave out --lm"
+        )
     left = set().union(*(content.words for content in lists))
-    for number, word, spelling in read_lexicon(lexicon, maxword=maxword) if lexicon else ():
-        if word not in left:
+    for number, word, spelling in read_lexicon(lexicon, maxword=maxword):
+        if word not in left and not decodes:
             continue
-        left.remove(word)  # the program takes the first spelling
+        left.discard(word)  # the program takes the first spelling
         unknown = [token for token in spelling if tokens and token not in tokens]
         if unknown:
             raise InputError(
@@ -151,7 +160,7 @@ def check_words(
     notes = []
     for content in lists:
         outside = sorted(content.words & left)
-        if outside and lexicon:
+        if outside:
             all_of_them = len(outside) == len(content.words)
             notes.append(
                 f"{len(outside)} of the {len(content.words)} words of {content.path.name} are not "

@@ -12,9 +12,8 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeAlias
 
-from w2ltune.binaryrules import check_attention, check_name, check_together, dictionary
+from w2ltune.binaryrules import check_name, check_together, dictionary
 from w2ltune.embedded.decoderfiles import check_lm_head, dictionary_of, unknown_spelling
 from w2ltune.errors import FlagError, InputError, UsageError, existing_file
 from w2ltune.formats.distributions import Choice, parse_value
@@ -22,8 +21,7 @@ from w2ltune.formats.flagsfile import Flag
 from w2ltune.formats.known_flags import KNOWN_FLAGS, Generation, check_flag, number_of
 from w2ltune.listcheck import ListContent, check_words, joined_path, overlap_notes, read_content
 from w2ltune.runs.rundir import nearest_sibling
-
-Mode: TypeAlias = Literal["train", "continue", "fork"]
+from w2ltune.trials.trainjob import Mode
 
 _OURS = {
     **dict.fromkeys(("rundir", "runname", "tag"), "w2ltune gives the run directory"),
@@ -94,9 +92,7 @@ def check_training(
     if not embedded:
         for chosen in _combinations(given, _TOGETHER):
             known = {"criterion": KNOWN_FLAGS["criterion"].default} if mode == "train" else {}
-            check_together({**known, **chosen}, generation, training=mode != "continue")
-            if mode == "train":
-                check_attention(chosen)
+            check_together({**known, **chosen}, generation, mode)
     tokens = _check_model_files(given, mode, generation, embedded)
     train, valid = _read_lists(given, embedded)
     notes = [
@@ -105,23 +101,7 @@ def check_training(
         if name in given
     ]
     notes += overlap_notes(train, valid)
-    # wav2letter takes a separator at the end away again; a model may have another one stored.
-    always = mode == "train" and generation == "flashlight"
-    separators = {"wordseparator": KNOWN_FLAGS["wordseparator"].default} if always else {}
-    for chosen in _combinations(given, ("lexicon", "maxword", "wordseparator")):
-        lexicon = chosen.get("lexicon")
-        path = _existing(given, "lexicon", lexicon, "lexicon") if lexicon else None
-        notes += check_words(
-            [*train, *valid],
-            path,
-            tokens,
-            skips_letters=not embedded,
-            separator={**separators, **(chosen if generation == "flashlight" else {})}.get(
-                "wordseparator", ""
-            ),
-            maxword=int(number_of("maxword", chosen)),
-        )
-        notes += filter(None, [unknown_spelling(path) if path else ""])
+    notes += _check_lexicons(given, mode, generation, embedded, [*train, *valid], tokens)
     return list(dict.fromkeys(notes))
 
 
@@ -253,6 +233,33 @@ def _check_model_files(
         if "kenlm" in (_values(given, "lmtype") or ["kenlm"]):
             check_lm_head(path)
     return frozenset(tokens)
+
+
+def _check_lexicons(
+    given: Mapping[str, Flag],
+    mode: Mode,
+    generation: Generation,
+    embedded: bool,
+    lists: Sequence[ListContent],
+    tokens: Collection[str],
+) -> list[str]:
+    """Hold the words of all lists against each lexicon, as the program spells them."""
+    notes: list[str] = []
+    default = KNOWN_FLAGS["wordseparator"].default if mode == "train" else ""  # the model's own
+    decodes = generation == "flashlight" and not embedded and any(_values(given, "lm"))
+    for chosen in _combinations(given, ("lexicon", "maxword", "wordseparator")):
+        lexicon = chosen.get("lexicon")
+        path = _existing(given, "lexicon", lexicon, "lexicon") if lexicon else None
+        separator = chosen.get("wordseparator", default)
+        notes += check_words(
+            *(lists, path, tokens),
+            skips_letters=not embedded,
+            separator=separator if generation == "flashlight" else "",  # wav2letter strips it
+            maxword=int(number_of("maxword", chosen)),
+            decodes=decodes,
+        )
+        notes += filter(None, [unknown_spelling(path) if path else ""])
+    return notes
 
 
 def _read_lists(
