@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from fldouble.flags import Flags
 from fldouble.testing import config, log, run, stored_flags
 
 # What ends a start: argument, return code, what is said on stderr, number of the captured run.
@@ -81,6 +82,34 @@ def test_refused_as_captured(captures):
             (path,) = (captures / "err").glob(f"{number}_*.stderr")
             assert re.search(text, path.read_text(), re.MULTILINE), path
             assert int(path.with_suffix(".rc").read_text()) == (code if code >= 0 else 128 - code)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("beamsize", "0x10", 16),
+        ("beamsize", " 0x10", None),
+        ("beamsize", "010", 10),
+        ("beamsize", " +5", 5),
+        ("beamsize", "5 ", None),
+        ("beamsize", "\u0665", None),
+        ("lr", "0x1p-1", 0.5),
+        ("lr", "1e309", None),
+        ("lr", "1e-400", None),
+        ("lr", "0e-400", 0.0),
+        ("lr", "-inf", float("-inf")),
+        ("fl_amp_max_scale_factor", "-1", None),
+    ],
+)
+def test_numbers_as_gflags_reads_them(name, text, value):
+    flags = Flags("fl_asr_train", "flashlight")
+    if value is None:
+        with pytest.raises(SystemExit) as end:
+            flags.parse([f"--{name}={text}"])
+        assert end.value.code == 1
+    else:
+        flags.parse([f"--{name}={text}"])
+        assert flags[name] == value
 
 
 @pytest.mark.parametrize(
