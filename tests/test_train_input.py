@@ -481,3 +481,12 @@ def test_a_path_that_is_no_text(task: Task) -> None:
     path = os.fsdecode(os.fsencode(task.folder) + b"/project/\xff.cfg")
     Path(path).write_text("")
     assert "is not UTF-8 text; rename" in task.refused(f"--config={path}")
+
+
+@pytest.mark.parametrize("name", ["flagsfile", "flagfile"])
+def test_the_task_may_stand_in_either_file_of_flags(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (tmp_path / "sweep.cfg").write_text("--task=train\n")
+    assert run_command(sweep.main, [f"--{name}={tmp_path / 'sweep.cfg'}"]) == 2
+    assert "missing --config=" in capsys.readouterr().err
