@@ -75,6 +75,11 @@ def test_all_is_well(check):
         ({"valid": ""}, UsageError, r"no --valid: "),
         ({"tokens": None}, UsageError, r"no --tokens: "),
         ({"arch": None}, UsageError, r"no --arch: "),
+        (
+            {"generation": "wav2letter", "criterion": "seq2seq"},
+            UsageError,
+            r"seq2seq without --eostoken=true",
+        ),
         ({"lexicon": None}, UsageError, r"no --lexicon: give one .*Unknown entry in dictionary"),
         ({"lexicon": ""}, UsageError, r"no --lexicon: "),
         ({"train": ","}, FlagError, r"--train=,: names no list"),

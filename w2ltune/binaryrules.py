@@ -172,15 +172,21 @@ def dictionary(flags: Mapping[str, str], path: Path, generation: Generation) -> 
 
     Raises:
         InputError: A token that the program adds stands in the list too, or the list is damaged.
-        FlagError: The token of ``--surround`` does not exist.
+        UsageError: There is no token of ``--surround``, or none for the end.
     """
+    criterion = flags.get("criterion", KNOWN_FLAGS["criterion"].default)
     added = added_tokens(
-        flags.get("criterion", KNOWN_FLAGS["criterion"].default),
+        criterion,
         replabel=int(number_of("replabel", flags)),
         generation=generation,
         eostoken=bool(number_of("eostoken", flags)),
     )
     names = dictionary_of(path, added)
+    if generation == "wav2letter" and criterion in SEQUENCE_TO_SEQUENCE and "$" not in names:
+        raise UsageError(
+            f"--criterion={criterion} without --eostoken=true: the program looks for a token '$', "
+            "and ends of it"
+        )
     surround = flags.get("surround", "")
     if surround and surround not in names:
         raise FlagError(

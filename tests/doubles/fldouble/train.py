@@ -195,6 +195,9 @@ def _network(flags: Flags, start: Start, log: Log) -> float:
     criteria = CRITERIA | SEQUENCE_TO_SEQUENCE[generation]
     if flags["criterion"] not in criteria:
         log.fatal(436, "unimplemented criterion")
+    old = generation == "wav2letter" and flags["criterion"] in SEQUENCE_TO_SEQUENCE[generation]
+    if old and "$" not in corpus.read_tokens(flags):
+        raise CppError("std::invalid_argument", "Unknown entry in dictionary: '$'")
     log.master(466, f"[Criterion] {criteria[flags['criterion']]}")
     for place, name in (("Network", "netoptim"), ("Criterion", "critoptim")):
         if flags[name] not in OPTIMIZERS:
