@@ -179,6 +179,16 @@ def test_a_model_that_is_cut(
     assert "model.bin: cut short: " in line and "bytes and more are missing" in line
 
 
+def test_what_is_no_model_gives_no_flags(
+    decoding: Flags, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("a model, one day\n" * 9)
+    for more in ({"binary": None}, {"decoder": "process"}, {"binary": None, "tokens": None}):
+        line = refused(arguments(decoding, am=path, **more), capsys)
+        assert "notes.txt: is no model file of flashlight" in line
+
+
 def test_flags_that_a_sweep_cannot_follow(
     decoding: Flags, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -95,20 +95,32 @@ def settle_flags(
     Raises:
         W2LTuneError: A flag is wrong, or there is no decoder that could do it.
     """
-    given = space.fixed
-    space, auto = split_auto(with_model_flags(space))
-    refuse_unmet(given)
-    flags = decoder_flags(example_flags(space))
     program = decode_program(options, space.fixed)
+    is_started = program is not None and options.decoder != "process"
+    _check_model(space.fixed.get("am", ""), options, program, loaded=is_started)
+    refuse_unmet(space.fixed)
+    space, auto = split_auto(with_model_flags(space))
+    flags = decoder_flags(example_flags(space))
     by_binary = must_be_binary(options, flags)
     if by_binary and program is None:
         refuse_in_process(flags)
-    if program is not None and options.decoder != "process":  # else it is never started
-        if program.am and program.generation == "flashlight":
-            read_whole(program.am, resumed=False)
+    if program is not None and is_started:
         example = example_flags(space)
         check_decoder(flags, example, program.generation, by_binary=bool(by_binary))
     return space, auto, flags, program, by_binary
+
+
+def _check_model(
+    am: str, options: SweepOptions, program: DecodeProgram | None, *, loaded: bool
+) -> None:
+    """Refuse what is no model of flashlight; where a program loads it, also one that is cut."""
+    generation = options.generation if program is None else program.generation
+    if am and generation != "wav2letter":
+        model = existing_file(am, "acoustic model (--am)")
+        if loaded:
+            read_whole(model, resumed=False)
+        else:
+            read_header(model)
 
 
 def must_be_binary(options: SweepOptions, flags: DecoderFlags) -> str:
