@@ -15,6 +15,7 @@ from runningray import running_ray
 from trainingtask import BINARY, DOUBLES, make_training
 from waiting import PATIENCE_SECONDS
 
+from w2ltune.formats.checkpoint import write_header
 from w2ltune.formats.emissions import open_emissions, write_emission_bin
 
 DECODER = DOUBLES / "fl_asr_decode"
@@ -53,6 +54,14 @@ def make_decoding(tmp_path: Path) -> Flags:
         "seed": 1,
         "n": 2,
     }
+
+
+def write_model(path: Path, **flags: object) -> Path:
+    """Write what has a model's head and nothing behind it; enough where there are emissions."""
+    stored = "\n".join(f"--{name}={value}" for name, value in flags.items())
+    with path.open("wb") as file:
+        write_header(file, {"epoch": "1", "updates": "1", "gflags": stored})
+    return path
 
 
 def make_model(tmp_path: Path) -> Flags:

@@ -30,7 +30,7 @@ FLOORS = (
     ("decodeprogram", "samplerchoice"),
     ("trainflags",),
     ("traincheck",),
-    ("listcheck",),
+    ("listcheck", "binaryrules", "idleflags"),
     ("sweepoptions", "trainoptions", "forwardoptions", "rescoreoptions"),
     ("tuner",),
     ("report",),

@@ -21,6 +21,7 @@ from binarytask import (
     refused,
     run,
     wer_of,
+    write_model,
 )
 from conftest import REPOSITORY, VOICE_COMMANDS
 from killing import sweeps
@@ -152,7 +153,8 @@ def test_asg_is_decoded_by_the_binary_unless_the_transitions_are_given(
     lines = (VOICE_COMMANDS / "lexicon.txt").read_text().splitlines()
     single = [line for line in lines if not re.search(r" (\S) \1( |$)", line)]
     (tmp_path / "lexicon.txt").write_text("\n".join(single) + "\n")
-    flags = {**decoding, "lexicon": tmp_path / "lexicon.txt", "criterion": "asg", "binary": program}
+    model = write_model(tmp_path / "asg.bin", criterion="asg")
+    flags = {**decoding, "lexicon": tmp_path / "lexicon.txt", "am": model, "binary": program}
     said = done(flags)
     assert "decoded by fl_asr_decode: --criterion=asg needs --transitions" in said
     said = done(flags, prefix="process", transitions=tmp_path / "transitions.npy")
@@ -179,7 +181,8 @@ def test_what_only_the_binary_decodes_reaches_it_flag_by_flag(
         f'printf "%s\\n" "$@" --end >> {tmp_path}/asked\n'
         f'exec {DECODER} "$@" --criterion=ctc --lmtype=kenlm',
     )
-    said = done(decoding, binary=program, sampler="auto", n=3, **changes)
+    model = write_model(tmp_path / "model.bin", criterion=changes.get("criterion", "ctc"))
+    said = done(decoding, binary=program, am=model, sampler="auto", n=3, **changes)
     assert f"decoded by fl_asr_decode: {reason}" in said
     asked = [block.split("\n") for block in (tmp_path / "asked").read_text().split("--end\n")]
     for arguments_ in filter(any, asked):

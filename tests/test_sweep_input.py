@@ -215,7 +215,7 @@ def test_what_the_binary_decodes_is_looked_at_before(
     assert "these emissions do not spell the references" in said
     for name in ("dev-0001", "dev-0002"):
         (folder / f"{name}.bin").unlink()
-    for more in ({}, {"criterion": "seq2seq"}):
+    for more in ({}, {"lmtype": "convlm", "lm_vocab": "tokens.txt"}):
         said = refused(arguments(decoding, decoder="binary", **more), capsys)
         assert "2 of the list's 40 utterances have no emission: dev-0001, dev-0002" in said
     (tmp_path / "data" / "some.wav").unlink()

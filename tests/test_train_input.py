@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import struct
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -112,6 +113,12 @@ TRAINING = [
     ("-lr", "write --lr=VALUE"),
     ("lr=0.1", "not a flag: 'lr=0.1'"),
     ("--criterion=ctcc", "the program knows no 'ctcc'; did you mean 'ctc'?"),
+    ("--criterion=s2srnn --attention=multikvs", "--attention=multikvs: the program knows none"),
+    ("--criterion=seq2seq", "it is s2srnn in flashlight"),
+    ("--batching_strategy=dynamc", "did you mean 'dynamic'?"),
+    ("--everstoredb=true", "the programs were published without it"),
+    ("--pretrainWindow=3", "--pretrainWindow=3 with --criterion=ctc"),
+    ("--lexicon=", "no --lexicon: give one (without it the program ends at its first utterance"),
     ("--netoptim=lamb", "the program knows no 'lamb'; take one of sgd, adam"),
     ('--extra=--lr="0.1', '--extra=--lr="0.1: No closing quotation'),
     ("--extra=--lr='0.1", "No closing quotation"),
@@ -169,7 +176,7 @@ TRAINING = [
 
 def test_a_training(task: Task) -> None:
     for given, message in TRAINING:
-        parted = given.startswith(("--itersave ", "--ngpu="))
+        parted = given.startswith(("--itersave ", "--ngpu=", "--criterion=s2srnn "))
         assert all_in(message, task.refused(*(given.split() if parted else [given])))
 
 
@@ -238,8 +245,9 @@ CONFIG = [
     (b"--momentum 0.8\n", "name.cfg:12: '--momentum 0.8': a blank in the name"),
     (b"--momentum=0.8 # high\n", "a comment must stand on its own line"),
     (b"\n# \n--netoptim=\xff\n", "name.cfg:14: not UTF-8 text"),
-    (b"--flagsfile=/nowhere.cfg\n", "(from DIR/project/name.cfg:12): no such file '/nowhere"),
-    (b"--flagsfile=DIR/project/name.cfg\n", "flagsfiles name each other in a circle"),
+    (b"--flagfile=/nowhere.cfg\n", "(from DIR/project/name.cfg:12): no such file '/nowhere"),
+    (b"--flagfile=DIR/project/name.cfg\n", "flagsfiles name each other in a circle"),
+    (b"--flagsfile=more.cfg\n", "name.cfg:12: --flagsfile=more.cfg: the programs do not read"),
     (b"--ngpu=8\n", "name.cfg:12: --ngpu is an option of w2ltune"),
     (b"--lr=0\n", "name.cfg:12: --lr=0: 0 must be above 0"),
     (b"--train=no.lst\n", "(--train of DIR/project/name.cfg:12): no such file"),
@@ -254,7 +262,7 @@ def test_a_line_of_the_config(task: Task) -> None:
         assert message in task.refused(f"--extra={ONE_RANGE.replace('lr', 'gamma')}", of_sweep=True)
 
 
-@pytest.mark.parametrize("name", ["train", "valid", "tokens", "arch"])
+@pytest.mark.parametrize("name", ["train", "valid", "tokens", "lexicon", "arch"])
 def test_what_is_left_out_of_the_config(task: Task, name: str) -> None:
     task.configure(**{name: None})
     assert f"no --{name}: give " in task.refused()
@@ -323,6 +331,11 @@ MODELS: list[tuple[str, str | tuple[str, ...]]] = [
     ("--mode=fork --model_path=DIR/empty", "there is no .bin file in it"),
     ("--mode=fork --model_path=DIR/torn/001_model_last.bin", "cut short or damaged"),
     ("--mode=fork --model_path=DIR/torn/none.bin", "the model is empty"),
+    (
+        "--mode=fork --model_path=DIR/cut/001_model_last.bin",
+        "cut short: 60 bytes and more are miss",
+    ),
+    ("--mode=continue --model_path=DIR/cut", "cut short: 60 bytes and more are missing"),
     ("--mode=fork --model_path=DIR/data/dev.lst", "is no model file of flashlight"),
     ("--model_path=DIR/torn/none.bin", "--mode=train begins from nothing"),
 ]
@@ -338,6 +351,9 @@ def test_continue_and_fork(task: Task, without: list[str]) -> None:
     write_model(task.folder / "gap/002_model_last.bin")
     write_model(task.folder / "torn/001_model_last.bin", of_bytes=40)
     write_model(task.folder / "torn/none.bin", of_bytes=0)
+    write_model(task.folder / "cut/001_model_last.bin")
+    with (task.folder / "cut/001_model_last.bin").open("ab") as file:  # half of 30 numbers
+        file.write(struct.pack("<4qiQ", 30, 1, 1, 1, 0, 120) + bytes(60))
     write_model(task.folder / "sweep/trials/0000/snapshots/60.bin")
     write_request(task.folder / "sweep/sweep.json", request({"lr": "uniform(0, 1)"}))
     if without == ["--binary="]:  # w2ltune's own trainer
@@ -465,3 +481,12 @@ def test_a_path_that_is_no_text(task: Task) -> None:
     path = os.fsdecode(os.fsencode(task.folder) + b"/project/\xff.cfg")
     Path(path).write_text("")
     assert "is not UTF-8 text; rename" in task.refused(f"--config={path}")
+
+
+@pytest.mark.parametrize("name", ["flagsfile", "flagfile"])
+def test_the_task_may_stand_in_either_file_of_flags(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (tmp_path / "sweep.cfg").write_text("--task=train\n")
+    assert run_command(sweep.main, [f"--{name}={tmp_path / 'sweep.cfg'}"]) == 2
+    assert "missing --config=" in capsys.readouterr().err

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from w2ltune.binaryrules import check_binary, generation_of
 from w2ltune.errors import FlagError, InputError, UsageError
 from w2ltune.formats.flagsfile import Flag
 from w2ltune.listcheck import check_words, overlap_notes, read_content
-from w2ltune.traincheck import check_binary, check_training, generation_of, valid_sets
+from w2ltune.traincheck import check_training, valid_sets
 
 VOICE_COMMANDS = Path(__file__).resolve().parents[1] / "experiments" / "voice_commands"
 
@@ -60,7 +61,7 @@ def check(data):
 
 def test_all_is_well(check):
     assert check() == []
-    assert check(train="trn.lst,dev.lst,", valid="dev.lst", lexicon="") != []
+    assert check(train="trn.lst,dev.lst,", valid="dev.lst") != []
     assert (
         check(lr="loguniform(1e-4, 1)", iter="choice(100, 200)", netoptim="choice(sgd, adam)") == []
     )
@@ -74,6 +75,13 @@ def test_all_is_well(check):
         ({"valid": ""}, UsageError, r"no --valid: "),
         ({"tokens": None}, UsageError, r"no --tokens: "),
         ({"arch": None}, UsageError, r"no --arch: "),
+        (
+            {"generation": "wav2letter", "criterion": "seq2seq"},
+            UsageError,
+            r"seq2seq without --eostoken=true",
+        ),
+        ({"lexicon": None}, UsageError, r"no --lexicon: give one .*Unknown entry in dictionary"),
+        ({"lexicon": ""}, UsageError, r"no --lexicon: "),
         ({"train": ","}, FlagError, r"--train=,: names no list"),
         ({"train": "trm.lst"}, InputError, r"no such file '.*trm.lst'; did you mean 'trn.lst'"),
         ({"valid": "dev:no/dev.lst"}, InputError, r"\(--valid\): no such file .* \(nor the folder"),
@@ -82,8 +90,16 @@ def test_all_is_well(check):
         ({"lexicon": "lexicon.tx"}, InputError, r"\(--lexicon\): .*did you mean 'lexicon.txt'"),
         ({"arch": "wav"}, InputError, r"network \(--arch\): 'wav' is not a file"),
         ({"arch": "choice(net.arch, no.arch)"}, InputError, r"\(--arch\): no such file 'no.arch'"),
-        ({"lm": "no.bin"}, InputError, r"language model \(--lm\): no such file"),
-        ({"lm": "net.arch"}, InputError, r"neither an ARPA file nor a KenLM binary"),
+        (
+            {"criterion": "ctc", "lm": "no.bin"},
+            InputError,
+            r"language model \(--lm\): no such file",
+        ),
+        (
+            {"criterion": "ctc", "lm": "net.arch"},
+            InputError,
+            r"neither an ARPA file nor a KenLM binary",
+        ),
         ({"am": "no.bin"}, InputError, r"acoustic model \(--am\): no such file"),
         ({"lr": "0"}, FlagError, r"--lr=0: 0 must be above 0"),
         ({"lr": "-0.1"}, FlagError, r"--lr=-0.1"),
@@ -341,3 +357,15 @@ def test_the_time_for_a_long_list_is_not_that_of_its_square(tmp_path):
     assert time.process_time() - before < 5  # of a look at each row for each row it is minutes
     assert len(content.ids) == 40_000
     assert len(content.words) == 9973
+
+
+def test_an_lm_in_a_training_needs_the_whole_lexicon(check, tmp_path):
+    (tmp_path / "lm.arpa").write_text("\\data\\\nngram 1=1\n\n\\1-grams:\n-1\ta\n\n\\end\\\n")
+    more = Path("lexicon.txt").read_text() + "zebra\tf 7 |\n"
+    Path("more.txt").write_text(more)
+    given = {"criterion": "ctc", "lexicon": "more.txt"}
+    assert check(**given) == []
+    with pytest.raises(InputError, match="the spelling of 'zebra' needs the token '7'"):
+        check(**given, lm=tmp_path / "lm.arpa")
+    with pytest.raises(UsageError, match="--lm in a training with --wordseparator=_, which is no"):
+        check(criterion="ctc", wordseparator="_", lm=tmp_path / "lm.arpa")

@@ -11,14 +11,16 @@ from shlex import quote
 import numpy as np
 import numpy.typing as npt
 
+from w2ltune.binaryrules import check_decoder, refuse_unknown_word
 from w2ltune.decodeprogram import piece_note, settle_flags, with_model_flags
 from w2ltune.embedded.beamsearch import Decoder
-from w2ltune.embedded.decoderfiles import read_tokens
+from w2ltune.embedded.decoderfiles import read_tokens, unknown_spelling
 from w2ltune.embedded.decoderflags import decoder_flags, refuse_in_process
 from w2ltune.errors import UsageError
 from w2ltune.formats.blanks import split_words
 from w2ltune.formats.listfile import list_name
 from w2ltune.formats.nbest import BYTES_PER_HYPOTHESIS, NBest
+from w2ltune.idleflags import idle_flags
 from w2ltune.report.recount import require_same_counts
 from w2ltune.runs.provenance import (
     SweepRequest,
@@ -189,11 +191,15 @@ def prepare(
     space = complete_space(space, flags, tokens)
     example = example_flags(space)
     options, why_sampler = settle_sampler(options, space, flags, auto, by_binary=bool(by_binary))
-    baseline = None
+    baseline, left = None, list[str]()
     if options.baseline is not None:
-        baseline = read_baseline(options.baseline, example)
+        baseline, left = read_baseline(options.baseline, example)
+        before = {**example, **baseline}
         if not by_binary:
-            refuse_in_process(decoder_flags({**example, **baseline}))
+            refuse_in_process(decoder_flags(before))
+        else:
+            assert program is not None
+            check_decoder(decoder_flags(before), before, program.generation, by_binary=True)
     task = find_task(
         example,
         metric="cer" if options.metric == "cer" else "wer",
@@ -216,6 +222,8 @@ def prepare(
     free, no_end = end_tokens(dataset, flags, tokens)
     if no_end and program is None and not sources:  # else as the binary decodes
         dataset.task = task = replace(task, end_tokens=free)
+    if program is not None and options.decoder != "process":
+        refuse_unknown_word(dataset.utterances)
     if options.warm_start is not None:
         warm_lists(options.warm_start)
         require_same_counts(dataset, options.warm_start)
@@ -261,6 +269,10 @@ def prepare(
         require_same_counts(dataset, options.folder)
     counted = what_is_counted(task.metric, dataset.references, blanks=task.cer_blanks)
     findings = [Finding(text=counted)] if counted else []
+    generation = None if program is None else program.generation
+    idle = idle_flags(given, flags, tokens, generation=generation, by_binary=bool(by_binary))
+    idle += [f"of --baseline={options.baseline} not used: {', '.join(left)}"] * bool(left)
+    findings += [Finding(text=line) for line in idle]
     if by_binary and program is not None:
         findings += [Finding(text=f"decoded by {Path(program.path).name}: {by_binary}")]
     if stored:
@@ -275,6 +287,8 @@ def prepare(
         )
     if why_sampler:
         findings.append(Finding(text=why_sampler))
+    if flags.lexicon and (spelled := unknown_spelling(Path(flags.lexicon))):
+        findings += [Finding(text=spelled)]
     if old is None or old.inputs != request.inputs:
         odd = read_otherwise(word for text in dataset.texts for word in split_words(text))
         findings += [Finding(text=odd)] if odd else []

@@ -12,6 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from w2ltune.binaryrules import (
+    check_binary,
+    check_decoder,
+    check_name,
+    dictionary,
+    generation_of,
+)
 from w2ltune.embedded.decoderfiles import read_tokens
 from w2ltune.embedded.decoderflags import (
     OF_THE_MODEL,
@@ -22,14 +29,15 @@ from w2ltune.embedded.decoderflags import (
     why_not_in_process,
 )
 from w2ltune.errors import InputError, UsageError, existing_file
-from w2ltune.formats.checkpoint import read_header
-from w2ltune.formats.known_flags import KNOWN_FLAGS, Generation, typed_value
+from w2ltune.formats.checkpoint import read_header, read_whole
+from w2ltune.formats.known_flags import KNOWN_FLAGS, Generation, number_of, typed_value
 from w2ltune.formats.spelling import PIECE_BEGIN, piece_mark
+from w2ltune.idleflags import refuse_unmet
+from w2ltune.listcheck import check_words, read_content
 from w2ltune.runs.provenance import Fingerprint, read_request
 from w2ltune.search.decodespace import example_flags, split_auto
 from w2ltune.search.space import ANCESTOR_RANGES, SearchSpace
 from w2ltune.sweepoptions import SweepOptions
-from w2ltune.traincheck import check_binary, generation_of
 from w2ltune.trials.dataset import DecodeProgram
 from w2ltune.trials.emissionsource import EmissionSource, NoAudioError, content_of, role_of
 from w2ltune.trials.testprogram import find_test_program
@@ -84,13 +92,32 @@ def settle_flags(
     Raises:
         W2LTuneError: A flag is wrong, or there is no decoder that could do it.
     """
+    program = decode_program(options, space.fixed)
+    is_started = program is not None and options.decoder != "process"
+    _check_model(space.fixed.get("am", ""), options, program, loaded=is_started)
+    refuse_unmet(space.fixed)
     space, auto = split_auto(with_piece_flags(with_model_flags(space)))
     flags = decoder_flags(example_flags(space))
-    program = decode_program(options, space.fixed)
     by_binary = must_be_binary(options, flags)
     if by_binary and program is None:
         refuse_in_process(flags)
+    if program is not None and is_started:
+        example = example_flags(space)
+        check_decoder(flags, example, program.generation, by_binary=bool(by_binary))
     return space, auto, flags, program, by_binary
+
+
+def _check_model(
+    am: str, options: SweepOptions, program: DecodeProgram | None, *, loaded: bool
+) -> None:
+    """Refuse what is no model of flashlight; where a program loads it, also one that is cut."""
+    generation = options.generation if program is None else program.generation
+    if am and generation != "wav2letter":
+        model = existing_file(am, "acoustic model (--am)")
+        if loaded:
+            read_whole(model, resumed=False)
+        else:
+            read_header(model)
 
 
 def must_be_binary(options: SweepOptions, flags: DecoderFlags) -> str:
@@ -206,6 +233,7 @@ def emission_sources(options: SweepOptions, fixed: Mapping[str, str]) -> tuple[E
         )
     model = existing_file(am, "acoustic model (--am)")
     program, generation = _test_program(options)
+    stored = read_whole(model, resumed=False).flags if generation == "flashlight" else None
     names = [name for name in (fixed.get("test", "") + "," + options.heldout).split(",") if name]
     if not fixed.get("test"):
         raise UsageError("no --test: name the data list to tune on, as in --test=dev.lst")
@@ -242,7 +270,32 @@ def emission_sources(options: SweepOptions, fixed: Mapping[str, str]) -> tuple[E
             if known is None or not source(path, known).whole():
                 raise
             sources.append(source(path, known))
+    if stored is not None:
+        _check_test({**stored, **flags}, [source.path for source in sources if not source.whole()])
     return tuple(sources)
+
+
+def _check_test(flags: Mapping[str, str], lists: Sequence[Path]) -> None:
+    """Refuse what fl_asr_test would end of, with its model's flags and those that it is given.
+
+    Raises:
+        UsageError: A file is missing or wrong, or a word needs a token that does not exist.
+    """
+    if not flags.get("lexicon"):
+        raise UsageError("no --lexicon, and none in the model: fl_asr_test ends without one")
+    if problem := check_name("features_type", flags.get("features_type", "mfsc"), "flashlight"):
+        raise UsageError(f"--features_type={flags['features_type']}, of the model: {problem}")
+    tokens = existing_file(flags.get("tokens", ""), "token list (--tokens, or the model's)")
+    lexicon = existing_file(flags["lexicon"], "lexicon (--lexicon, or the model's)")
+    names = dictionary(flags, tokens, "flashlight")
+    check_words(
+        [read_content(path, audio=False) for path in lists],
+        lexicon,
+        names,
+        skips_letters=True,
+        separator=flags.get("wordseparator", ""),
+        maxword=int(number_of("maxword", flags)),
+    )
 
 
 def _test_program(options: SweepOptions) -> tuple[str, Generation]:

@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from w2ltune.embedded.decoderfiles import read_lexicon
-from w2ltune.errors import InputError
+from w2ltune.embedded.decoderfiles import UNKNOWN_WORD, read_lexicon
+from w2ltune.errors import InputError, UsageError
 from w2ltune.formats.listfile import iterate_list, read_list
 from w2ltune.formats.spelling import why_unlike, why_unspelled
 
@@ -111,28 +111,48 @@ def check_words(
     tokens: Collection[str],
     *,
     skips_letters: bool,
+    separator: str = "|",
+    maxword: int = -1,
+    decodes: bool = False,
 ) -> list[str]:
     """Hold the words of the references against the lexicon and the tokens.
 
     Args:
         lists: What was read.
-        lexicon: Spellings; None: all words are spelled by letters.
+        lexicon: Spellings; None: the lexicon is not known.
         tokens: Names of the tokens; empty: they are not known.
         skips_letters: The program leaves out letters without a token; else it ends.
+        separator: Flag ``--wordseparator``: part of words that are spelled by letters.
+        maxword: Words of the lexicon that are read; below 0 all.
+        decodes: The program makes a decoder of the whole lexicon, as a training with ``--lm`` does.
 
     Returns:
         A note for each list with words outside the lexicon, or letters without a token.
 
     Raises:
-        InputError: A spelling needs a token that does not exist.
+        InputError: A word needs a token that does not exist, or is ``<unk>``.
     """
+    for content in lists:
+        if UNKNOWN_WORD in content.words:
+            raise InputError(
+                f"a reference has the word {UNKNOWN_WORD}, at which the programs crash (SIGSEGV): "
+                "write the word that was said",
+                path=content.path,
+            )
+    if lexicon is None:
+        return []
+    if decodes and tokens and separator and separator not in tokens:
+        raise UsageError(
+            f"--lm in a training with --wordseparator={separator}, which is no token: the program "
+            "ends of it; name the separator of the tokens, or leave out --lm"
+        )
     left = set().union(*(content.words for content in lists))
     known = set()
-    for number, word, spelling in read_lexicon(lexicon) if lexicon else ():
+    for number, word, spelling in read_lexicon(lexicon, maxword=maxword):
         known.add(word)
-        if word not in left:
+        if word not in left and not decodes:
             continue
-        left.remove(word)  # the program takes the first spelling
+        left.discard(word)  # the program takes the first spelling
         unknown = [token for token in spelling if tokens and token not in tokens]
         if unknown:
             why = why_unlike(unknown, tokens)
@@ -145,12 +165,19 @@ def check_words(
     notes = []
     for content in lists:
         outside = sorted(content.words & left)
-        if outside and lexicon:
+        if outside:
             why = why_unlike(outside, known)
             notes.append(
                 f"{len(outside)} of the {len(content.words)} words of {content.path.name} are not "
                 f"in the lexicon and will be spelled by letters: {_first(outside)}"
                 + (f"; {why}" if why else "")
+            )
+        if outside and tokens and separator and separator not in tokens:
+            raise InputError(
+                f"the word {outside[0]!r} is not in the lexicon, so that it is spelled by letters "
+                f"and the word separator, and --wordseparator={separator} is no token: the program "
+                "ends of it; add the word to --lexicon, or name the separator of the tokens",
+                path=content.path,
             )
         letters = sorted({letter for word in outside for letter in word} - {*tokens})
         if tokens and letters:

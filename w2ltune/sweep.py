@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from w2ltune.commandline import parse
 from w2ltune.errors import run_command
-from w2ltune.formats.flagsfile import effective, parse_arguments
+from w2ltune.formats.flagsfile import FLAGSFILE_NAMES, effective, parse_arguments
 from w2ltune.formats.known_flags import is_boolean
 from w2ltune.runs.signals import signals_end_it
 from w2ltune.sweepoptions import USAGE, SweepOptions, check_options
@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
 
 def _is_training(arguments: list[str]) -> bool:
     """Whether ``--task=train`` is given, on the command line or in a flagsfile."""
-    if not any("task" in a or "flagsfile" in a for a in arguments):
+    if not any(name in a for a in arguments for name in ("task", *FLAGSFILE_NAMES)):
         return False
     asked = [a for a in arguments if a not in ("--help", "-h", "-help", "--version", "-version")]
     own = {n for n, f in SweepOptions.__dataclass_fields__.items() if f.type == "bool"}

@@ -6,24 +6,23 @@ first epoch on an empty validation list, and try for half a minute to load what 
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
-import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeAlias
 
-from w2ltune.embedded.decoderfiles import check_lm_head, read_tokens
-from w2ltune.errors import FlagError, InputError, UsageError, did_you_mean, existing_file
+from w2ltune.binaryrules import check_name, check_together, dictionary
+from w2ltune.embedded.decoderfiles import check_lm_head, dictionary_of, unknown_spelling
+from w2ltune.errors import FlagError, InputError, UsageError, existing_file
 from w2ltune.formats.blanks import split_words
-from w2ltune.formats.distributions import Choice, parse_float, parse_value
+from w2ltune.formats.distributions import Choice, parse_value
 from w2ltune.formats.flagsfile import Flag
-from w2ltune.formats.known_flags import Generation, check_flag
+from w2ltune.formats.known_flags import KNOWN_FLAGS, Generation, check_flag, number_of
 from w2ltune.listcheck import ListContent, check_words, joined_path, overlap_notes, read_content
 from w2ltune.runs.rundir import nearest_sibling
-
-Mode: TypeAlias = Literal["train", "continue", "fork"]
+from w2ltune.trials.trainjob import Mode
 
 _OURS = {
     **dict.fromkeys(("rundir", "runname", "tag"), "w2ltune gives the run directory"),
@@ -33,12 +32,11 @@ _OURS = {
     ),
 }
 _ABOVE_ZERO = ("lr", "iter", "batchsize")
-_OPTIMIZERS = ("sgd", "adam", "rmsprop", "adadelta", "adagrad", "amsgrad", "novograd")
-_NAMES = {  # of both generations
-    "criterion": ("ctc", "asg", "seq2seq", "transformer", "s2srnn", "s2stransformer"),
-    "netoptim": _OPTIMIZERS,
-    "critoptim": _OPTIMIZERS,
-}
+_TOGETHER = (
+    *("criterion", "linseg", "pretrainWindow", "lm", "decodertype", "lmtype", "everstoredb"),
+    *("attention", "attnWindow"),
+)
+_OF_TOKENS = ("criterion", "replabel", "eostoken", "surround")
 _FILES = {"am": "acoustic model", "lm_vocab": "words of the LM", "sfx_config": "sound effects"}
 _RESERVED_TAGS = {
     "train": "the log has train-loss and train-WER of the training itself",
@@ -86,14 +84,16 @@ def check_training(
     _require(given, mode, embedded)
     for name in _ABOVE_ZERO:
         for value in _values(given, name):
-            number = parse_float(value)
-            if number is None or not 0 < number < math.inf:
+            if not 0 < number_of(name, {name: value}) < math.inf:
                 raise _flag_error(given[name], f"{value} must be above 0")
-    for name, names in _NAMES.items():
+    for name in [name for name in given if name not in extra_known]:
         for value in _values(given, name):
-            if value not in names and name not in extra_known:
-                hint = did_you_mean(value, names) or f"; take one of {', '.join(names)}"
-                raise _flag_error(given[name], f"the program knows no {value!r}{hint}")
+            if problem := check_name(name, value, generation):
+                raise _flag_error(given[name], problem)
+    if not embedded:
+        for chosen in _combinations(given, _TOGETHER):
+            known = {"criterion": KNOWN_FLAGS["criterion"].default} if mode == "train" else {}
+            check_together({**known, **chosen}, generation, mode)
     tokens = _check_model_files(given, mode, generation, embedded)
     train, valid = _read_lists(given, embedded)
     notes = [
@@ -102,10 +102,8 @@ def check_training(
         if name in given
     ]
     notes += overlap_notes(train, valid)
-    for lexicon in _values(given, "lexicon") or [""]:
-        path = _existing(given, "lexicon", lexicon, "lexicon") if lexicon else None
-        notes += check_words([*train, *valid], path, tokens, skips_letters=not embedded)
-    return notes
+    notes += _check_lexicons(given, mode, generation, embedded, [*train, *valid], tokens)
+    return list(dict.fromkeys(notes))
 
 
 def valid_sets(text: str) -> dict[str, str]:
@@ -135,41 +133,6 @@ def valid_sets(text: str) -> dict[str, str]:
     return found
 
 
-def check_binary(path: Path) -> Path:
-    """Return the absolute path of a program that can be started.
-
-    Args:
-        path: As the user gave it; a mere name is looked for in ``PATH`` too.
-
-    Raises:
-        UsageError: There is none, or it may not be executed.
-    """
-    if path.is_dir():
-        programs = [p.name for p in sorted(path.iterdir()) if p.is_file() and os.access(p, os.X_OK)]
-        inside = f"; in it are {', '.join(programs[:6])}" if programs else ""
-        raise UsageError(f"--binary={path} is a folder; name the program itself{inside}")
-    if not path.exists():
-        in_path = shutil.which(path) if path.name == str(path) else None
-        if in_path is None:
-            raise UsageError(f"--binary={path}: no such program{nearest_sibling(path)}")
-        path = Path(in_path)
-    if not os.access(path, os.X_OK):
-        raise UsageError(
-            f"--binary={path} may not be executed: chmod +x {path}, or copy it to where you may"
-        )
-    return Path.cwd() / path
-
-
-def generation_of(binary: Path) -> Generation:
-    """Return the generation of a program by its name: wav2letter v0.2's have no ``fl_asr_``.
-
-    Example:
-        >>> generation_of(Path("build/Train")), generation_of(Path("bin/asr/fl_asr_train"))
-        ('wav2letter', 'flashlight')
-    """
-    return "wav2letter" if binary.name in ("Train", "Test", "Decoder") else "flashlight"
-
-
 def _values(given: Mapping[str, Flag], name: str) -> list[str]:
     """Return all values to check of a flag: its value, its choices, or the ends of its range."""
     if name not in given:
@@ -179,6 +142,13 @@ def _values(given: Mapping[str, Flag], name: str) -> list[str]:
     if isinstance(value, str):
         return [value] if value else []
     return list(value.choices) if isinstance(value, Choice) else [str(value.low), str(value.high)]
+
+
+def _combinations(given: Mapping[str, Flag], names: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Yield what some flags can be together; those that are not given are left out."""
+    known = [name for name in names if name in given]
+    for values in itertools.product(*(_values(given, name) or [""] for name in known)):
+        yield dict(zip(known, values, strict=True))
 
 
 def _flag_error(flag: Flag, problem: str) -> FlagError:
@@ -191,6 +161,8 @@ def _require(given: Mapping[str, Flag], mode: Mode, embedded: bool) -> None:
         "train": "the training lists, as in --train=train.lst",
         "valid": "what the best model is chosen by, as in --valid=dev:dev.lst",
         "tokens": "the token list, as in --tokens=tokens.txt",
+        "lexicon": "one (without it the program ends at its first utterance: Unknown entry in "
+        "dictionary)",
     }
     if embedded:
         wanted["features_dir"] = "the folder of features (w2ltune's own trainer reads no audio)"
@@ -207,7 +179,8 @@ def _check_embedded(given: Mapping[str, Flag]) -> Collection[str]:
 
     values = {name: _values(given, name) for name in given if name in FLAGS and name not in _OURS}
     defaults = {name: spec.default for name, spec in FLAGS.items()}
-    defaults |= {"tokens": "-", "features_dir": "-"}  # whether they are given: see _require
+    # Whether they are given: see _require.
+    defaults |= dict.fromkeys(("tokens", "lexicon", "features_dir"), "-")
     for name, choices in values.items():
         for choice in choices:
             try:
@@ -245,8 +218,11 @@ def _check_model_files(
     tokens: set[str] = set()
     for value in _values(given, "tokens"):
         path = _existing(given, "tokens", joined_path(folder("tokensdir"), value), "token list")
-        read_tokens(path)
-        tokens |= {*split_words(path.read_text(encoding="utf-8"))}
+        for chosen in _combinations(given, _OF_TOKENS):
+            if "criterion" in chosen or mode == "train":
+                tokens |= dictionary(chosen, path, generation).keys()
+            else:
+                tokens |= dictionary_of(path, ()).keys()
     if mode == "train" and not embedded:
         for value in _values(given, "arch"):
             _existing(given, "arch", joined_path(folder("archdir"), value), "network")
@@ -258,6 +234,33 @@ def _check_model_files(
         if "kenlm" in (_values(given, "lmtype") or ["kenlm"]):
             check_lm_head(path)
     return frozenset(tokens)
+
+
+def _check_lexicons(
+    given: Mapping[str, Flag],
+    mode: Mode,
+    generation: Generation,
+    embedded: bool,
+    lists: Sequence[ListContent],
+    tokens: Collection[str],
+) -> list[str]:
+    """Hold the words of all lists against each lexicon, as the program spells them."""
+    notes: list[str] = []
+    default = KNOWN_FLAGS["wordseparator"].default if mode == "train" else ""  # the model's own
+    decodes = generation == "flashlight" and not embedded and any(_values(given, "lm"))
+    for chosen in _combinations(given, ("lexicon", "maxword", "wordseparator")):
+        lexicon = chosen.get("lexicon")
+        path = _existing(given, "lexicon", lexicon, "lexicon") if lexicon else None
+        separator = chosen.get("wordseparator", default)
+        notes += check_words(
+            *(lists, path, tokens),
+            skips_letters=not embedded,
+            separator=separator if generation == "flashlight" else "",  # wav2letter strips it
+            maxword=int(number_of("maxword", chosen)),
+            decodes=decodes,
+        )
+        notes += filter(None, [unknown_spelling(path) if path else ""])
+    return notes
 
 
 def _read_lists(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
+from w2ltune.binaryrules import check_binary, generation_of
 from w2ltune.cluster.slurmoptions import in_job, submits
 from w2ltune.errors import UsageError, did_you_mean
 from w2ltune.formats.distributions import Distribution
@@ -27,7 +28,7 @@ from w2ltune.runs.runname import plain_name, run_directory
 from w2ltune.runs.trialdir import trial_directories
 from w2ltune.search.samplers import grid_points
 from w2ltune.search.space import SearchSpace
-from w2ltune.traincheck import check_binary, check_training, generation_of, valid_sets
+from w2ltune.traincheck import check_training, valid_sets
 from w2ltune.trainflags import base_flags, check_space, script_flags, split_extra, split_flags
 from w2ltune.trainoptions import JobOptions, TrainOptions, TrainSweepOptions, gpus_per_node
 from w2ltune.trials.trainjob import OUR_FLAGS, Mode, TrainJob
@@ -98,7 +99,7 @@ def prepare_training(
     ]
     for name in OUR_FLAGS:
         flag = flags.pop(name, None)
-        if flag is not None and name not in ("logtostderr", "log_dir"):
+        if flag is not None and name != "logtostderr":  # which is given
             notes.append(f"--{name} ({flag.where}) is not used: w2ltune gives it")
     extra = [flag for flag in extra if flag.name not in OUR_FLAGS]
     fixed, distributions = split_flags(flags, generation, embedded, options)

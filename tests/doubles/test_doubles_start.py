@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from fldouble.flags import Flags
 from fldouble.testing import config, log, run, stored_flags
 
 # What ends a start: argument, return code, what is said on stderr, number of the captured run.
@@ -35,7 +36,20 @@ REFUSED = [
     ("--itersave=maybe", 1, "^ERROR: illegal value 'maybe' specified for bool flag", None),
     ("--lr=1_0", 1, "^ERROR: illegal value '1_0' specified for double flag 'lr'", None),
     ("--beamsize=3000000000", 1, "^ERROR: illegal value '3000000000' specified for int32", None),
-    ("--criterion=xyz", -6, "unimplemented criterion xyz", None),
+    ("--criterion=xyz", -6, r"^F.*Train.cpp:436\] unimplemented criterion$", None),
+    ("--criterion=seq2seq", -6, r"^F.*Train.cpp:436\] unimplemented criterion$", None),
+    ("--criterion=transformer", -6, r"^F.*Train.cpp:436\] unimplemented criterion$", None),
+    ("--lexicon=", -6, r"what\(\):  Unknown entry in dictionary: 'one'$", None),
+    ("--lexicon=blank.txt", -6, r"what\(\):  \[loadWords\] Invalid line: $", None),
+    ("--lexicon=bare.txt", -6, r"what\(\):  \[loadWords\] Invalid line: two$", None),
+    ("--train=unknown.lst", -11, r"^\*\*\* SIGSEGV", None),
+    ("--tokens=hash.txt", -6, r"what\(\):  Duplicate entry in dictionary '#'$", None),
+    ("--tokens=twice.txt", -6, r"what\(\):  Duplicate entry name in dictionary 'e'$", None),
+    ("--surround=_", -6, r"what\(\):  Unknown entry in dictionary: '_'$", None),
+    ("--onorm=tgt", -6, r"what\(\):  invalid onorm option$", None),
+    ("--features_type=mfcc", -6, "Unsupported feature type for audio preprocessing 'mfcc'", None),
+    ("--linseg=5", -6, r"^F.*Train.cpp:\d+\] linseg may only be used with ASG criterion", None),
+    ("--fl_amp_max_scale_factor=-1", 1, "illegal value '-1' specified for uint64 flag", None),
     ("--lm=/no/lm.bin", -6, "util::ErrnoException", None),
 ]
 
@@ -45,6 +59,11 @@ REFUSED = [
 )
 def test_refused(data, base, argument, code, text, capture):
     (data / "bad.arch").write_text("XX 1 2 3\n")
+    (data / "blank.txt").write_text("one\to n e |\n\ntwo\tt w o |\n")
+    (data / "bare.txt").write_text("one\to n e |\ntwo\n")
+    (data / "hash.txt").write_text("|\ne\nn\no\nt\nw\n#\n")
+    (data / "twice.txt").write_text("|\ne\nn\no\nt\nw\ne\n")
+    (data / "unknown.lst").write_text(f"zz {data}/train.wav 1000 one <unk>\n")
     (data / "lost.lst").write_text("zz /no/audio.wav 1000 one two\n")
     (data / "short.lst").write_text("onlyid path\n")
     (data / "value.cfg").write_text("--iter=abc\n")
@@ -63,6 +82,34 @@ def test_refused_as_captured(captures):
             (path,) = (captures / "err").glob(f"{number}_*.stderr")
             assert re.search(text, path.read_text(), re.MULTILINE), path
             assert int(path.with_suffix(".rc").read_text()) == (code if code >= 0 else 128 - code)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("beamsize", "0x10", 16),
+        ("beamsize", " 0x10", None),
+        ("beamsize", "010", 10),
+        ("beamsize", " +5", 5),
+        ("beamsize", "5 ", None),
+        ("beamsize", "\u0665", None),
+        ("lr", "0x1p-1", 0.5),
+        ("lr", "1e309", None),
+        ("lr", "1e-400", None),
+        ("lr", "0e-400", 0.0),
+        ("lr", "-inf", float("-inf")),
+        ("fl_amp_max_scale_factor", "-1", None),
+    ],
+)
+def test_numbers_as_gflags_reads_them(name, text, value):
+    flags = Flags("fl_asr_train", "flashlight")
+    if value is None:
+        with pytest.raises(SystemExit) as end:
+            flags.parse([f"--{name}={text}"])
+        assert end.value.code == 1
+    else:
+        flags.parse([f"--{name}={text}"])
+        assert flags[name] == value
 
 
 @pytest.mark.parametrize(

@@ -336,6 +336,7 @@ def test_weights_of_another_lexicon_are_refused() -> None:
         ({"beamsize": "0"}, "--beamsize=0: must be 1 or more"),
         ({"beamthreshold": "-1"}, "must be above 0"),
         ({"lmweight": "inf"}, "--lmweight=inf: must be a finite number"),
+        ({"unkscore": "inf"}, "--unkscore=inf: must be a finite number, or -inf"),
         ({"tokens": ""}, "no --tokens"),
         ({"lexicon": ""}, "no --lexicon"),
         ({"uselexicon": "false"}, "needs --decodertype=tkn"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from w2ltune.errors import InputError
-from w2ltune.formats.checkpoint import read_header, write_header
+from w2ltune.formats.checkpoint import read_header, read_whole, write_header
 
 ENTRIES = {
     "runPath": "runs/caf\udce9",  # a path that is not UTF-8
@@ -112,3 +112,52 @@ def test_a_missing_file_and_a_folder(tmp_path):
         read_header(tmp_path / "none.bin")
     with pytest.raises(InputError, match="is not a file"):
         read_header(tmp_path)
+
+
+def array(*dimensions: int, kind: int, item_bytes: int) -> bytes:
+    """An array as flashlight writes it."""
+    size = dimensions[0] * dimensions[1] * item_bytes
+    return struct.pack("<4qiQ", *dimensions, 1, 1, kind, size) + bytes(range(256)) * (size // 256)
+
+
+def test_a_cut_within_an_array_is_told(tmp_path):
+    network = b"\x0efl::Sequential" + bytes(40) + array(8, 32, kind=0, item_bytes=4)
+    network += bytes(70) + array(0, 1, kind=0, item_bytes=4) + array(16, 16, kind=4, item_bytes=1)
+    state = b"\x0afl::AdamOptimizer" + bytes(30) + array(32, 8, kind=2, item_bytes=8) + bytes(60)
+    whole = head() + network + state
+    for size in range(len(head()), len(whole) + 1):
+        path = written(tmp_path, whole[:size])
+        place, behind = size - len(head()) - len(network), len(whole) - size
+        seen = {}
+        for resumed in (True, False):
+            try:
+                assert read_whole(path, resumed=resumed) == read_header(path)
+                seen[resumed] = False
+            except InputError as error:
+                assert "cut short" in str(error)
+                seen[resumed] = True
+        if behind <= 60 or place >= 0:
+            assert not seen[False]  # the network is there
+        if behind <= 60:
+            assert not seen[True]
+        at = size - len(head())
+        first = len(b"\x0efl::Sequential") + 40 + 44
+        if first <= at < first + 1024 or -256 <= place < 0:
+            assert seen == {True: True, False: True}, size
+
+
+@pytest.mark.parametrize("missing", [1, 60, 117, 5000, 400_000, 1_700_000, 2_400_000])
+def test_a_cut_in_a_real_model(tmp_path, captures, missing):
+    content = (captures / "rundir_sample" / "001_model_last.bin").read_bytes()
+    assert read_whole(written(tmp_path, content)).epoch == 50
+    path = written(tmp_path, content[:-missing])
+    if missing < 117:  # the settings of the last optimizer: no array
+        read_whole(path)
+        return
+    with pytest.raises(InputError, match=r"cut short: \d+ bytes and more are"):
+        read_whole(path)
+    if missing < 1_600_000:  # within the optimizer's state, which a fork does without
+        assert read_whole(path, resumed=False).updates == 1000
+    else:
+        with pytest.raises(InputError, match="cut short"):
+            read_whole(path, resumed=False)

@@ -107,7 +107,9 @@ def test_several_flagsfiles(folder):
     (folder / "b.cfg").write_text("--lr=2\n")
     for arguments, expected in [
         (["--flagsfile=a.cfg,b.cfg"], ["1", "2"]),
-        (["--flagfile=a.cfg", "--flagsfile", "b.cfg"], ["1", "2"]),
+        (["--flagfile=a.cfg", "--flagsfile", "b.cfg"], ["2", "1"]),
+        (["--lr=3", "--flagfile=a.cfg,b.cfg"], ["3", "1", "2"]),
+        (["--flagfile=a.cfg", "--lr=3", "--flagfile="], ["1", "3"]),
         (["--flagsfile="], []),
         (["--flagsfile=a.cfg", "--flagsfile="], []),
         (["--flagsfile=a.cfg", "--flagsfile=", "--flagsfile=b.cfg"], ["2"]),
@@ -119,7 +121,7 @@ def test_several_flagsfiles(folder):
 def test_flagsfile_names_another_at_its_place(folder):
     (folder / "recipes").mkdir()
     (folder / "recipes/inner.cfg").write_text("--lr=1\n--iter=5\n")
-    (folder / "outer.cfg").write_text("--lr=2\n--flagsfile=recipes/inner.cfg\n--iter=6\n")
+    (folder / "outer.cfg").write_text("--lr=2\n--flagfile=recipes/inner.cfg\n--iter=6\n")
     flags = parse_flagsfile("outer.cfg", boolean=BOOLEAN)
     assert pairs(flags) == [("lr", "2"), ("lr", "1"), ("iter", "5"), ("iter", "6")]
     assert [flag.where for flag in flags] == [
@@ -130,9 +132,19 @@ def test_flagsfile_names_another_at_its_place(folder):
     ]
 
 
+def test_flagsfile_in_a_flagsfile_is_refused_as_the_programs_do_not_read_it(folder):
+    (folder / "inner.cfg").write_text("--lr=1\n")
+    (folder / "outer.cfg").write_text("--iter=5\n--flagsfile=inner.cfg\n")
+    message = r"outer\.cfg:2: --flagsfile=inner\.cfg: .* do not read .* write --flagfile=inner\.cfg"
+    with pytest.raises(InputError, match=message):
+        parse_arguments(["--flagsfile=outer.cfg"], boolean=BOOLEAN)
+    (folder / "outer.cfg").write_text("--iter=5\n--flagsfile=\n")
+    assert pairs(parse_arguments(["--flagsfile=outer.cfg"], boolean=BOOLEAN)) == [("iter", "5")]
+
+
 def test_circle_is_shown(folder):
-    (folder / "a.cfg").write_text("--flagsfile=b.cfg\n")
-    (folder / "b.cfg").write_text("--flagsfile=./a.cfg\n")
+    (folder / "a.cfg").write_text("--flagfile=b.cfg\n")
+    (folder / "b.cfg").write_text("--flagfile=./a.cfg\n")
     with pytest.raises(InputError, match=r"circle: a\.cfg -> b\.cfg -> \./a\.cfg"):
         parse_flagsfile("a.cfg", boolean=BOOLEAN)
 
@@ -146,7 +158,7 @@ def test_same_file_twice_is_no_circle(folder):
 def test_missing_flagsfile_names_the_current_directory(folder):
     with pytest.raises(InputError, match=re.escape(f"'none.cfg' (looked in {folder})")):
         parse_arguments(["--flagsfile=none.cfg"], boolean=BOOLEAN)
-    (folder / "outer.cfg").write_text("\n--flagsfile=none.cfg\n")
+    (folder / "outer.cfg").write_text("\n--flagfile=none.cfg\n")
     with pytest.raises(InputError, match=r"\(from outer\.cfg:2\): no such file 'none\.cfg'"):
         parse_flagsfile("outer.cfg", boolean=BOOLEAN)
     with pytest.raises(InputError, match="is not a file"):

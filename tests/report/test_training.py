@@ -387,6 +387,17 @@ def test_a_single_training(single):
     assert "Leaderboard" not in page
 
 
+def test_a_training_that_was_continued_has_all_its_epochs(single):
+    wers = [60.0, 40.0, 30.0]
+    add_trial(single, 0, wers, rundir=single)
+    assert "It was still improving at its last epoch (3)" in finish(finish_single, single)[1]
+    add_trial(single, 1, [*wers, 35.0, 33.0], rundir=single, value=0.33, epoch=5)
+    _, text = finish(finish_single, single)
+    assert "best: epoch 3 of 5, dev-WER 30.00" in text
+    assert "still improving" not in text
+    assert "epoch 3 of 5" in Page(single / "report.html").text
+
+
 def test_a_single_training_that_failed(single):
     add_trial(single, 0, curve(0.01)[:3], state="FAIL", rundir=single, reason="no memory [cuda]")
     code, text = finish(finish_single, single)

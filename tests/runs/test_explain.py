@@ -30,7 +30,8 @@ CAPTURED = {
     ),
     "dec-e04_wrong_tokens_short": (
         134,
-        "the token 't' is not in the tokens file; are --tokens and --lexicon those of the model?",
+        "'t' is no token (are --tokens, --lexicon and --wordseparator those of the model?), or it "
+        "is a word and there is no --lexicon",
     ),
     "dist-02_mpirun2": (
         134,
@@ -150,6 +151,13 @@ WRITTEN = [
      "other"),
     (-6, THROWN.format("Read error: Connection reset by peer") + THROWN.format("mine"), "mine"),
     (-6, THROWN.format("Connection closed by peer"), "Connection closed by peer"),
+    (-6, THROWN.format("Unknown entry in dictionary: '<unk>'"),
+     "it was given no --lexicon, or one that cannot be read"),
+    (-6, THROWN.format("Duplicate entry in dictionary '<1>'"),
+     "the token '<1>' stands twice in the tokens file, or is one that the program adds by itself"),
+    (-6, THROWN.format("[loadWords] Invalid line: "), "the lexicon has an empty line"),
+    (-6, THROWN.format("[loadWords] Invalid line: a"),
+     "the lexicon has a line without a spelling: 'a'"),
     (1, f"w2ltune: error: old\n{STARTED}now: t\nsh: 1: x: not found\n",
      "exit code 1; its last line: sh: 1: x: not found"),
 ]  # fmt: skip

@@ -14,16 +14,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from w2ltune.embedded.decoderfiles import read_lexicon, read_tokens
+from w2ltune.embedded.decoderfiles import (
+    UNKNOWN_WORD,
+    added_tokens,
+    dictionary_of,
+    read_lexicon,
+    read_tokens,
+)
 from w2ltune.embedded.decoderflags import DecoderFlags, refuse_in_process
 from w2ltune.embedded.kenlm import import_flashlight, load_kenlm
 from w2ltune.errors import InputError, did_you_mean, existing_file
 from w2ltune.formats.beamdump import Hypothesis
 from w2ltune.formats.blanks import split_words
 from w2ltune.formats.spelling import why_unlike
-
-BLANK_TOKEN = "#"
-UNKNOWN_WORD = "<unk>"
 
 
 class Decoder:
@@ -42,17 +45,11 @@ class Decoder:
         self._text, self._dictionary = import_flashlight()[:2]
         self.flags = flags
         self.token_names = read_tokens(flags.tokens_path)
+        added = added_tokens(flags.criterion, replabel=flags.replabel, generation="flashlight")
+        dictionary_of(flags.tokens_path, added)
         self._token_dict = self._dictionary.Dictionary(str(flags.tokens_path))
-        for repetition in range(1, flags.replabel + 1):
-            self._token_dict.add_entry(f"<{repetition}>")
-        if flags.criterion == "ctc":
-            if BLANK_TOKEN in self.token_names:
-                raise InputError(
-                    f"the blank {BLANK_TOKEN!r} stands in the token list; it is added by itself "
-                    "as the last one: remove the line",
-                    path=flags.tokens_path,
-                )
-            self._token_dict.add_entry(BLANK_TOKEN)  # CTC expects the blank last
+        for token in added:
+            self._token_dict.add_entry(token)
         self.token_count: int = self._token_dict.index_size()
         self._blank = self.token_count - 1 if flags.criterion == "ctc" else -1
         self._has_silence = self._index(flags.wordseparator) >= 0

@@ -13,7 +13,7 @@ import numpy as np
 
 from w2ltune.embedded.acoustic import Architecture, emission_frames
 from w2ltune.embedded.ctc import frames_needed
-from w2ltune.embedded.decoderfiles import read_lexicon, read_tokens
+from w2ltune.embedded.decoderfiles import added_tokens, dictionary_of, read_lexicon, read_tokens
 from w2ltune.embedded.npz import read_npz
 from w2ltune.errors import InputError, existing_file
 from w2ltune.formats.listfile import read_list
@@ -50,6 +50,7 @@ def load_corpus(
     tokens: Sequence[str],
     lexicon_path: Path | None = None,
     separator: str = "|",
+    maxword: int = -1,
 ) -> Corpus:
     """Read a list with its features, and spell its words.
 
@@ -59,6 +60,7 @@ def load_corpus(
         tokens: Names of the tokens, without the blank.
         lexicon_path: Spellings; the first one of a word is used.
         separator: Token after a word that the lexicon lacks, which is spelled by letters.
+        maxword: Words of the lexicon that are read; below 0 all.
 
     Raises:
         InputError: A file is missing or wrong, an utterance has no features, or a word needs a
@@ -73,7 +75,7 @@ def load_corpus(
             path=features_path,
         )
     spellings: dict[str, list[str]] = {}
-    for _, word, spelling in read_lexicon(lexicon_path) if lexicon_path else ():
+    for _, word, spelling in read_lexicon(lexicon_path, maxword=maxword) if lexicon_path else ():
         spellings.setdefault(word, spelling)
     indices = {token: index for index, token in enumerate(tokens)}
     references = tuple(tuple(utterance.reference) for utterance in utterances)
@@ -93,8 +95,9 @@ def load_corpora(
     paths: Sequence[tuple[Path, Path]],
     *,
     tokens_path: Path,
-    lexicon_path: Path | None,
+    lexicon_path: Path,
     separator: str,
+    maxword: int,
 ) -> Corpus:
     """Read several lists as one.
 
@@ -103,13 +106,22 @@ def load_corpora(
         tokens_path: Names of the tokens, without the blank.
         lexicon_path: Spellings.
         separator: Token between words.
+        maxword: Words of the lexicon that are read; below 0 all.
 
     Raises:
         InputError: As for :func:`load_corpus`, or an utterance is in two of the lists.
     """
     tokens = read_tokens(tokens_path)
+    dictionary_of(tokens_path, added_tokens("ctc", replabel=0, generation="flashlight"))
     corpora = [
-        load_corpus(path, features, tokens=tokens, lexicon_path=lexicon_path, separator=separator)
+        load_corpus(
+            path,
+            features,
+            tokens=tokens,
+            lexicon_path=lexicon_path,
+            separator=separator,
+            maxword=maxword,
+        )
         for path, features in paths
     ]
     ids = tuple(name for corpus in corpora for name in corpus.ids)

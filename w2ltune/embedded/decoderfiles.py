@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from w2ltune.errors import InputError, existing_file
 from w2ltune.formats.blanks import split_words
+from w2ltune.formats.known_flags import Generation
+
+UNKNOWN_WORD = "<unk>"
+BLANK_TOKEN = "#"
+
+_SPELLED_UNKNOWN = re.compile(rb"^[ \t]*<unk>[ \t]", re.MULTILINE)
 
 
 def read_tokens(path: Path) -> list[str]:
@@ -35,33 +42,91 @@ def read_tokens(path: Path) -> list[str]:
 
 
 def read_lexicon(path: Path, *, maxword: int = -1) -> Iterator[tuple[int, str, list[str]]]:
-    """Yield (line number, word, spelling in tokens) of a lexicon.
+    """Yield (line number, word, spelling in tokens) of a lexicon, as the programs' loadWords.
+
+    A spelling of ``<unk>`` is left out, as there; see `unknown_spelling`.
 
     Args:
         path: Lines of a word, white space and its tokens; a word may have several lines.
-        maxword: Stop after that many different words; -1 reads all (flag ``--maxword``).
+        maxword: Stop as soon as so many words are known, behind the first spelling of the last of
+            them; below 0 reads all (flag ``--maxword``).
 
     Raises:
-        InputError: Missing, empty, not UTF-8 or a word without a spelling.
+        InputError: Missing, no words, not UTF-8, or a line that is no word and its spelling, at
+            which the programs end.
     """
     existing_file(path, "lexicon (--lexicon)")
     words: set[str] = set()
-    for number, line in _lines(path):
+    for number, line in _lines(path) if maxword else ():
         entries = split_words(line)
-        if not entries:
-            continue
         if len(entries) < 2:
-            raise InputError(
-                f"word {entries[0]!r} has no spelling; write the word and its tokens",
-                path=path,
-                line=number,
+            problem = (
+                f"word {entries[0]!r} has no spelling; write the word and its tokens"
+                if entries
+                else "an empty line in a lexicon, at which the programs end; remove it"
             )
-        if entries[0] not in words and len(words) == maxword:
-            break
+            raise InputError(problem, path=path, line=number)
         words.add(entries[0])
-        yield number, entries[0], entries[1:]
+        if entries[0] != UNKNOWN_WORD:
+            yield number, entries[0], entries[1:]
+        if len(words) == maxword:
+            break
     if not words:
-        raise InputError("the lexicon is empty", path=path)
+        problem = "the lexicon is empty" if maxword else "--maxword=0 leaves no word of the lexicon"
+        raise InputError(problem, path=path)
+
+
+def unknown_spelling(path: Path) -> str:
+    """Say that a lexicon spells ``<unk>``, or return ""."""
+    content = path.read_bytes()
+    found = _SPELLED_UNKNOWN.search(content)
+    if found is None:
+        return ""
+    line = content.count(b"\n", 0, found.end()) + 1
+    return f"{path}:{line}: the spelling of {UNKNOWN_WORD} is not used, the programs drop it too"
+
+
+def added_tokens(
+    criterion: str, *, replabel: int, generation: Generation, eostoken: bool = False
+) -> list[str]:
+    """Return the tokens that the programs add behind those of the token list.
+
+    Args:
+        criterion: Of the model.
+        replabel: Flag ``--replabel``.
+        generation: Of the program.
+        eostoken: Flag ``--eostoken`` of wav2letter.
+    """
+    form = "<{}>" if generation == "flashlight" else "{}"
+    added = [form.format(number) for number in range(1, replabel + 1)]
+    added += [BLANK_TOKEN] if criterion == "ctc" else []
+    added += ["$", "<pad>"] if criterion in ("s2srnn", "s2stransformer") else []
+    return added + ["$"] * (generation == "wav2letter" and eostoken)
+
+
+def dictionary_of(path: Path, added: Collection[str]) -> Mapping[str, int]:
+    """Return the names of all tokens: of the list, with their lines, and those added to it.
+
+    Raises:
+        InputError: As `read_tokens`, or a token that is added stands in the list too.
+    """
+    read_tokens(path)
+    names = {name: number for number, line in _lines(path) for name in split_words(line)}
+    for token in added:
+        if token in names:
+            raise InputError(
+                f"the token {token!r} is added to the list by itself (for "
+                f"{_added_for(token)}), and may not stand in it: remove it",
+                path=path,
+                line=names[token],
+            )
+    return names | dict.fromkeys(added, 0)
+
+
+def _added_for(token: str) -> str:
+    if token == BLANK_TOKEN:
+        return "the blank of --criterion=ctc"
+    return "the end and the padding" if token in ("$", "<pad>") else "--replabel"
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -158,6 +158,8 @@ def _check(flags: DecoderFlags, given: Mapping[str, str]) -> None:
     for name in ("lmweight", "wordscore", "silscore"):
         if not math.isfinite(getattr(flags, name)):
             raise FlagError(f"--{name}={given.get(name)}: must be a finite number")
+    if flags.unkscore == math.inf:
+        raise FlagError("--unkscore=inf: must be a finite number, or -inf")
     if not flags.tokens:
         raise UsageError(
             "no --tokens: give the token list that the acoustic model was trained with"

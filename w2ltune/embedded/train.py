@@ -200,9 +200,8 @@ def _log_beginning(run: Run, flags: TrainFlags, corpus: Corpus, state: TrainingS
     log(f"Experiment path: {run.rundir}")
     log(f"Experiment runidx: {run.index}")
     log(f"Number of classes (network): {len(corpus.tokens) + 1}")
-    if flags.lexicon:
-        words = {word for _, word, _ in read_lexicon(Path(flags.lexicon))}
-        log(f"Number of words: {len(words)}")
+    entries = read_lexicon(Path(flags.lexicon), maxword=flags.maxword)
+    log(f"Number of words: {len({word for _, word, _ in entries})}")
     log(f"[Network] {state.model.architecture}")
     log(f"[Network Params: {sum(value.size for value in state.model.parameters.values())}]")
     log("[Criterion] ConnectionistTemporalClassificationCriterion")

@@ -28,7 +28,7 @@ OUR_FLAGS: Mapping[str, FlagSpec] = MappingProxyType(
         spec.name: spec
         for spec in (
             FlagSpec(name="features_dir", type="string", default="", generations=()),
-            FlagSpec(name="hidden", type="int", default="192", generations=()),
+            FlagSpec(name="hidden", type="int64", default="192", generations=()),
             FlagSpec(name="dropout", type="float", default="0.1", generations=()),
         )
     }
@@ -60,6 +60,7 @@ class TrainFlags:
     tokens: str
     lexicon: str
     wordseparator: str
+    maxword: int
     criterion: str
     framestridems: int
     rundir: str
@@ -161,9 +162,14 @@ def train_flags(values: Mapping[str, str]) -> TrainFlags:
         name: typed_value(FLAGS[name], values[name]) for name in EFFECTIVE_FLAGS
     }
     flags = TrainFlags(**typed)
-    for name in ("tokens", "features_dir"):
+    needed = {
+        "tokens": "give the token list",
+        "lexicon": "give one, as for fl_asr_train, which ends at the first utterance without it",
+        "features_dir": "give one; there is no audio here, only features",
+    }
+    for name, advice in needed.items():
         if not values[name]:
-            raise UsageError(f"no --{name}: give one; there is no audio here, only features")
+            raise UsageError(f"no --{name}: {advice}")
     if flags.criterion != "ctc":
         raise FlagError(f"--criterion={flags.criterion}: the embedded training knows ctc only")
     if flags.netoptim not in OPTIMIZERS:
@@ -260,6 +266,7 @@ def read_lists(flags: TrainFlags, names: str, flag: str) -> Corpus:
     return load_corpora(
         [(path, Path(flags.features_dir, f"{path.stem}.npz")) for path in lists],
         tokens_path=Path(flags.tokens),
-        lexicon_path=Path(flags.lexicon) if flags.lexicon else None,
+        lexicon_path=Path(flags.lexicon),
         separator=flags.wordseparator,
+        maxword=flags.maxword,
     )

@@ -11,6 +11,7 @@ file from one cut short is the size of its payload, which does not (measured wit
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import struct
@@ -26,6 +27,10 @@ VERSION = "0.1"
 _LENGTH = struct.Struct("<Q")
 _ANY_VERSION = re.compile(r"\d+(\.\d+)+", re.ASCII)
 _NUMBER = re.compile(r"\d{1,19}", re.ASCII)
+_ARRAY = struct.Struct("<4qiQ")
+_ITEM_BYTES = (4, 8, 8, 16, 1, 4, 4, 1, 8, 8, 2, 2, 2)  # by ArrayFire's number of the type
+_LONGEST_GAP = 64 * 1024
+"""Between two arrays lie names and numbers of layers, some hundred bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +70,7 @@ def read_header(path: str | os.PathLike[str]) -> CheckpointHeader:
 
     Raises:
         InputError: The file is missing, is no model file, or is cut within its head. A cut
-            payload is not noticed.
+            payload is not noticed: see `read_whole`.
     """
     found = existing_file(path, "checkpoint")
     try:
@@ -73,6 +78,50 @@ def read_header(path: str | os.PathLike[str]) -> CheckpointHeader:
             return _read(file, os.fstat(file.fileno()).st_size, found)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", path=found) from error
+
+
+def read_whole(path: str | os.PathLike[str], *, resumed: bool = True) -> CheckpointHeader:
+    """Read the head of a model file, unless the file ends within an array.
+
+    Args:
+        path: The file.
+        resumed: The optimizers' state, which is its last part, is needed too.
+
+    Raises:
+        InputError: It is seen to be cut, or as for `read_header`.
+    """
+    header = read_header(path)
+    size = Path(path).stat().st_size
+    with Path(path).open("rb") as file:
+        at, optimizers = header.header_bytes, False
+        while True:
+            file.seek(at)
+            gap = file.read(_LONGEST_GAP + _ARRAY.size)
+            found = _next_array(gap)
+            optimizers = optimizers or b"Optimizer" in gap[: None if found is None else found[0]]
+            if found is None:
+                return header
+            at += found[0] + _ARRAY.size + found[1]
+            if at > size:
+                break
+    if optimizers and not resumed:
+        return header
+    raise InputError(
+        f"cut short: {at - size} bytes and more are missing at its end; take an earlier checkpoint",
+        path=path,
+    )
+
+
+def _next_array(content: bytes) -> tuple[int, int] | None:
+    """Return where the head of the first array stands and how many bytes follow it."""
+    for offset in range(len(content) - _ARRAY.size + 1):
+        if content[offset + 36 : offset + 44] == bytes(8):  # none or empty: the quick way out
+            continue
+        *dimensions, kind, length = _ARRAY.unpack_from(content, offset)
+        is_one = min(dimensions) > 0 and 0 <= kind < len(_ITEM_BYTES)
+        if is_one and math.prod(dimensions) * _ITEM_BYTES[kind] == length:
+            return offset, length
+    return None
 
 
 def write_header(file: BinaryIO, entries: Mapping[str, str]) -> None:

@@ -47,7 +47,8 @@ def parse_arguments(arguments: Sequence[str], *, boolean: Callable[[str], bool])
     Understood are ``--name=value``, ``--name value`` (not for boolean flags), ``--name`` and
     ``--noname`` (only for boolean flags), each with one dash or two, and a final ``--``.
     ``--flagsfile`` takes one path or several with commas between, relative to the current
-    directory; an empty one takes back those before it. They are read, not returned.
+    directory; an empty one takes back those before it. They are read, not returned. gflags' own
+    ``--flagfile`` is read at its place: what stands before it loses, what stands behind it wins.
 
     Args:
         arguments: The command line without the program's name.
@@ -92,6 +93,8 @@ def parse_arguments(arguments: Sequence[str], *, boolean: Callable[[str], bool])
         flag = Flag(name=name, value=value)
         if name not in FLAGSFILE_NAMES:
             given.append(flag)
+        elif name == "flagfile":
+            given += _named_flagsfiles(flag, boolean, ())
         elif value:
             in_files += _named_flagsfiles(flag, boolean, ())
         else:
@@ -106,7 +109,7 @@ def parse_arguments(arguments: Sequence[str], *, boolean: Callable[[str], bool])
 
 
 def parse_flagsfile(path: str | os.PathLike[str], *, boolean: Callable[[str], bool]) -> list[Flag]:
-    """Read a flagsfile and those that it names, each at its place.
+    """Read a flagsfile, and those that it names by ``--flagfile``, each at its place.
 
     Args:
         path: The file, in UTF-8.
@@ -215,6 +218,13 @@ def _read(
         except ValueError as error:
             raise InputError(f"{line!r}: {error}", path=path, line=number) from None
         flag = Flag(name=name, value=value, path=path, line=number)
+        if name == "flagsfile" and value:
+            raise InputError(
+                f"--flagsfile={value}: the programs do not read a --flagsfile that stands in a "
+                f"flagsfile; write --flagfile={value}, which they read here, or remove the line",
+                path=path,
+                line=number,
+            )
         if name in FLAGSFILE_NAMES:
             yield from _named_flagsfiles(flag, boolean, (*chain, path))
         else:

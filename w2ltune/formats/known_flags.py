@@ -6,7 +6,10 @@ for wav2letter v0.2 its source.
 
 from __future__ import annotations
 
+import math
 import os
+import re
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +20,13 @@ from w2ltune.errors import FlagError, did_you_mean
 from w2ltune.formats.distributions import (
     Choice,
     Distribution,
-    FloatRange,
-    parse_float,
-    parse_integer,
+    IntegerRange,
     parse_value,
 )
 from w2ltune.formats.flagsfile import Flag
 
 Generation: TypeAlias = Literal["wav2letter", "flashlight"]
-FlagType: TypeAlias = Literal["bool", "int", "float", "string"]
+FlagType: TypeAlias = Literal["bool", "int32", "int64", "uint64", "float", "string"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class FlagSpec:
 
     Args:
         name: Without dashes.
-        type: Of its value.
+        type: Of its value; gflags' own names, but ``float`` for ``double``.
         default: As text; where the generations differ, flashlight's.
         generations: Those that have it.
     """
@@ -56,7 +57,7 @@ RENAMED: Mapping[str, str] = MappingProxyType(
         "skipoov": "it was dropped in wav2letter v0.2; remove it",
         "archdir": "flashlight takes the full path in --arch",
         "tokensdir": "flashlight takes the full path in --tokens",
-        "mfcc": "it is --features_type=mfcc in flashlight",
+        "mfcc": "no release of flashlight can compute it; take --features_type=mfsc",
         "mfsc": "it is --features_type=mfsc in flashlight",
         "pow": "it is --features_type=pow in flashlight",
         "runname": "in flashlight --rundir is the run directory itself",
@@ -152,14 +153,86 @@ def typed_value(
         return text
     if spec.type == "bool":
         value, wanted = _TRUTH.get(text.lower()), "true or false"
-    elif spec.type == "int":
-        value, wanted = parse_integer(text), "a whole number"
+    elif spec.type == "float":
+        value, wanted = _parse_double(text), "a number"
     else:
-        value, wanted = parse_float(text), "a number"
+        value, wanted = _parse_integer(text, spec.type), _wanted(spec.type)
     if value is None:
         trimmed = "; remove the blanks" if text != text.strip() else ""
         raise FlagError(f"--{spec.name}={text!r}: not {wanted}{trimmed}", path=path, line=line)
     return value
+
+
+def number_of(name: str, flags: Mapping[str, str]) -> float:
+    """Return the number that a known flag has among some flags, else its default.
+
+    Raises:
+        FlagError: Its value is no number of its type.
+
+    Example:
+        >>> number_of("iter", {"iter": "0x10"})
+        16
+    """
+    spec = KNOWN_FLAGS[name]
+    value = typed_value(spec, flags.get(name) or spec.default)
+    assert not isinstance(value, str)
+    return value
+
+
+_LIMITS = {
+    "int32": (-(2**31), 2**31 - 1),
+    "int64": (-(2**63), 2**63 - 1),
+    "uint64": (0, 2**64 - 1),
+}
+# As strtoll and strtod read them in the C locale: blanks in front are passed over, none may follow.
+_DECIMAL = re.compile(r"\s*[+-]?0*\d{1,20}", re.ASCII)
+_HEXADECIMAL = re.compile(r"0x0*[0-9a-f]{1,16}", re.ASCII | re.IGNORECASE)
+_DOUBLE = re.compile(
+    r"\s*[+-]?(?:(?P<digits>\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf(?:inity)?)",
+    re.ASCII | re.IGNORECASE,
+)
+_HEXADECIMAL_DOUBLE = re.compile(
+    r"\s*[+-]?0x(?P<digits>[0-9a-f]+\.?[0-9a-f]*|\.[0-9a-f]+)(?:p[+-]?\d+)?",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+def _parse_integer(text: str, kind: str) -> int | None:
+    """Read a whole number as gflags does: hexadecimal from 0x on, octal never, within the type."""
+    low, high = _LIMITS[kind]
+    if _HEXADECIMAL.fullmatch(text):
+        value = int(text, 16)
+    elif _DECIMAL.fullmatch(text) and (low < 0 or "-" not in text):
+        value = int(text)
+    else:
+        return None
+    return value if low <= value <= high else None
+
+
+def _parse_double(text: str) -> float | None:
+    """Read a number as gflags does, which refuses what no double can hold; nan is none."""
+    hexadecimal = _HEXADECIMAL_DOUBLE.fullmatch(text)
+    match = hexadecimal or _DOUBLE.fullmatch(text)
+    if match is None:
+        return None
+    try:
+        value = float.fromhex(text) if hexadecimal else float(text)
+    except OverflowError:
+        return None
+    digits = match["digits"]  # none of inf
+    if digits and math.isinf(value):
+        return None
+    if digits and abs(value) < sys.float_info.min and digits.strip("0."):
+        return None
+    return value
+
+
+def _wanted(kind: str) -> str:
+    return {
+        "int32": "a whole number of 32 bits",
+        "int64": "a whole number",
+        "uint64": "a whole number from 0 on",
+    }[kind]
 
 
 _TRUTH = dict.fromkeys(("1", "t", "true", "y", "yes"), True) | dict.fromkeys(
@@ -188,14 +261,17 @@ def flags_of(generation: Generation, flags: Mapping[str, str]) -> dict[str, str]
 
 def _check_range(spec: FlagSpec, distribution: Distribution, flag: Flag) -> None:
     """Refuse a range of numbers that the flag's type cannot take."""
-    if spec.type == "float" or (spec.type == "int" and not isinstance(distribution, FloatRange)):
+    if spec.type == "float":
+        return
+    if spec.type in _LIMITS and isinstance(distribution, IntegerRange):
+        for end in (distribution.low, distribution.high):
+            typed_value(spec, str(end), path=flag.path, line=flag.line)
         return
     name = str(distribution).partition("(")[0].replace("uniform", "randint")
     advice = {
-        "int": f"takes whole numbers; write {name}(...)",
         "bool": "is true or false; write choice(true, false)",
         "string": "takes text; write choice(x, y, ...)",
-    }[spec.type]
+    }.get(spec.type, f"takes whole numbers; write {name}(...)")
     message = f"--{spec.name}={flag.value!r}: the flag {advice}"
     raise FlagError(message, path=flag.path, line=flag.line)
 

@@ -15,6 +15,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from w2ltune.formats.known_flags import number_of
 from w2ltune.runs.trialdir import TrialResult, trial_directories
 
 LN_10 = math.log(10)
@@ -224,8 +225,8 @@ def elsewhere(best: TrialResult) -> tuple[str, ...]:
     """Return a line that says what the weights are in other tools; empty without an LM weight."""
     if "lmweight" not in best.flags:
         return ()
-    alpha = float(best.flags["lmweight"]) / LN_10
-    beta = float(best.flags.get("wordscore", "0"))
+    alpha = number_of("lmweight", best.flags) / LN_10
+    beta = number_of("wordscore", best.flags)
     return (
         f"elsewhere: pyctcdecode alpha = lmweight/{LN_10:.3f} = {alpha:.4f}, "
         f"beta = wordscore = {beta:.4f}; torchaudio lm_weight, word_score as here",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from w2ltune.errors import InputError
+from w2ltune.formats.known_flags import number_of
 from w2ltune.formats.logs import TrainLine, read_history, valid_tags
 from w2ltune.report.leaderboard import Leaderboard, per_cent, read_leaderboard
 from w2ltune.report.running import Running
@@ -54,6 +55,12 @@ class TrainingContent:
     def best_line(self) -> TrainLine | None:
         """The report of the best trial's best epoch; None where its log does not tell."""
         return None if self.best is None else self.line_of(self.best)
+
+    def epochs_of(self, result: TrialResult) -> int:
+        """Return the epochs of a trial's run; one training is continued by trial after trial."""
+        if self.request.space:
+            return result.epochs
+        return max(other.epochs for other in self.board.results)
 
     def line_of(self, result: TrialResult) -> TrainLine | None:
         """Return the report of a trial's best epoch."""
@@ -143,8 +150,7 @@ def progress_of(
         params: Its searched values by flag.
     """
     best = lowest(history, metric)
-    text = flags.get("iter", "")
-    updates = int(text) if text.isdecimal() else 0
+    updates = number_of("iter", flags) if flags.get("iter") else 0
     return Running(
         number=number,
         fraction=min(1.0, history[-1].updates / updates) if history and updates else 0.0,

@@ -71,8 +71,8 @@ def find_training_warnings(content: TrainingContent) -> list[str]:
     space, best = content.request.space, content.best
     ranges = {name: text for name, text in space.items() if name != SEED}
     found = edge_warnings(ranges, [best] if best is not None else [])
-    if best is not None and best.epochs and best.epoch == best.epochs:
-        epoch = f"at its last epoch ({best.epochs})"
+    if best is not None and best.epochs and best.epoch == content.epochs_of(best):
+        epoch = f"at its last epoch ({best.epoch})"
         found.append(
             f"Trial {best.number} was still improving {epoch}: a larger --iter may help."
             if space

@@ -83,7 +83,7 @@ def _headline(content: TrainingContent, *, kind: str) -> Iterator[Html]:
             large = f"{per_cent(again)}{between or ''} decoded again"
         others = [] if line is None else rate_texts(line, metric)
         parts += [text for text in others if text != f"{metric} {per_cent(best.value)}"]
-        parts.append(f"epoch {best.epoch} of {best.epochs}")
+        parts.append(f"epoch {best.epoch} of {content.epochs_of(best)}")
         if content.request.space:
             parts.append(f"trial {best.number} of {len(content.board.results)}")
         parts.append(duration(sum(result.seconds for result in content.board.results)))

@@ -54,7 +54,7 @@ def finish_training(study: Path, console: Console) -> int:
         _say(console, "no training was completed")
     else:
         write_best_training(content)
-        _say(console, f"best: {params_text(best)} ({_which(best)})")
+        _say(console, f"best: {params_text(best)} ({_which(content, best)})")
         _say(console, f"  {answer_text(content, best)}")
         _say(console, f"  {_how_known(best)}")
         _say(console, f"flagsfile: {study / FLAGS_NAME}")
@@ -85,7 +85,7 @@ def finish_single(rundir: Path, console: Console) -> int:
         console.print(epoch_table(history, best=line))
     if best is not None:
         point_to_model(rundir, best)
-        _say(console, f"best: epoch {best.epoch} of {best.epochs}, {answer_text(content, best)}")
+        _say(console, f"best: {_which(content, best)}, {answer_text(content, best)}")
         _say(console, f"  {_how_known(best)}")
         _say(console, f"model: {_model_text(content, best)}")
     elif result is not None:
@@ -103,7 +103,7 @@ def write_best_training(content: TrainingContent) -> None:
     if best is None:
         return
     comments = [
-        f"best of {len(content.board.results)} trainings: {_which(best)}",
+        f"best of {len(content.board.results)} trainings: {_which(content, best)}",
         f"{answer_text(content, best)} (per cent)",
         _how_known(best),
     ]
@@ -148,8 +148,9 @@ def answer_text(content: TrainingContent, best: TrialResult) -> str:
     return text
 
 
-def _which(best: TrialResult) -> str:
-    return f"trial {best.number}, epoch {best.epoch} of {best.epochs}"
+def _which(content: TrainingContent, best: TrialResult) -> str:
+    trial = f"trial {best.number}, " if content.request.space else ""
+    return f"{trial}epoch {best.epoch} of {content.epochs_of(best)}"
 
 
 def _how_known(best: TrialResult) -> str:

@@ -75,9 +75,21 @@ _CAUSES: _Rules = (
         r"the folder \1 cannot be made: its parent is missing or closed",
     ),
     (
-        r"^Unknown entry in dictionary: (.*)",
-        r"the token \1 is not in the tokens file; are --tokens and --lexicon those of the model?",
+        r"^Unknown entry in dictionary: '<unk>'",
+        "it was given no --lexicon, or one that cannot be read",
     ),
+    (
+        r"^Unknown entry in dictionary: (.*)",
+        r"\1 is no token (are --tokens, --lexicon and --wordseparator those of the model?), or it "
+        r"is a word and there is no --lexicon",
+    ),
+    (
+        r"^Duplicate entry (?:name )?in dictionary (.*)",
+        r"the token \1 stands twice in the tokens file, or is one that the program adds by itself",
+    ),
+    (r"^\[loadWords\] Invalid line: *$", "the lexicon has an empty line"),
+    (r"^\[loadWords\] Invalid line: (.*)", r"the lexicon has a line without a spelling: '\1'"),
+    (r"^unimplemented criterion", "the program knows no --criterion of that name"),
     (
         r"^Failed to open file for reading: (.*)",
         r"the file \1 is missing, or may not be read",

@@ -22,7 +22,7 @@ from typing import Literal
 
 from w2ltune import files
 from w2ltune.errors import InputError
-from w2ltune.formats.checkpoint import read_header
+from w2ltune.formats.checkpoint import read_header, read_whole
 from w2ltune.runs.snapshots import (
     Snapshot,
     copy_file,
@@ -58,7 +58,7 @@ class Recovery:
 
 @dataclass(frozen=True, kw_only=True)
 class _Checkpoint:
-    """A ``NNN_model_last.bin``; a payload of 0 bytes stands for one that is cut within its head."""
+    """A ``NNN_model_last.bin``; a payload of 0 bytes stands for one that is seen to be cut."""
 
     path: Path
     index: int
@@ -159,7 +159,7 @@ def _scan(rundir: Path) -> list[_Checkpoint]:
     while os.access(path := _last(rundir, len(found) + 1), os.R_OK):
         checkpoint = _Checkpoint(path=path, index=len(found) + 1)
         with contextlib.suppress(InputError):
-            header = read_header(path)
+            header = read_whole(path)
             checkpoint = replace(
                 checkpoint,
                 epoch=header.epoch,

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from w2ltune import files
 from w2ltune.errors import InputError, StudyMismatchError, UsageError, did_you_mean
-from w2ltune.formats.checkpoint import read_header
+from w2ltune.formats.checkpoint import read_whole
 from w2ltune.formats.known_flags import Generation
 from w2ltune.runs.provenance import read_request
 from w2ltune.runs.runname import plain_name
@@ -240,7 +240,7 @@ def _has_readable_model(rundir: Path) -> bool:
         if not model.exists():
             break
         try:
-            read_header(model)
+            read_whole(model)
         except InputError as error:
             problem = error
         else:
@@ -259,7 +259,7 @@ def require_model(path: Path, *, generation: Generation = "flashlight") -> None:
 
     Raises:
         UsageError: It is missing or a folder.
-        InputError: The file is no model.
+        InputError: The file is no model, or it is cut.
     """
     if path.is_dir():
         models = [model.name for model in sorted(path.glob("*.bin"))]
@@ -270,7 +270,7 @@ def require_model(path: Path, *, generation: Generation = "flashlight") -> None:
     if path.stat().st_size == 0:
         raise InputError("the model is empty; take an earlier checkpoint", path=path)
     if generation == "flashlight":
-        read_header(path)
+        read_whole(path, resumed=False)
 
 
 def nearest_sibling(path: Path) -> str:

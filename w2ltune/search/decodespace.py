@@ -29,7 +29,7 @@ from w2ltune.formats.distributions import (
     parse_value,
 )
 from w2ltune.formats.flagsfile import Flag, effective, parse_flagsfile
-from w2ltune.formats.known_flags import check_flag, is_boolean
+from w2ltune.formats.known_flags import KNOWN_FLAGS, check_flag, is_boolean
 from w2ltune.search.linear import Box
 from w2ltune.search.nbestsampler import linear_weights
 from w2ltune.search.probe import AUTO_START
@@ -112,10 +112,13 @@ def split_auto(space: SearchSpace) -> tuple[SearchSpace, dict[str, str]]:
     return replace(space, fixed={**space.fixed, **auto}), auto
 
 
-def read_baseline(path: Path, flags: Mapping[str, str]) -> dict[str, str]:
+def read_baseline(path: Path, flags: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """Return the decoder's flags of the user's present flagsfile, over the sweep's own.
 
     What does not concern the decoder (lists, folders, the acoustic model) is left aside.
+
+    Returns:
+        The flags, and those that are left aside and differ from the sweep's.
 
     Args:
         path: The flagsfile.
@@ -127,14 +130,18 @@ def read_baseline(path: Path, flags: Mapping[str, str]) -> dict[str, str]:
     """
     existing_file(path, "flagsfile of present weights (--baseline)")
     given: dict[str, str] = {}
+    left: list[str] = []
     for flag in effective(parse_flagsfile(path, boolean=is_boolean)).values():
         check_flag(flag, extra_known=OUR_FLAGS)
         if not isinstance(parse_value(flag.value, flag=flag.name), str):
             raise FlagError(f"{flag.where}: --{flag.name}={flag.value}: a baseline has values only")
-        if flag.name in DECODER_FLAGS:
+        if flag.name in (*DECODER_FLAGS, "eosscore"):
             given[flag.name] = flag.value
-    decoder_flags({**flags, **given})
-    return given
+        elif flag.value != flags.get(flag.name, KNOWN_FLAGS[flag.name].default):
+            left.append(f"--{flag.name}={flag.value}")
+    if decoder_flags({**flags, **given}).criterion in ("ctc", "asg"):
+        given.pop("eosscore", None)  # dead there
+    return given, left
 
 
 def example_flags(space: SearchSpace) -> dict[str, str]:

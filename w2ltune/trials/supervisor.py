@@ -12,6 +12,7 @@ from pathlib import Path
 
 from w2ltune import files
 from w2ltune.errors import TrialFailedError, W2LTuneError
+from w2ltune.formats.known_flags import number_of
 from w2ltune.formats.logs import LogTail, TrainLine, read_history
 from w2ltune.runs.adoption import adopt
 from w2ltune.runs.explain import explain_exit, load_failure
@@ -339,7 +340,7 @@ class Supervisor:
 
     def _end(self, launch: Launch) -> None:
         """Keep what a training that ended well came to."""
-        total = int(self._flags.get("iter", "0") or 0)
+        total = int(number_of("iter", self._flags)) if self._flags.get("iter") else 0
         early = self._job.generation == "flashlight" and self.curve.updates < total
         if early and not launch.finished:
             self._end_launch(launch, f"ended well after {self.curve.updates} of {total} updates")

@@ -10,6 +10,7 @@ from typing import Any
 from ray import tune
 from ray.exceptions import RayError
 
+from w2ltune.formats.known_flags import number_of
 from w2ltune.runs.trialdir import TrialDirectory
 from w2ltune.trials.ranks import NodeLostError, start_ranks
 from w2ltune.trials.supervisor import Supervisor
@@ -90,7 +91,7 @@ class TrainTrial(tune.Trainable):
     def _report(self) -> dict[str, Any]:
         supervisor, curve = self._supervisor, self._supervisor.curve
         best, by_epoch = supervisor.best(), curve.by_epoch()
-        total = int(self._flags.get("iter", "0") or 0)
+        total = int(number_of("iter", self._flags)) if self._flags.get("iter") else 0
         return {
             "done": supervisor.over,
             "failure": supervisor.failure,

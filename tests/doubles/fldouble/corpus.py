@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 from fldouble.flags import Flags
-from fldouble.log import CppError
+from fldouble.log import CppError, die_with_trace
+
+UNKNOWN = "<unk>"
 
 LAYERS = (
     " A AC AP BN C C1 C2 CFR D DIL DO E ELU GLU GRU HT L LG LN LSM LSTM M MP P PADB PD PR R R6 RES"
@@ -81,10 +84,10 @@ def open_audio(samples: list[Sample]) -> None:
 
 
 def read_tokens(flags: Flags) -> list[str]:
-    """Return the tokens, the blank last where the criterion has one.
+    """Return the tokens, and those that the program adds: for repetitions, and by the criterion.
 
     Raises:
-        CppError: There is no tokens file.
+        CppError: There is no tokens file, or a token comes twice.
     """
     path = join(_folder(flags, "tokensdir"), flags["tokens"])
     try:
@@ -92,17 +95,98 @@ def read_tokens(flags: Flags) -> list[str]:
     except OSError:
         text = f'Invalid dictionary filepath specified with  --tokens: "{path}"'
         raise CppError("std::runtime_error", text) from None
-    tokens += [f"<{count}>" for count in range(1, flags["replabel"] + 1)]
-    return tokens + ["#"] * (flags["criterion"] == "ctc")
+    for token in tokens:
+        if tokens.count(token) > 1:
+            raise CppError("std::invalid_argument", f"Duplicate entry name in dictionary '{token}'")
+    is_wav2letter = "eostoken" in flags.values
+    form = "{}" if is_wav2letter else "<{}>"
+    added = [form.format(count) for count in range(1, flags["replabel"] + 1)]
+    added += ["#"] * (flags["criterion"] == "ctc")
+    added += ["$", "<pad>"] * (flags["criterion"] in ("s2srnn", "s2stransformer"))
+    added += ["$"] * (is_wav2letter and flags["eostoken"])
+    for token in added:
+        if token in tokens:
+            raise CppError("std::invalid_argument", f"Duplicate entry in dictionary '{token}'")
+        tokens.append(token)
+    return tokens
 
 
-def count_words(path: str) -> int:
-    """Return the size of the dictionary of a lexicon file, ``<unk>`` included.
+def load_words(flags: Flags) -> dict[str, list[list[str]]]:
+    """Return the spellings by word; ``<unk>``, the last one, has none. Without --lexicon: nothing.
 
     Raises:
-        CppError: There is no such file.
+        CppError: There is no such file, or a line is not a word and a spelling.
     """
-    return len({words[0] for line in _lines(path) if (words := split_words(line))}) + 1
+    lexicon: dict[str, list[list[str]]] = {}
+    if not flags["lexicon"]:
+        return lexicon
+    lines = iter(_lines(flags["lexicon"]))
+    while len(lexicon) != flags["maxword"] and (line := next(lines, None)) is not None:
+        entries = split_words(line)
+        if len(entries) < 2:
+            raise CppError("std::runtime_error", f"[loadWords] Invalid line: {line}")
+        lexicon.setdefault(entries[0], []).append(entries[1:])
+    lexicon.pop(UNKNOWN, None)
+    return {**lexicon, UNKNOWN: []}
+
+
+def spell_targets(
+    samples: list[Sample],
+    flags: Flags,
+    tokens: list[str],
+    lexicon: dict[str, list[list[str]]],
+) -> None:
+    """Make the targets of utterances, as their features are made.
+
+    Raises:
+        CppError: A word is in no dictionary, for want of a lexicon, or a token is in none.
+    """
+    surround = flags["surround"]
+    for sample in samples:
+        spelled = [_spelling(word, flags, tokens, lexicon) for word in sample.words]
+        target = [token for spelling in spelled for token in spelling]
+        for token in target + [surround] * bool(surround):
+            if token not in tokens:
+                text = f"Unknown entry in dictionary: '{token}'"
+                raise CppError("std::invalid_argument", text)
+        if sample.words and not lexicon:
+            text = f"Unknown entry in dictionary: '{sample.words[0]}'"
+            raise CppError("std::invalid_argument", text)
+
+
+def _spelling(
+    word: str, flags: Flags, tokens: list[str], lexicon: dict[str, list[list[str]]]
+) -> list[str]:
+    if word in lexicon:
+        if not lexicon[word]:  # <unk>: the first of no spellings
+            die_with_trace(signal.SIGSEGV)
+        return lexicon[word][0]
+    letters = [letter for letter in word if letter in tokens]
+    separator = flags["wordseparator"]
+    if not separator or "eostoken" in flags.values:  # wav2letter has it between words only
+        return letters
+    return [separator, *letters] if flags["usewordpiece"] else [*letters, separator]
+
+
+def require_unknown(lexicon: dict[str, list[list[str]]]) -> None:
+    """Look up the number of the unknown word, which pads the words of an utterance.
+
+    Raises:
+        CppError: There is no lexicon.
+    """
+    if not lexicon:
+        raise CppError("std::invalid_argument", f"Unknown entry in dictionary: '{UNKNOWN}'")
+
+
+def check_features(flags: Flags) -> None:
+    """Look up the kind of features.
+
+    Raises:
+        CppError: There is none of that name; mfcc is looked for under another one's.
+    """
+    if flags.values.get("features_type", "raw") not in ("mfsc", "pow", "raw"):
+        text = "Unsupported feature type for audio preprocessing '"
+        raise CppError("std::runtime_error", f"{text}{flags['features_type']}'")
 
 
 def read_architecture(flags: Flags) -> list[str]:
@@ -136,7 +220,8 @@ def _folder(flags: Flags, name: str) -> str:
 
 def _lines(path: str) -> list[str]:
     try:
-        return Path(path).read_text(encoding="utf-8").split("\n")
+        content = Path(path).read_bytes().decode("utf-8")
     except OSError:
         text = f"Failed to open file for reading: {path}"
         raise CppError("std::runtime_error", text) from None
+    return content.removesuffix("\n").split("\n") if content else []

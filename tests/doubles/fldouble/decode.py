@@ -7,6 +7,7 @@ die) is as captured. Without ``--emission_dir`` the acoustic model must be one o
 from __future__ import annotations
 
 import os
+import signal
 import struct
 import sys
 import time
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple, NoReturn
 from fldouble import corpus, evaluate
 from fldouble.corpus import Sample, split_words
 from fldouble.flags import Flags
-from fldouble.log import CppError, Log, die_uncaught, set_signals
+from fldouble.log import CppError, Log, die_uncaught, die_with_trace, set_signals
 from fldouble.model import load_config, load_progress, retry
 
 UNKNOWN = "<unk>"
@@ -63,12 +64,15 @@ def _run(argv: list[str], flags: Flags, log: Log, is_wav2letter: bool) -> None:
         _read_flags(argv, flags)
     log.info(136, f"Gflags after parsing \n{flags.text('; ')}")
     search = Search(flags, log)
+    corpus.check_features(flags)
+    corpus.require_unknown(search.lexicon)
     samples = corpus.read_lists(flags["datadir"], flags["test"])
     samples.sort(key=lambda sample: -sample.milliseconds)
     if flags["maxload"] > 0:
         del samples[flags["maxload"] :]
     log.info(353, f"[Dataset] Dataset loaded, with {len(samples)} samples.")
     corpus.open_audio(samples)  # even where the emissions are there
+    corpus.spell_targets(samples, flags, search.tokens, search.lexicon)
     output = Output(flags, log)
     if flags["nthread_decoder"] < 1:
         log.fatal(580, "nthread_decoder must be positive")
@@ -116,10 +120,12 @@ class Search:
         self.tokens = corpus.read_tokens(flags)
         log.info(160, f"Number of classes (network): {len(self.tokens)}")
         index = {token: number for number, token in enumerate(self.tokens)}
-        if flags["uselexicon"] and not flags["lexicon"]:
+        self.lexicon = corpus.load_words(flags)
+        if (flags["uselexicon"] or flags["decodertype"] == "wrd") and not self.lexicon:
             log.fatal(170, "For lexicon-based beam-search decoder lexicon shouldn't be empty")
-        spellings = _read_lexicon(flags["lexicon"]) if flags["lexicon"] else []
-        words = list(dict.fromkeys(word for word, _ in spellings))
+        spellings = [(word, one) for word, found in self.lexicon.items() for one in found]
+        words = list(self.lexicon)
+        _check_criterion(flags, log)
         self.words = dictionary.Dictionary()
         for word in [*words, *([] if UNKNOWN in words else [UNKNOWN])]:
             self.words.add_entry(word)
@@ -141,7 +147,12 @@ class Search:
             except RuntimeError as error:
                 raise CppError("lm::FormatLoadException", str(error)) from None
         log.info(276, "[Decoder] LM constructed.")
-        self.silence = index.get(flags["wordseparator"], -1)
+        self.silence = -1
+        if flags["wordseparator"]:
+            if flags["wordseparator"] not in index:
+                text = f"Unknown entry in dictionary: '{flags['wordseparator']}'"
+                raise CppError("std::invalid_argument", text)
+            self.silence = index[flags["wordseparator"]]
         asg = flags["criterion"] == "asg"
         kinds = decoder.CriterionType
         self.criterion = kinds.ASG if asg else kinds.CTC
@@ -222,12 +233,13 @@ class Search:
         return split_words(text)
 
 
-def _read_lexicon(path: str) -> list[tuple[str, list[str]]]:
-    try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
-    except OSError:
-        raise CppError("std::runtime_error", f"Failed to open file for reading: {path}") from None
-    return [(entries[0], entries[1:]) for line in lines if (entries := split_words(line))]
+def _check_criterion(flags: Flags, log: Log) -> None:
+    is_wav2letter = "eostoken" in flags.values
+    others = ("seq2seq", "transformer") if is_wav2letter else ("s2srnn", "s2stransformer")
+    if flags["criterion"] not in ("ctc", "asg", *others):
+        log.fatal(196, f"[Decoder] Invalid model type: {flags['criterion']}")
+    if flags["criterion"] != "ctc" and not flags["am"]:  # what it needs of the model is not there
+        die_with_trace(signal.SIGSEGV)
 
 
 def _emission(

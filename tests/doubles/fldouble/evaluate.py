@@ -50,14 +50,18 @@ def _run(argv: list[str], flags: Flags, log: Log, is_wav2letter: bool) -> None:
     log.info(111, f"Gflags after parsing \n{flags.text('; ')}")
     tokens = corpus.read_tokens(flags)
     log.info(136, f"Number of classes (network): {len(tokens)}")
-    if flags["lexicon"]:
-        log.info(143, f"Number of words: {corpus.count_words(flags['lexicon'])}")
+    lexicon = corpus.load_words(flags)
+    if lexicon:
+        log.info(143, f"Number of words: {len(lexicon)}")
+    corpus.check_features(flags)
+    corpus.require_unknown(lexicon)
     samples = corpus.read_lists(flags["datadir"], flags["test"])
     samples.sort(key=lambda sample: -sample.milliseconds)
     if flags["maxload"] > 0:
         del samples[flags["maxload"] :]
     log.info(205, f"[Dataset] Dataset loaded, with {len(samples)} samples.")
     corpus.open_audio(samples)
+    corpus.spell_targets(samples, flags, tokens, lexicon)
     begin = time.monotonic()
     hypotheses = [hypothesis(sample, flags, progress) for sample in samples]
     wer, ter = _show(samples, hypotheses, flags["show"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -158,14 +159,29 @@ def _value(kind: str, text: str) -> bool | int | float | str:
         if text.lower() in TRUE + FALSE:
             return text.lower() in TRUE
         raise ValueError
+    base = 16 if text[:2].lower() == "0x" else 10  # looked for before blanks are passed over
     text = text.lstrip()  # strtol and strtod pass over blanks in front, not over those behind
-    if not text or text[-1].isspace() or "_" in text:
+    if not text or text[-1].isspace() or "_" in text or not text.isascii():
         raise ValueError
     if kind == "double":
-        return float.fromhex(text) if text.lower().startswith("0x") else float(text)
-    number = int(text, 16 if text.lower().startswith("0x") else 10)
+        return _double(text.lower())
+    number = int(text, base)
     low, high = RANGES[kind]
     if not low <= number <= high:
+        raise ValueError
+    return number
+
+
+def _double(text: str) -> float:
+    """Read a number; one that is too large or too small for a double is none (ERANGE)."""
+    is_hexadecimal = text.lstrip("+-").startswith("0x")
+    try:
+        number = float.fromhex(text) if is_hexadecimal else float(text)
+    except OverflowError:
+        raise ValueError from None
+    digits = text.lstrip("+-").partition("p" if is_hexadecimal else "e")[0].replace("0x", "")
+    is_lost = abs(number) < sys.float_info.min and digits.strip("0.") != ""
+    if is_lost or (math.isinf(number) and "inf" not in text):
         raise ValueError
     return number
 

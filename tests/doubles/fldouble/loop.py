@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
@@ -34,6 +35,7 @@ class Run:
         epoch: The last one; partial epochs count.
         updates: Done so far.
         progress: The sum of what they gained.
+        spell: Makes the targets of a batch, or dies of them.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Run:
         epoch: int,
         updates: int,
         progress: float,
+        spell: Callable[[list[Sample]], None],
     ) -> None:
         self.folder = folder
         self.index = index
@@ -54,6 +57,7 @@ class Run:
         self.epoch = epoch
         self.updates = updates
         self.progress = progress
+        self.spell = spell
         self.best_wer: dict[str, float] = {}
         self.logs: dict[str, TextIO] = {}
 
@@ -148,6 +152,7 @@ def _update(flags: Flags, ranks: Ranks, run: Run, batch: list[Sample]) -> None:
     wait_for_leave(run.updates)
     run.updates += 1
     open_audio(batch)
+    run.spell(batch)
     time.sleep(float(os.environ.get("DOUBLE_UPDATE_SECONDS", "0.002")))
     if _asked_for("CRASH", run.updates):
         text = f"crash in update {run.updates}, as asked for by DOUBLE_CRASH_AT_UPDATE"
@@ -188,6 +193,7 @@ def _report(
         run.phase("validating")
     for samples in valid.values():
         open_audio(samples)
+        run.spell(samples)
     time.sleep(float(os.environ.get("DOUBLE_VALID_SECONDS", "0")))
     if ranks.rank == 0:
         lr, seed = flags["lr"], flags["seed"]

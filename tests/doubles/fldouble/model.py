@@ -1,7 +1,8 @@
 """Model files: the head as the binary writes it, and a payload that tells when it is damaged.
 
 A file is a head (u64 lengths and strings, little endian) and a payload: a type tag, how far the
-training came (f64), u64 length and that many bytes, and a checksum of all these (u32).
+training came (f64), an array as flashlight's (i64 dimensions[4], i32 type, u64 length, that many
+bytes), and a checksum of all these (u32).
 """
 
 from __future__ import annotations
@@ -107,11 +108,16 @@ def _string(text: str) -> bytes:
 
 
 def _payload(progress: float, size: int) -> bytes:
-    body_bytes = max(0, size - len(TAG) - 8 - 8 - 4)
+    body_bytes = max(1, size - len(TAG) - 8 - len(_array_head(0)) - 4)
     block = b"".join(struct.pack("<I", zlib.crc32(f"{progress} {i}".encode())) for i in range(64))
     body = (block * (body_bytes // len(block) + 1))[:body_bytes]
-    content = TAG + struct.pack("<dQ", progress, body_bytes) + body
+    content = TAG + struct.pack("<d", progress) + _array_head(body_bytes) + body
     return content + struct.pack("<I", zlib.crc32(content))
+
+
+def _array_head(size: int) -> bytes:
+    """Before the bytes of an array of ArrayFire's type u8, number 7."""
+    return struct.pack("<4qiQ", size, 1, 1, 1, 7, size)
 
 
 def _write(path: Path, content: bytes, updates: str) -> None:
@@ -160,6 +166,7 @@ class _Reader:
         start = self.at
         self.take(len(TAG))
         (progress,) = struct.unpack("<d", self.take(8))
+        self.take(len(_array_head(0)) - 8)
         self.take(self.number())
         checksum = zlib.crc32(self.content[start : self.at])
         if struct.unpack("<I", self.take(4)) != (checksum,):

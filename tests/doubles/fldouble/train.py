@@ -21,10 +21,10 @@ from fldouble.ranks import join_ranks
 CRITERIA = {
     "asg": "AutoSegmentationCriterion",
     "ctc": "ConnectionistTemporalClassificationCriterion",
-    "seq2seq": "Seq2SeqCriterion",
-    "s2srnn": "Seq2SeqCriterion",
-    "transformer": "TransformerCriterion",
-    "s2stransformer": "TransformerCriterion",
+}
+SEQUENCE_TO_SEQUENCE = {
+    "flashlight": {"s2srnn": "Seq2SeqCriterion", "s2stransformer": "TransformerCriterion"},
+    "wav2letter": {"seq2seq": "Seq2SeqCriterion", "transformer": "TransformerCriterion"},
 }
 OPTIMIZERS = {
     "adadelta": "Adadelta",
@@ -71,12 +71,21 @@ def _run(argv: list[str], flags: Flags, log: Log) -> None:
     log.master(195, f"Gflags after parsing \n{flags.text('; ')}")
     log.master(196, f"Experiment path: {start.folder}")
     log.master(197, f"Experiment runidx: {start.run_index}")
-    log.info(276, f"Number of classes (network): {len(corpus.read_tokens(flags))}")
-    if flags["lexicon"]:
-        log.info(283, f"Number of words: {corpus.count_words(flags['lexicon'])}")
+    tokens = corpus.read_tokens(flags)
+    log.info(276, f"Number of classes (network): {len(tokens)}")
+    lexicon = corpus.load_words(flags)
+    if lexicon:
+        log.info(283, f"Number of words: {len(lexicon)}")
+    corpus.check_features(flags)
     train_samples = corpus.read_lists(flags["datadir"], flags["train"])
     valid_samples = _valid_sets(flags)
     progress = _network(flags, start, log)
+    decodes = flags["lm"] and "target" not in flags.values  # wav2letter's Train has no use for it
+    if decodes and (flags["decodertype"], flags["lmtype"], flags["criterion"]) != (
+        *("wrd", "kenlm", "ctc"),
+    ):
+        text = "Other decoders are not supported yet during training"
+        raise CppError("std::runtime_error", text)
     if flags["lm"] and not Path(flags["lm"]).exists():
         text = "OpenReadOrThrow(const char*) threw ErrnoException because `-1 == (ret = open())'."
         raise CppError("util::ErrnoException", text)
@@ -88,7 +97,10 @@ def _run(argv: list[str], flags: Flags, log: Log) -> None:
         epoch=start.epoch,
         updates=start.updates,
         progress=progress,
+        spell=lambda samples: corpus.spell_targets(samples, flags, tokens, lexicon),
     )
+    if flags["linseg"] > run.updates and flags["criterion"] != "asg":
+        log.fatal(504, "linseg may only be used with ASG criterion")
     if ranks.rank == 0:
         _prepare_files(run)
         run.phase("starting")
@@ -168,6 +180,8 @@ def _valid_sets(flags: Flags) -> dict[str, list[Sample]]:
 def _network(flags: Flags, start: Start, log: Log) -> float:
     """Build the network or load it; return how far its training came."""
     progress, layers = 0.0, ["View (-1 1 NFEAT 0)"]
+    if flags["onorm"] not in ("none", "input", "target"):
+        raise CppError("std::invalid_argument", "invalid onorm option")
     if start.model is None:
         log.master(385, f"Loading architecture file from {corpus.architecture_path(flags)}")
         layers = corpus.read_architecture(flags)
@@ -177,9 +191,14 @@ def _network(flags: Flags, start: Start, log: Log) -> float:
     listing = "".join(f"\n\t({i}): {layer}" for i, layer in enumerate(layers))
     log.master(464, f"[Network] Sequential [{places}]{listing}")
     log.master(465, "[Network Params: 205013]")
-    if flags["criterion"] not in CRITERIA:
-        log.fatal(460, f"unimplemented criterion {flags['criterion']}")
-    log.master(466, f"[Criterion] {CRITERIA[flags['criterion']]}")
+    generation = "wav2letter" if "target" in flags.values else "flashlight"
+    criteria = CRITERIA | SEQUENCE_TO_SEQUENCE[generation]
+    if flags["criterion"] not in criteria:
+        log.fatal(436, "unimplemented criterion")
+    old = generation == "wav2letter" and flags["criterion"] in SEQUENCE_TO_SEQUENCE[generation]
+    if old and "$" not in corpus.read_tokens(flags):
+        raise CppError("std::invalid_argument", "Unknown entry in dictionary: '$'")
+    log.master(466, f"[Criterion] {criteria[flags['criterion']]}")
     for place, name in (("Network", "netoptim"), ("Criterion", "critoptim")):
         if flags[name] not in OPTIMIZERS:
             log.fatal(498, f"Optimizer option {flags[name]} not implemented")
