@@ -167,7 +167,7 @@ def test_audio_files_are_looked_for_all_over_a_list(check, data):
     for absent in (0, 59):
         changed = [row.replace("wav/", "no/") if n == absent else row for n, row in enumerate(rows)]
         (data / "trn.lst").write_text("".join(changed))
-        with pytest.raises(InputError, match=rf"trn.lst:{absent + 1}: .*\(1 of 52 looked for"):
+        with pytest.raises(InputError, match=rf"trn.lst:{absent + 1}: .*\(1 of 60 are such"):
             check()
 
 
@@ -212,7 +212,7 @@ def test_words_without_a_spelling(check, data):
     ]
     upper = (data / "trn.lst").read_text().replace("left two", "LEFT TWO")
     (data / "trn.lst").write_text(upper)
-    assert "LEFT, TWO; are upper and lower case as in the lexicon?" in check()[0]
+    assert "LEFT, TWO: 'LEFT' stands there as 'left', in another case" in check()[0]
 
 
 def test_a_spelling_needs_a_token_that_is_not_there(check, data):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from w2ltune.decodeprogram import settle_flags
 from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderfiles import read_tokens
-from w2ltune.embedded.decoderflags import decoder_flags, refuse_in_process
+from w2ltune.embedded.decoderflags import DecoderFlags, decoder_flags, refuse_in_process
 from w2ltune.errors import UsageError
 from w2ltune.formats.nbest import BYTES_PER_HYPOTHESIS, NBest
 from w2ltune.runs.provenance import (
@@ -43,7 +43,8 @@ from w2ltune.trials.binarydecoder import refuse_ids
 from w2ltune.trials.dataset import Dataset, DecodeProgram, find_task, shuffled_order
 from w2ltune.trials.dumps import refuse_dump_ids
 from w2ltune.trials.emissionsource import EmissionSource
-from w2ltune.trials.sanity import Finding, check_all_emissions, look_at, refuse_absurd
+from w2ltune.trials.finding import Finding
+from w2ltune.trials.sanity import check_all_emissions, look_at, refuse_absurd
 
 AM, BINARY = "--am", "--binary"
 """Inputs that stay the same when their files move."""
@@ -177,6 +178,8 @@ def prepare(
     """
     space, auto, flags, program, by_binary = settle_flags(options, space)
     tokens = read_tokens(flags.tokens_path)
+    if program is not None:
+        _require_separator(program, flags)
     space = complete_space(space, flags, tokens)
     example = example_flags(space)
     options = settle_sampler(options, space, flags, auto)
@@ -264,6 +267,17 @@ def prepare(
 def _emissions(sources: Sequence[EmissionSource]) -> list[Path]:
     made = all(source.whole() for source in sources)
     return [source.emissions for source in sources] if made else []
+
+
+def _require_separator(program: DecodeProgram, flags: DecoderFlags) -> None:
+    """Refuse what ends the binary in whatever decode, with its ``best.cfg`` too."""
+    separator = flags.wordseparator
+    if separator and separator not in flags.tokens_path.read_text(encoding="utf-8").split():
+        raise UsageError(
+            f"--wordseparator={separator} is not in {flags.tokens_path}: {Path(program.path).name} "
+            "ends at once then (Unknown entry in dictionary); name a token that is, or leave out "
+            "--binary, to decode in process"
+        )
 
 
 def _check_utterances(dataset: Dataset, options: SweepOptions, *, by_binary: bool) -> None:

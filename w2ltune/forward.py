@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from w2ltune.commandline import parse_own
 from w2ltune.errors import StudyOwnedError, UsageError, run_command
+from w2ltune.formats.spelling import why_unlike
 from w2ltune.forwardoptions import USAGE, ForwardOptions, check_options
 from w2ltune.runs.signals import signals_end_it
 
@@ -87,12 +88,21 @@ def run(given: ForwardInput, options: ForwardOptions, console: Console) -> int:
     for result in results:
         console.print(f"scores: {result.path}", soft_wrap=True, markup=False)
         if result.unknown > MOSTLY_UNKNOWN:
+            why = _why_unknown(given, result.example)
             console.print(
-                f"warning: most {unit} are unknown to the LM, as in {result.example[:60]!r}: is "
-                "the case of the letters the same? See --case and --unit", soft_wrap=True,
-                markup=False,
+                f"warning: most {unit} are unknown to the LM, as in {result.example[:60]!r}{why}; "
+                "see --case and --unit", soft_wrap=True, markup=False,
             )  # fmt: skip
     return 0
+
+
+def _why_unknown(given: ForwardInput, text: str) -> str:
+    from w2ltune.embedded.kenlm import lm_words
+
+    known = lm_words(Path(given.source.model)) if given.source.kind == "kenlm" else None
+    unknown = [unit for unit in given.source.vocabulary([text]) if unit not in (known or ())]
+    why = why_unlike(unknown, known or ())
+    return why and f": {why}"
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ CAPTURED = {
     ),
     "dec-e04_wrong_tokens_short": (
         134,
-        "the token 't' is not in the tokens file; are --tokens and --lexicon those of the model?",
+        "the token 't' of lexicon, --wordseparator or --surround is not in the tokens file",
     ),
     "dist-02_mpirun2": (
         134,

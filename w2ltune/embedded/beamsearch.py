@@ -7,7 +7,8 @@ each process loads its own `Decoder`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import KeysView, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ import numpy.typing as npt
 
 from w2ltune.embedded.decoderfiles import read_lexicon, read_tokens
 from w2ltune.embedded.decoderflags import DecoderFlags, refuse_in_process
-from w2ltune.embedded.kenlm import import_flashlight, load_kenlm
+from w2ltune.embedded.kenlm import import_flashlight, lm_words, load_kenlm, quiet_stderr
 from w2ltune.errors import InputError, did_you_mean, existing_file
 from w2ltune.formats.beamdump import Hypothesis
 
 BLANK_TOKEN = "#"
 UNKNOWN_WORD = "<unk>"
+
+WORDS_OF_A_SPELLING = 6
+"""So many words of one spelling the trie keeps (its ``kTrieMaxLabel``), the first ones."""
 
 
 class Decoder:
@@ -129,12 +133,13 @@ class Decoder:
     def _build_trie(self) -> Any:
         trie = self._text.Trie(self.token_count, self._sil)
         start = self._lm.start(False)
-        for word, spellings in self._spellings.items():
-            index = self._word_dict.get_index(word)
-            # As in fl_asr_decode: a token LM leaves the trie's word scores at -1.
-            score = self._lm.score(start, index)[1] if self.flags.word_lm else -1.0
-            for spelling in spellings:
-                trie.insert(spelling, index, score)
+        with quiet_stderr():  # it says for each of the words that are crowded out
+            for word, spellings in self._spellings.items():
+                index = self._word_dict.get_index(word)
+                # As in fl_asr_decode: a token LM leaves the trie's word scores at -1.
+                score = self._lm.score(start, index)[1] if self.flags.word_lm else -1.0
+                for spelling in spellings:
+                    trie.insert(spelling, index, score)
         modes = self._text.SmearingMode
         trie.smear(
             {"none": modes.NONE, "max": modes.MAX, "logadd": modes.LOGADD}[self.flags.smearing]
@@ -142,9 +147,31 @@ class Decoder:
         return trie
 
     @property
-    def words(self) -> frozenset[str]:
+    def words(self) -> KeysView[str]:
         """The words of the lexicon."""
-        return frozenset(self._spellings)
+        return self._spellings.keys()
+
+    def spellings(self, word: str) -> list[list[str]]:
+        """Return the spellings of a word in tokens; none for a word outside the lexicon."""
+        return [self._unpacked(spelling) for spelling in self._spellings.get(word, ())]
+
+    def crowded_out(self) -> list[str]:
+        """Return the words that can never be decoded: the trie keeps six words of one spelling."""
+        trie, index_of = self._trie, self._word_dict.get_index
+        if trie is None:
+            return []
+        counts = Counter(tuple(own) for several in self._spellings.values() for own in several)
+        crowded = {own for own, count in counts.items() if count > WORDS_OF_A_SPELLING}
+
+        def is_lost(word: str, spelling: list[int]) -> bool:
+            full = tuple(spelling) in crowded
+            return full and index_of(word) not in trie.search(spelling).labels
+
+        return [
+            word
+            for word, several in (self._spellings.items() if crowded else ())
+            if several and all(is_lost(word, own) for own in several)
+        ]
 
     def shortest_spelling(self, word: str) -> int | None:
         """Return the number of tokens of the word's shortest spelling; None if it has none."""
@@ -155,14 +182,17 @@ class Decoder:
         if not self.flags.lm or not self.flags.word_lm:
             return []
         start = self._lm.start(True)
-        # An n-gram LM gives every unknown word one and the same score.
+        # An n-gram LM gives every unknown word one and the same score, and it may give it to words
+        # that it knows.
         unknown_score = self._lm.score(start, self._unknown)[1]
-        return [
+        unknown = [
             word
             for word in self._spellings
             if word != UNKNOWN_WORD
             and self._lm.score(start, self._word_dict.get_index(word))[1] == unknown_score
         ]
+        known = lm_words(Path(self.flags.lm)) if unknown else ()
+        return [word for word in unknown if word not in (known or ())]
 
     def decode(
         self, emission: npt.NDArray[np.float32], weights: DecoderFlags, *, nbest: int | None = None
@@ -232,32 +262,42 @@ class Decoder:
         )
 
     def words_of(self, frame_tokens: Sequence[int]) -> tuple[str, ...]:
-        """Return the words that a token index for each frame spells, without a lexicon.
+        """Return the words that a token index for each frame spells, without a lexicon."""
+        return self.words_spelled(self._tokens_of(frame_tokens))
+
+    def _tokens_of(self, frame_tokens: Sequence[int]) -> list[str]:
+        """Return the tokens of frames as flashlight does for its output.
 
         Repeats are collapsed, blanks removed, repetition labels unpacked, the surrounding token
-        dropped and the rest split at the word separator, as flashlight does for its output.
+        dropped.
         """
         collapsed = [
             int(token)
             for before, token in zip([-1, *frame_tokens], frame_tokens, strict=False)
             if token != before and token >= 0 and token != self._blank
         ]
-        unpacked = self._dictionary.unpack_replabels(
-            collapsed, self._token_dict, self.flags.replabel
-        )
-        names = [self._token_dict.get_entry(index) for index in unpacked]
-        if self.flags.surround:
-            names = [name for name in names if name != self.flags.surround]
+        return [name for name in self._unpacked(collapsed) if name != self.flags.surround]
+
+    def _unpacked(self, tokens: list[int]) -> list[str]:
+        unpack, dictionary = self._dictionary.unpack_replabels, self._token_dict
+        return [dictionary.get_entry(n) for n in unpack(tokens, dictionary, self.flags.replabel)]
+
+    def words_spelled(self, tokens: Sequence[str]) -> tuple[str, ...]:
+        """Return the words that tokens make, split at the word separator as flashlight does."""
         separator = self.flags.wordseparator
         if self.flags.usewordpiece and separator:
             # The separator is the first character of a piece.
-            return tuple("".join(names).replace(separator, " ").split())
-        return tuple("".join(" " if name == separator else name for name in names).split())
+            return tuple("".join(tokens).replace(separator, " ").split())
+        return tuple("".join(" " if name == separator else name for name in tokens).split())
+
+    def best_tokens(self, emission: npt.NDArray[np.float32]) -> list[str]:
+        """Return the tokens of the best token of each frame, without search, LM or lexicon."""
+        _guard(emission, self.token_count)
+        return self._tokens_of([int(token) for token in emission.argmax(axis=1)])
 
     def greedy(self, emission: npt.NDArray[np.float32]) -> tuple[str, ...]:
         """Return the words of the best token of each frame, without search, LM or lexicon."""
-        _guard(emission, self.token_count)
-        return self.words_of([int(token) for token in emission.argmax(axis=1)])
+        return self.words_spelled(self.best_tokens(emission))
 
 
 def _guard(emission: npt.NDArray[np.float32], token_count: int) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from w2ltune.errors import InputError, existing_file
+
+_PIECE = 65536
 
 
 def read_tokens(path: Path) -> list[str]:
@@ -24,13 +29,27 @@ def read_tokens(path: Path) -> list[str]:
         for name in entries:
             if name in names:
                 raise InputError(
-                    f"token {name!r} stands in line {names[name]} already", path=path, line=number
+                    f"token {name!r} stands in line {names[name]} already{_as_in_a_lexicon(path)}",
+                    path=path,
+                    line=number,
                 )
             names[name] = number
         tokens.append(entries[0])
     if not tokens:
         raise InputError("the token list is empty", path=path)
     return tokens
+
+
+def _as_in_a_lexicon(path: Path) -> str:
+    """Say so where the lines of a token list are words with their spellings."""
+    widths = [len(line.split()) for _, line in _lines(path)]
+    spelled = sum(width > 2 for width in widths)
+    if 2 * spelled <= len(widths):
+        return ""
+    return (
+        f"; {spelled} of its {len(widths)} lines are a word and a spelling, as in a lexicon "
+        "(--lexicon), and a token list (--tokens) has a token a line"
+    )
 
 
 def read_lexicon(path: Path, *, maxword: int = -1) -> Iterator[tuple[int, str, list[str]]]:
@@ -76,23 +95,76 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def check_lm_head(path: Path) -> None:
     """Refuse at once what cannot be an n-gram LM, before KenLM reads gigabytes of it.
 
+    As for KenLM, an ARPA file may have blank lines before and behind it, and comments before.
+
     Raises:
         InputError: Empty, or neither ARPA nor KenLM binary, or an ARPA file cut before its end.
     """
-    size = path.stat().st_size
     with path.open("rb") as file:
-        head = file.read(64)
-        file.seek(max(0, size - 64))
-        tail = file.read()
-    if not head:
-        raise InputError("the language model is empty", path=path)
-    if head.startswith(b"mmap lm http://kheafield.com/code"):
-        return
-    if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
-        raise InputError("the language model is compressed; unpack it first", path=path)
-    if b"\\data\\" not in head:
-        raise InputError("neither an ARPA file nor a KenLM binary", path=path)
-    if b"\\end\\" not in tail:
-        raise InputError(
-            "the ARPA file has no \\end\\ line; it is cut short: copy it anew", path=path
-        )
+        first = _first_line(file)
+        if not first:
+            raise InputError("the language model is empty", path=path)
+        if first.startswith(b"mmap lm http://kheafield.com/code"):
+            return
+        if first.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
+            raise InputError("the language model is compressed; unpack it first", path=path)
+        if first != b"\\data\\":
+            if b"\\data\\" not in first + file.read(_PIECE):
+                raise InputError("neither an ARPA file nor a KenLM binary", path=path)
+            raise InputError(
+                f"{first[:40].decode(errors='replace')!r} stands where an ARPA file begins with "
+                "\\data\\, and KenLM does not take it; remove what stands before",
+                path=path,
+            )
+        end = _last_text(file)
+        if not end.endswith(b"\\end\\"):
+            wrong = "the ARPA file has no \\end\\ line; it is cut short: copy it anew"
+            if b"\n\\end\\" in end:
+                wrong = "lines stand behind \\end\\, and KenLM does not take them; remove them"
+            raise InputError(wrong, path=path)
+
+
+def _first_line(file: BinaryIO) -> bytes:
+    """Return the first line that is neither blank nor a comment."""
+    while line := file.readline(_PIECE):
+        text = line.strip()
+        if text and not text.startswith(b"#"):
+            return text
+    return b""
+
+
+def _last_text(file: BinaryIO) -> bytes:
+    """Return the end of a file without the blanks behind it."""
+    end = file.seek(0, 2)
+    while end > 0:
+        begin = max(0, end - _PIECE)
+        file.seek(begin)
+        if text := file.read(end - begin).rstrip():
+            file.seek(max(0, begin + len(text) - _PIECE))
+            return file.read(_PIECE).rstrip()
+        end = begin
+    return b""
+
+
+def missing_ngrams(path: Path) -> str:
+    """Return which n-grams an ARPA file announces and does not hold, or ""."""
+    announced: dict[bytes, int] = {}
+    held: Counter[bytes] = Counter()
+    section = b""
+    with path.open("rb") as file:
+        if _first_line(file) != b"\\data\\":
+            return ""
+        for line in file:
+            text = line.strip()
+            if text.startswith(b"\\"):
+                section = text[1:].partition(b"-grams:")[0]
+            elif section:
+                held[section] += bool(text)
+            elif count := re.fullmatch(rb"ngram (\d+)=(\d+)", text):
+                announced[count[1]] = int(count[2])
+    wrong = [
+        f"{count} {order.decode()}-grams, and {held[order]} are there"
+        for order, count in announced.items()
+        if held[order] != count
+    ]
+    return f"it announces {', '.join(wrong)}" if wrong else ""

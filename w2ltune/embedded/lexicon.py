@@ -13,7 +13,7 @@ from w2ltune.commandline import option, parse_own
 from w2ltune.embedded.decoderfiles import read_tokens
 from w2ltune.errors import InputError, UsageError, existing_file, run_command
 from w2ltune.formats.listfile import read_list
-from w2ltune.formats.spelling import PIECE_BEGIN, spell
+from w2ltune.formats.spelling import PIECE_BEGIN, spell, why_unlike
 
 USAGE = """
 usage: w2ltune lexicon --tokens=tokens.txt --words=FILE --out=lexicon.txt [--list=dev.lst]
@@ -57,9 +57,13 @@ def main(arguments: list[str]) -> int:
     if not rows and not unspelled:
         raise InputError("no words in it", path=options.words or options.list)
     if not rows:
+        letters = {letter for word in unspelled for letter in word}
+        known = {letter for token in tokens for letter in token}
+        lacking = sorted(letters - known)
+        why = why_unlike(lacking, known) or f"the tokens lack {', '.join(map(repr, lacking[:5]))}"
         raise InputError(
-            f"none of the {len(unspelled)} words can be spelled, as {unspelled[0]!r}: are the "
-            "words in the case of the tokens?",
+            f"none of the {len(unspelled)} words can be spelled, as {unspelled[0]!r}"
+            f"{f': {why}' if lacking else ''}",
             path=options.tokens,
         )
     options.out.parent.mkdir(parents=True, exist_ok=True)

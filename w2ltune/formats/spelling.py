@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Collection, Iterable, Sequence
 
 PIECE_BEGIN = "▁"
 """How SentencePiece marks a piece that begins a word."""
@@ -34,6 +35,32 @@ def spell(word: str, tokens: Iterable[str], *, separator: str = "|") -> list[str
     end = [] if pieces or separator not in known else [separator]
     spelled = _fewest(PIECE_BEGIN + word if pieces else word, known.difference(end))
     return [*spelled, *end] if spelled else None
+
+
+def why_unlike(words: Collection[str], known: Collection[str]) -> str:
+    """Return in a clause how most of the words differ from known ones that are meant, or "".
+
+    Args:
+        words: They are not among the known ones.
+        known: What they were looked for in.
+
+    Example:
+        >>> why_unlike(["YES", "NO"], ["yes", "no"])
+        "'YES' stands there as 'yes', in another case"
+    """
+    for how, alike in (
+        ("in another case", str.casefold),
+        ("with its letters composed otherwise (NFC, NFD)", _composed),
+    ):
+        meant = {alike(name): name for name in known}
+        found = [word for word in words if alike(word) in meant]
+        if 2 * len(found) > len(words):
+            return f"{found[0]!r} stands there as {meant[alike(found[0])]!r}, {how}"
+    return ""
+
+
+def _composed(word: str) -> str:
+    return unicodedata.normalize("NFC", word)
 
 
 def _fewest(text: str, known: frozenset[str]) -> list[str] | None:
