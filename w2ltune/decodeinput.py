@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from w2ltune.decodeprogram import settle_flags
-from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderfiles import read_tokens
 from w2ltune.embedded.decoderflags import DecoderFlags, decoder_flags, refuse_in_process
 from w2ltune.errors import UsageError
@@ -178,6 +177,7 @@ def prepare(
     """
     space, auto, flags, program, by_binary = settle_flags(options, space)
     tokens = read_tokens(flags.tokens_path)
+    token_count = len(tokens) + (flags.criterion == "ctc") + flags.replabel
     if program is not None:
         _require_separator(program, flags)
     space = complete_space(space, flags, tokens)
@@ -247,7 +247,7 @@ def prepare(
             refuse_absurd(found)
         findings += found
     elif task.heldout:  # they may be new to an old sweep
-        check_all_emissions(dataset, None if by_binary else Decoder(flags).token_count)
+        check_all_emissions(dataset, None if by_binary else token_count)
     return DecodeInput(
         options=options,
         space=space,
@@ -255,7 +255,7 @@ def prepare(
         dataset=dataset,
         request=request,
         baseline=baseline,
-        token_count=len(tokens) + (flags.criterion == "ctc") + flags.replabel,
+        token_count=token_count,
         has_lm=bool(flags.lm),
         findings=findings,
         program=program,

@@ -134,7 +134,7 @@ def measure(flags: dict[str, str], folder: Path, *, profile: bool) -> None:
     parts: dict[str, float] = {}
     watched = [
         (beamsearch, "load_kenlm"), (beamsearch.Decoder, "_load_lexicon"),
-        (beamsearch.Decoder, "_build_trie"), (decodeinput, "Dataset"),
+        (decodeinput, "Dataset"),
         (decodeinput, "fingerprints"), (sanity, "check_all_emissions"),
         (sanity, "_probabilities"), (sanity, "decode_greedily"), (sanity, "_outside_lexicon"),
         (sanity, "_crowded_out"), (sanity, "_unknown_to_lm"), (sanity, "_too_short"),

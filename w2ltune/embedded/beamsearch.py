@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import KeysView, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,14 @@ class Decoder:
 
     Args:
         flags: Says what to load; ``weights`` of later calls may differ in weights and beam.
+        to_decode: Else only the inputs are looked at, and the trie, which takes long, is left out.
 
     Raises:
         InputError: A file is missing, damaged or does not fit the others.
         UsageError: flashlight-text is not installed.
     """
 
-    def __init__(self, flags: DecoderFlags) -> None:
+    def __init__(self, flags: DecoderFlags, *, to_decode: bool = True) -> None:
         refuse_in_process(flags)
         self._text, self._dictionary = import_flashlight()[:2]
         self.flags = flags
@@ -56,6 +58,7 @@ class Decoder:
                 )
             self._token_dict.add_entry(BLANK_TOKEN)  # CTC expects the blank last
         self.token_count: int = self._token_dict.index_size()
+        self._names = [self._token_dict.get_entry(index) for index in range(self.token_count)]
         self._blank = self.token_count - 1 if flags.criterion == "ctc" else -1
         self._has_silence = self._index(flags.wordseparator) >= 0
         self._sil = self._silence()
@@ -69,7 +72,7 @@ class Decoder:
         self._unknown = self._word_dict.get_index(UNKNOWN_WORD)
         self._word_dict.set_default_index(self._unknown)
         self._lm = self._load_lm()
-        self._trie = self._build_trie() if flags.uselexicon else None
+        self._trie = self._build_trie() if flags.uselexicon and to_decode else None
 
     def _index(self, token: str) -> int:
         return int(self._token_dict.get_index(token)) if self._token_dict.contains(token) else -1
@@ -109,8 +112,9 @@ class Decoder:
     def _load_lexicon(self) -> dict[str, list[list[int]]]:
         spellings: dict[str, list[list[int]]] = {}
         path = Path(self.flags.lexicon)
+        index_of = cache(self._index)  # millions of tokens, a few dozen different ones
         for line, word, tokens in read_lexicon(path, maxword=self.flags.maxword):
-            indices = [self._index(token) for token in tokens]
+            indices = [*map(index_of, tokens)]
             if -1 in indices:
                 token = tokens[indices.index(-1)]
                 raise InputError(
@@ -119,8 +123,11 @@ class Decoder:
                     path=path,
                     line=line,
                 )
-            packed = self._dictionary.pack_replabels(indices, self._token_dict, self.flags.replabel)
-            spellings.setdefault(word, []).append(packed)
+            if self.flags.replabel:
+                indices = self._dictionary.pack_replabels(
+                    indices, self._token_dict, self.flags.replabel
+                )
+            spellings.setdefault(word, []).append(indices)
         return spellings
 
     def _load_lm(self) -> Any:
@@ -157,21 +164,16 @@ class Decoder:
 
     def crowded_out(self) -> list[str]:
         """Return the words that can never be decoded: the trie keeps six words of one spelling."""
-        trie, index_of = self._trie, self._word_dict.get_index
-        if trie is None:
-            return []
-        counts = Counter(tuple(own) for several in self._spellings.values() for own in several)
-        crowded = {own for own, count in counts.items() if count > WORDS_OF_A_SPELLING}
-
-        def is_lost(word: str, spelling: list[int]) -> bool:
-            full = tuple(spelling) in crowded
-            return full and index_of(word) not in trie.search(spelling).labels
-
-        return [
-            word
-            for word, several in (self._spellings.items() if crowded else ())
-            if several and all(is_lost(word, own) for own in several)
-        ]
+        lost = []
+        written: Counter[tuple[int, ...]] = Counter()
+        for word, several in self._spellings.items():
+            kept = not several
+            for own in map(tuple, several):
+                written[own] += 1
+                kept |= written[own] <= WORDS_OF_A_SPELLING
+            if not kept:
+                lost.append(word)
+        return lost
 
     def shortest_spelling(self, word: str) -> int | None:
         """Return the number of tokens of the word's shortest spelling; None if it has none."""
@@ -181,18 +183,16 @@ class Decoder:
         """Return the words of the lexicon that the LM does not know (it scores them as unknown)."""
         if not self.flags.lm or not self.flags.word_lm:
             return []
+        words = [word for word in self._spellings if word != UNKNOWN_WORD]
+        known = lm_words(Path(self.flags.lm))
+        if known is not None:
+            return [word for word in words if word not in known]
+        # An n-gram LM gives every unknown word one and the same score. It may give that score to
+        # words that it knows too, which cannot be told in a binary without its words.
         start = self._lm.start(True)
-        # An n-gram LM gives every unknown word one and the same score, and it may give it to words
-        # that it knows.
+        scores = [self._lm.score(start, self._word_dict.get_index(word))[1] for word in words]
         unknown_score = self._lm.score(start, self._unknown)[1]
-        unknown = [
-            word
-            for word in self._spellings
-            if word != UNKNOWN_WORD
-            and self._lm.score(start, self._word_dict.get_index(word))[1] == unknown_score
-        ]
-        known = lm_words(Path(self.flags.lm)) if unknown else ()
-        return [word for word in unknown if word not in (known or ())]
+        return [word for word, score in zip(words, scores, strict=True) if score == unknown_score]
 
     def decode(
         self, emission: npt.NDArray[np.float32], weights: DecoderFlags, *, nbest: int | None = None
@@ -218,6 +218,8 @@ class Decoder:
         """Return flashlight's decoder object for these weights and this beam."""
         if weights.loaded != self.flags.loaded:
             raise ValueError("these flags need another lexicon, LM or token list to be loaded")
+        if weights.uselexicon and self._trie is None:
+            raise ValueError("this decoder was loaded to look at the inputs only")
         kinds = self._text.CriterionType
         criterion = kinds.CTC if weights.criterion == "ctc" else kinds.ASG
         common = {
@@ -272,15 +274,17 @@ class Decoder:
         dropped.
         """
         collapsed = [
-            int(token)
+            token
             for before, token in zip([-1, *frame_tokens], frame_tokens, strict=False)
             if token != before and token >= 0 and token != self._blank
         ]
         return [name for name in self._unpacked(collapsed) if name != self.flags.surround]
 
-    def _unpacked(self, tokens: list[int]) -> list[str]:
-        unpack, dictionary = self._dictionary.unpack_replabels, self._token_dict
-        return [dictionary.get_entry(n) for n in unpack(tokens, dictionary, self.flags.replabel)]
+    def _unpacked(self, tokens: Sequence[int]) -> list[str]:
+        if self.flags.replabel:
+            unpack = self._dictionary.unpack_replabels
+            tokens = unpack(tokens, self._token_dict, self.flags.replabel)
+        return [self._names[index] for index in tokens]
 
     def words_spelled(self, tokens: Sequence[str]) -> tuple[str, ...]:
         """Return the words that tokens make, split at the word separator as flashlight does."""
@@ -293,7 +297,7 @@ class Decoder:
     def best_tokens(self, emission: npt.NDArray[np.float32]) -> list[str]:
         """Return the tokens of the best token of each frame, without search, LM or lexicon."""
         _guard(emission, self.token_count)
-        return self._tokens_of([int(token) for token in emission.argmax(axis=1)])
+        return self._tokens_of(emission.argmax(axis=1).tolist())
 
     def greedy(self, emission: npt.NDArray[np.float32]) -> tuple[str, ...]:
         """Return the words of the best token of each frame, without search, LM or lexicon."""

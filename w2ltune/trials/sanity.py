@@ -41,13 +41,13 @@ def look_at(dataset: Dataset, flags: DecoderFlags, *, by_binary: bool) -> list[F
         InputError: Emissions are missing or wrong, or another file is.
     """
     if not by_binary:
-        return check_task(dataset, Decoder(flags))
+        return check_task(dataset, Decoder(flags, to_decode=False))
     if flags.lm and flags.lmtype == "kenlm":
         check_lm_head(Path(flags.lm))
     decoder = None
     if not why_not_in_process(flags):
         with contextlib.suppress(InputError):
-            decoder = Decoder(flags)
+            decoder = Decoder(flags, to_decode=False)
     if decoder is not None:
         return check_task(dataset, decoder, by_binary=True)
     check_all_emissions(dataset, None)
