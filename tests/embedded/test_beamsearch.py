@@ -353,7 +353,8 @@ def test_lexicon_token_outside_the_tokens_is_pointed_at(tmp_path: Path) -> None:
     [
         (b"", "is empty"),
         (b"hello", "neither an ARPA file nor a KenLM binary"),
-        (b"\x1f\x8b123", "compressed"),
+        (b"\x1f\x8b123", "cut or damaged"),
+        (b"BZh91AY", "compressed otherwise than by gzip"),
         (b"\\data\\\nngram 1=2\n\n\\1-grams:\n-1\ta\n", "cut short"),
     ],
 )

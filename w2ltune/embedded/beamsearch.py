@@ -58,7 +58,7 @@ class Decoder:
                 )
             self._token_dict.add_entry(BLANK_TOKEN)  # CTC expects the blank last
         self.token_count: int = self._token_dict.index_size()
-        self._names = [self._token_dict.get_entry(index) for index in range(self.token_count)]
+        self.columns = [self._token_dict.get_entry(index) for index in range(self.token_count)]
         self._blank = self.token_count - 1 if flags.criterion == "ctc" else -1
         self._has_silence = self._index(flags.wordseparator) >= 0
         self._sil = self._silence()
@@ -284,7 +284,7 @@ class Decoder:
         if self.flags.replabel:
             unpack = self._dictionary.unpack_replabels
             tokens = unpack(tokens, self._token_dict, self.flags.replabel)
-        return [self._names[index] for index in tokens]
+        return [self.columns[index] for index in tokens]
 
     def words_spelled(self, tokens: Sequence[str]) -> tuple[str, ...]:
         """Return the words that tokens make, split at the word separator as flashlight does."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from w2ltune.errors import InputError, existing_file
+from w2ltune.formats.compressed import DAMAGE
 
 _PIECE = 65536
 
@@ -95,33 +98,51 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def check_lm_head(path: Path) -> None:
     """Refuse at once what cannot be an n-gram LM, before KenLM reads gigabytes of it.
 
-    As for KenLM, an ARPA file may have blank lines before and behind it, and comments before.
+    As for KenLM, an ARPA file may have blank lines before and behind it, comments before, and be
+    packed by gzip.
 
     Raises:
         InputError: Empty, or neither ARPA nor KenLM binary, or an ARPA file cut before its end.
     """
+    try:
+        with open_lm(path) as file:
+            wrong = _what_is_wrong(file)
+    except DAMAGE as error:
+        wrong = f"cut or damaged: {error}"
+    if wrong:
+        raise InputError(wrong, path=path)
+
+
+def open_lm(path: Path) -> BinaryIO:
+    """Open a language model, packed by gzip or not, whatever its name is."""
     with path.open("rb") as file:
-        first = _first_line(file)
-        if not first:
-            raise InputError("the language model is empty", path=path)
-        if first.startswith(b"mmap lm http://kheafield.com/code"):
-            return
-        if first.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
-            raise InputError("the language model is compressed; unpack it first", path=path)
-        if first != b"\\data\\":
-            if b"\\data\\" not in first + file.read(_PIECE):
-                raise InputError("neither an ARPA file nor a KenLM binary", path=path)
-            raise InputError(
-                f"{first[:40].decode(errors='replace')!r} stands where an ARPA file begins with "
-                "\\data\\, and KenLM does not take it; remove what stands before",
-                path=path,
-            )
-        end = _last_text(file)
-        if not end.endswith(b"\\end\\"):
-            wrong = "the ARPA file has no \\end\\ line; it is cut short: copy it anew"
-            if b"\n\\end\\" in end:
-                wrong = "lines stand behind \\end\\, and KenLM does not take them; remove them"
-            raise InputError(wrong, path=path)
+        packed = file.read(2) == b"\x1f\x8b"
+    return cast(BinaryIO, gzip.open(path)) if packed else path.open("rb")
+
+
+def _what_is_wrong(file: BinaryIO) -> str:
+    first = _first_line(file)
+    if not first:
+        return "the language model is empty"
+    if first.startswith(b"mmap lm http://kheafield.com/code"):
+        return ""
+    if first.startswith((b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
+        return "the language model is compressed otherwise than by gzip; unpack it first"
+    if first != b"\\data\\":
+        if b"\\data\\" not in first + file.read(_PIECE):
+            return "neither an ARPA file nor a KenLM binary"
+        return (
+            f"{first[:40].decode(errors='replace')!r} stands where an ARPA file begins with "
+            "\\data\\, and KenLM does not take it; remove what stands before"
+        )
+    if isinstance(file, gzip.GzipFile):  # whose end is hours away
+        return ""
+    end = _last_text(file)
+    if end.endswith(b"\\end\\"):
+        return ""
+    if b"\n\\end\\" in end:
+        return "lines stand behind \\end\\, and KenLM does not take them; remove them"
+    return "the ARPA file has no \\end\\ line; it is cut short: copy it anew"
 
 
 def _first_line(file: BinaryIO) -> bytes:
@@ -151,7 +172,7 @@ def missing_ngrams(path: Path) -> str:
     announced: dict[bytes, int] = {}
     held: Counter[bytes] = Counter()
     section = b""
-    with path.open("rb") as file:
+    with open_lm(path) as file, contextlib.suppress(*DAMAGE):
         if _first_line(file) != b"\\data\\":
             return ""
         for line in file:

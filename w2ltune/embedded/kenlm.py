@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from w2ltune.embedded.decoderfiles import check_lm_head, missing_ngrams
+from w2ltune.embedded.decoderfiles import check_lm_head, missing_ngrams, open_lm
 from w2ltune.errors import InputError, UsageError, existing_file
 
 _MAGIC = b"mmap lm http://kheafield.com/code format version 5"
@@ -118,7 +118,7 @@ def _why_not_loaded(path: Path, said: str) -> str:
 
 def lm_words(path: Path) -> frozenset[str] | None:
     """Return the words that an LM knows; None where a KenLM binary was built without them."""
-    with path.open("rb") as file:
+    with open_lm(path) as file:
         head = file.read(_HEADER.size)
         if not head.startswith(b"mmap lm "):
             file.seek(0)
@@ -132,7 +132,7 @@ def lm_words(path: Path) -> frozenset[str] | None:
             for _ in range(count):
                 begin = content.rfind(b"\0", 0, begin)
             words = content[begin + 1 : -1].decode(errors="replace").split("\0")
-    return frozenset(words) - _UNKNOWN
+    return frozenset(words) - _UNKNOWN if words[0] in _UNKNOWN else None
 
 
 def _unigrams(file: Iterable[bytes]) -> Iterator[str]:

@@ -179,7 +179,8 @@ def _unknown_to_lm(decoder: Decoder) -> Finding:
         return Finding(text=text)
     known = lm_words(Path(decoder.flags.lm)) or frozenset()
     why = why_unlike(unknown, known)
-    if len(unknown) == words and _mostly(known - _MARKS, decoder.token_names):
+    units = known - _MARKS
+    if _nearly_all(units, decoder.token_names) and not _nearly_all(units, decoder.words):
         why = "its words are the tokens, so that it needs --decodertype=tkn"
     absurd = len(unknown) == words or (bool(why) and 2 * len(unknown) > words)
     return Finding(text=text, advice=f"as {_examples(unknown)}{why and f': {why}'}", absurd=absurd)
@@ -195,15 +196,15 @@ def _tokens_unknown_to_lm(decoder: Decoder) -> Finding:
     if not unknown:
         return Finding(text=text)
     why = why_unlike(unknown, known)
-    if 2 * len(unknown) > len(tokens) and _mostly(known - _MARKS, decoder.words):
+    if _nearly_all(known - _MARKS, decoder.words):
         why = "its words are those of the lexicon, so that it needs --decodertype=wrd"
     absurd = len(unknown) == len(tokens) or (bool(why) and 2 * len(unknown) > len(tokens))
     return Finding(text=text, advice=f"as {_examples(unknown)}{why and f': {why}'}", absurd=absurd)
 
 
-def _mostly(names: Collection[str], known: Collection[str]) -> bool:
-    """Whether most of some names are known ones."""
-    return bool(names) and sum(name in known for name in names) > len(names) / 2
+def _nearly_all(names: Collection[str], known: Collection[str]) -> bool:
+    """Whether nearly all of some names are known ones."""
+    return sum(name in known for name in names) > 0.9 * len(names)
 
 
 def _too_short(dataset: Dataset, decoder: Decoder) -> Finding:
