@@ -26,7 +26,7 @@ BLANK_TOKEN = "#"
 UNKNOWN_WORD = "<unk>"
 
 WORDS_OF_A_SPELLING = 6
-"""So many words of one spelling the trie keeps (its ``kTrieMaxLabel``), the first ones."""
+"""So many words of one spelling the trie keeps (its ``kTrieMaxLabel``)."""
 
 
 class Decoder:
@@ -64,6 +64,9 @@ class Decoder:
         self._sil = self._silence()
         self._transitions = self._load_transitions()
         self._spellings = self._load_lexicon() if flags.lexicon else {}
+        self._crowded = self._is_crowded()
+        if self._crowded:
+            self._spellings = self._in_order_of_the_binary()
         self._word_dict = self._dictionary.Dictionary()
         for word in self._spellings:
             self._word_dict.add_entry(word)
@@ -130,6 +133,21 @@ class Decoder:
             spellings.setdefault(word, []).append(indices)
         return spellings
 
+    def _in_order_of_the_binary(self) -> dict[str, list[list[int]]]:
+        """Return the lexicon in the order in which the binary fills its trie.
+
+        The first words of a spelling are kept. The order is one of a hash table, which flashlight's
+        own reader has too.
+        """
+        order = self._dictionary.load_words(self.flags.lexicon, self.flags.maxword)
+        ours = self._spellings
+        return {word: ours[word] for word in [*order, *ours] if word in ours}
+
+    def _is_crowded(self) -> bool:
+        """Whether more words have one spelling than the trie keeps."""
+        counts = Counter(tuple(own) for several in self._spellings.values() for own in several)
+        return max(counts.values(), default=0) > WORDS_OF_A_SPELLING
+
     def _load_lm(self) -> Any:
         if not self.flags.lm:
             return self._text.ZeroLM()
@@ -166,7 +184,7 @@ class Decoder:
         """Return the words that can never be decoded: the trie keeps six words of one spelling."""
         lost = []
         written: Counter[tuple[int, ...]] = Counter()
-        for word, several in self._spellings.items():
+        for word, several in self._spellings.items() if self._crowded else ():
             kept = not several
             for own in map(tuple, several):
                 written[own] += 1

@@ -49,12 +49,12 @@ def look_at(dataset: Dataset, flags: DecoderFlags, *, by_binary: bool) -> list[F
         with contextlib.suppress(InputError):
             decoder = Decoder(flags, to_decode=False)
     if decoder is not None:
-        return check_task(dataset, decoder, by_binary=True)
+        return check_task(dataset, decoder)
     check_all_emissions(dataset, None)
     return []
 
 
-def check_task(dataset: Dataset, decoder: Decoder, *, by_binary: bool = False) -> list[Finding]:
+def check_task(dataset: Dataset, decoder: Decoder) -> list[Finding]:
     """Return what is worth knowing of the inputs before decoding them.
 
     While there are no emissions it is what lexicon, LM and references tell.
@@ -68,7 +68,7 @@ def check_task(dataset: Dataset, decoder: Decoder, *, by_binary: bool = False) -
         findings = [_probabilities(dataset), decode_greedily(dataset, decoder)]
     if decoder.flags.uselexicon:
         findings.append(_outside_lexicon(dataset, decoder))
-        findings.append(_crowded_out(dataset, decoder, by_binary=by_binary))
+        findings.append(_crowded_out(dataset, decoder))
     if decoder.flags.lm:
         word_lm = decoder.flags.word_lm
         findings.append(_unknown_to_lm(decoder) if word_lm else _tokens_unknown_to_lm(decoder))
@@ -152,7 +152,7 @@ def _normalized(word: str, dataset: Dataset) -> list[str]:
         return [word]
 
 
-def _crowded_out(dataset: Dataset, decoder: Decoder, *, by_binary: bool) -> Finding:
+def _crowded_out(dataset: Dataset, decoder: Decoder) -> Finding:
     crowded = set(decoder.crowded_out())
     if not crowded:
         return Finding(text="")
@@ -161,13 +161,11 @@ def _crowded_out(dataset: Dataset, decoder: Decoder, *, by_binary: bool) -> Find
     share = sum(word in lost for word in words) / len(words)
     lost -= {*_not_among(decoder.words, words, dataset)}
     holding = [u for u in dataset.utterances[: dataset.dev_count] if lost.intersection(u.reference)]
-    bound = f"the WER cannot fall below {share:.1%}"
-    if by_binary:
-        bound = "the binary keeps six too, but perhaps others"
     examples = _examples([*sorted(lost), *sorted(crowded)])
     return Finding(
         text=f"words that are never decoded, as six others have their spelling: {len(crowded)}",
-        advice=f"as {examples}; {len(holding)} references hold such words; {bound}",
+        advice=f"as {examples}; {len(holding)} references hold such words; the WER cannot fall "
+        f"below {share:.1%}",
     )
 
 
