@@ -348,6 +348,15 @@ def test_lexicon_token_outside_the_tokens_is_pointed_at(tmp_path: Path) -> None:
         list(read_lexicon(lexicon))
 
 
+def test_blank_lines_of_a_token_list_count_for_nothing(tmp_path: Path) -> None:
+    """So flashlight's own dictionary reads it."""
+    tokens = Path(VOICE["tokens"]).read_text(encoding="utf-8").splitlines()
+    (tmp_path / "tokens.txt").write_text("\n\n".join(tokens) + "\n  \n", encoding="utf-8")
+    decoder = Decoder(decoder_flags(VOICE | {"tokens": str(tmp_path / "tokens.txt")}))
+    assert decoder.token_names == tokens
+    assert decoder.token_count == len(tokens) + 1
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -20,15 +20,15 @@ def read_tokens(path: Path) -> list[str]:
     """Return the token names of a token list, one line each (the first name of the line).
 
     Raises:
-        InputError: Missing, empty, not UTF-8, an empty line or a repeated token.
+        InputError: Missing, empty, not UTF-8 or a repeated token.
     """
     existing_file(path, "token list (--tokens)")
     names: dict[str, int] = {}
     tokens = []
     for number, line in _lines(path):
         entries = line.split()
-        if not entries:
-            raise InputError("empty line in a token list; remove it", path=path, line=number)
+        if not entries:  # which flashlight passes over too
+            continue
         for name in entries:
             if name in names:
                 raise InputError(
