@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import KeysView, Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -197,14 +197,18 @@ class Decoder:
         """Return the number of tokens of the word's shortest spelling; None if it has none."""
         return min((len(spelling) for spelling in self._spellings.get(word, ())), default=None)
 
+    @cached_property
+    def lm_words(self) -> frozenset[str] | None:
+        """The words, or tokens, that the LM knows; None where its file does not tell."""
+        return lm_words(Path(self.flags.lm)) if self.flags.lm else frozenset()
+
     def words_unknown_to_lm(self) -> list[str]:
         """Return the words of the lexicon that the LM does not know (it scores them as unknown)."""
         if not self.flags.lm or not self.flags.word_lm:
             return []
         words = [word for word in self._spellings if word != UNKNOWN_WORD]
-        known = lm_words(Path(self.flags.lm))
-        if known is not None:
-            return [word for word in words if word not in known]
+        if self.lm_words is not None:
+            return [word for word in words if word not in self.lm_words]
         # An n-gram LM gives every unknown word one and the same score. It may give that score to
         # words that it knows too, which cannot be told in a binary without its words.
         start = self._lm.start(True)

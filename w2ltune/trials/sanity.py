@@ -11,7 +11,6 @@ from pathlib import Path
 from w2ltune.embedded.beamsearch import UNKNOWN_WORD, Decoder
 from w2ltune.embedded.decoderfiles import check_lm_head
 from w2ltune.embedded.decoderflags import DecoderFlags, why_not_in_process
-from w2ltune.embedded.kenlm import lm_words
 from w2ltune.errors import InputError
 from w2ltune.formats.emissions import check_emissions
 from w2ltune.formats.spelling import why_unlike
@@ -126,7 +125,7 @@ def _outside_lexicon(dataset: Dataset, decoder: Decoder) -> Finding:
     if not outside:
         return Finding(text=text)
     share = len(outside) / len(words)
-    why = why_unlike(set(outside), decoder.words)
+    why = why_unlike(list(dict.fromkeys(outside)), decoder.words)
     advice = f"as {_examples(outside)}{why and f': {why}'}; the WER cannot fall below {share:.1%}"
     return Finding(text=text, advice=advice, absurd=share > (0.5 if why else ABSURD_UNKNOWN))
 
@@ -175,7 +174,9 @@ def _unknown_to_lm(decoder: Decoder) -> Finding:
     text = f"lexicon words unknown to the LM: {len(unknown)} of {len(decoder.words)}"
     if not unknown:
         return Finding(text=text)
-    known = lm_words(Path(decoder.flags.lm)) or frozenset()
+    known = decoder.lm_words
+    if known is None:  # all of them may have the score of an unknown word
+        return Finding(text=text, advice=f"as {_examples(unknown)}, by their scores")
     why = why_unlike(unknown, known)
     units = known - _MARKS
     if _nearly_all(units, decoder.token_names) and not _nearly_all(units, decoder.words):
@@ -185,7 +186,7 @@ def _unknown_to_lm(decoder: Decoder) -> Finding:
 
 
 def _tokens_unknown_to_lm(decoder: Decoder) -> Finding:
-    known = lm_words(Path(decoder.flags.lm))
+    known = decoder.lm_words
     if known is None:
         return Finding(text="")
     tokens = decoder.token_names
