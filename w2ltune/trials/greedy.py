@@ -18,6 +18,7 @@ from w2ltune.trials.finding import Finding
 MOST_UTTERANCES = 1000
 MOST_SPELLED = 200
 ABSURD_ERRORS = 0.8
+LEAST_HEARD = 20
 FREQUENT_BLANK, RARE_BLANK = 0.3, 0.1
 """Of the frames, at least and at most."""
 
@@ -120,6 +121,8 @@ def _judged(
             found, advice=f"these emissions do not spell the references: {why}", absurd=True
         )
     right, of = _right(words, heard)
+    if of < LEAST_HEARD:
+        return replace(found, advice=f"of {of} tokens, too few to tell whether they are right")
     # Backwards it is as many tokens of the same kinds, in an order that nobody meant.
     by_chance, _ = _right(words, [own[::-1] for own in heard])
     if right > of / 2 or right > max(1.2 * by_chance, by_chance + 3 * math.sqrt(by_chance)):
