@@ -64,6 +64,7 @@ def refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ({"wordseparator": "_", "silscore": "uniform(-1, 1)"}, "'_' is not a token"),
         ({"wordseparator": "_", "binary": "/bin/true"}, "true ends at once then (Unknown entry"),
         ({"wordseparator": "_", "binary": "/bin/true", "decoder": "binary"}, "is not in "),
+        ({"surround": "_", "binary": "/bin/true"}, "--surround=_ is not in "),
         ({"lr": "loguniform(1e-4, 1)"}, "--lr is searched but the decoder does not look at it"),
         ({"lmweight": 1, "wordscore": 0}, "nothing to search"),
         ({"n": 0}, "--n=0: must be 1 or more"),

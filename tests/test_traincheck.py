@@ -230,6 +230,19 @@ def test_words_without_a_spelling(check, data):
     assert "LEFT, TWO: 'LEFT' stands there as 'left', in another case" in check()[0]
 
 
+def test_words_without_a_spelling_need_the_separator(check, data):
+    """flashlight puts it to a word that is spelled by letters; wav2letter does not."""
+    assert check(wordseparator="_") == []
+    with (data / "dev.lst").open("a") as file:
+        file.write("x wav/dev-0.wav 1 left wolf\n")
+    with pytest.raises(InputError, match=r"dev.lst: the word 'wolf' .* the separator '_' .*lacks"):
+        check(wordseparator="_")
+    assert "1 of the 3 words" in check()[0]
+    assert "1 of the 3 words" in check(wordseparator="")[0]
+    tokens = (data / "tokens.txt").rename(data / "t")
+    assert len(check(wordseparator="_", generation="wav2letter", tokens=str(tokens))) == 1
+
+
 def test_a_spelling_needs_a_token_that_is_not_there(check, data):
     (data / "lexicon.txt").write_text("left l e f t |\nunused x y z\ntwo t u |\n")
     with pytest.raises(InputError, match=r"lexicon.txt:3: the spelling of 'two' needs .*'u'"):

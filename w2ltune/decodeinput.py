@@ -179,7 +179,7 @@ def prepare(
     tokens = read_tokens(flags.tokens_path)
     token_count = len(tokens) + (flags.criterion == "ctc") + flags.replabel
     if program is not None:
-        _require_separator(program, flags)
+        _require_marks(program, flags)
     space = complete_space(space, flags, tokens)
     example = example_flags(space)
     options = settle_sampler(options, space, flags, auto)
@@ -269,15 +269,16 @@ def _emissions(sources: Sequence[EmissionSource]) -> list[Path]:
     return [source.emissions for source in sources] if made else []
 
 
-def _require_separator(program: DecodeProgram, flags: DecoderFlags) -> None:
+def _require_marks(program: DecodeProgram, flags: DecoderFlags) -> None:
     """Refuse what ends the binary in whatever decode, with its ``best.cfg`` too."""
-    separator = flags.wordseparator
-    if separator and separator not in flags.tokens_path.read_text(encoding="utf-8").split():
-        raise UsageError(
-            f"--wordseparator={separator} is not in {flags.tokens_path}: {Path(program.path).name} "
-            "ends at once then (Unknown entry in dictionary); name a token that is, or leave out "
-            "--binary, to decode in process"
-        )
+    known = {"", *flags.tokens_path.read_text(encoding="utf-8").split()}
+    for name, token in (("wordseparator", flags.wordseparator), ("surround", flags.surround)):
+        if token not in known:
+            raise UsageError(
+                f"--{name}={token} is not in {flags.tokens_path}: {Path(program.path).name} ends "
+                "at once then (Unknown entry in dictionary); name a token that is, or leave out "
+                "--binary, to decode in process"
+            )
 
 
 def _check_utterances(dataset: Dataset, options: SweepOptions, *, by_binary: bool) -> None:

@@ -114,6 +114,7 @@ def check_words(
     tokens: Collection[str],
     *,
     skips_letters: bool,
+    separator: str = "",
 ) -> list[str]:
     """Hold the words of the references against the lexicon and the tokens.
 
@@ -122,12 +123,13 @@ def check_words(
         lexicon: Spellings; None: all words are spelled by letters.
         tokens: Names of the tokens; empty: they are not known.
         skips_letters: The program leaves out letters without a token; else it ends.
+        separator: The program puts it to words that are spelled by letters; "" for none.
 
     Returns:
         A note for each list with words outside the lexicon, or letters without a token.
 
     Raises:
-        InputError: A spelling needs a token that does not exist.
+        InputError: A spelling needs a token that does not exist, or the separator is none.
     """
     left = set().union(*(content.words for content in lists))
     known = set()
@@ -152,6 +154,13 @@ def check_words(
                 f"{len(outside)} of the {len(content.words)} words of {content.path.name} are not "
                 f"in the lexicon and will be spelled by letters: {_first(outside)}"
                 + (why and f": {why}")
+            )
+        if outside and tokens and separator not in {"", *tokens}:
+            raise InputError(
+                f"the word {outside[0]!r} is not in the lexicon, and spelled by letters and the "
+                f"separator {separator!r} (--wordseparator), which --tokens lacks: the program "
+                "ends there; add the word to --lexicon",
+                path=content.path,
             )
         letters = sorted({letter for word in outside for letter in word} - {*tokens})
         if tokens and letters:
