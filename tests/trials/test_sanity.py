@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +14,10 @@ from conftest import VOICE_COMMANDS
 from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderflags import decoder_flags
 from w2ltune.embedded.ngram import estimate, write_arpa
-from w2ltune.errors import InputError
+from w2ltune.errors import InputError, UsageError
 from w2ltune.formats.emissions import open_emissions, write_emissions
 from w2ltune.trials.dataset import Dataset, DecodeTask
-from w2ltune.trials.sanity import check_task, refuse_absurd
+from w2ltune.trials.sanity import check_task, look_at, refuse_absurd
 
 Array = npt.NDArray[np.float32]
 
@@ -104,6 +105,21 @@ def test_without_lexicon_or_lm_their_lines_are_left_out(tmp_path: Path) -> None:
     assert len(lines) == 2
     lines = findings(tmp_path, lm="", uselexicon="false", lexicon="", decodertype="tkn")
     assert len(lines) == 1
+
+
+def test_what_is_not_looked_at_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The binary needs nothing of what the decoder in process is made of."""
+    (tmp_path / "dev.lst").write_text("u a.wav 9 yes\n")
+    dataset = Dataset(DecodeTask(lists=(tmp_path / "dev.lst",), emissions=()))
+    base = {name: str(VOICE_COMMANDS / f"{name}.txt") for name in ("tokens", "lexicon")}
+    said = "words, spellings and LM were not looked at: "
+    (found,) = look_at(dataset, decoder_flags(base | {"criterion": "s2srnn"}), by_binary=True)
+    assert str(found).startswith(f"{said}--criterion=s2srnn")
+    monkeypatch.setitem(sys.modules, "flashlight.lib.text", None)
+    (found,) = look_at(dataset, decoder_flags(base), by_binary=True)
+    assert str(found).startswith(f"{said}the embedded decoder and KenLM need flashlight-text")
+    with pytest.raises(UsageError, match="need flashlight-text"):
+        look_at(dataset, decoder_flags(base), by_binary=False)
 
 
 HOMOPHONES = [f"right{n}" for n in range(9)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import unicodedata
 from collections.abc import Collection, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from w2ltune.embedded.beamsearch import UNKNOWN_WORD, Decoder
 from w2ltune.embedded.decoderfiles import check_lm_head
 from w2ltune.embedded.decoderflags import DecoderFlags, why_not_in_process
-from w2ltune.errors import InputError
+from w2ltune.errors import InputError, UsageError
 from w2ltune.formats.emissions import check_emissions
 from w2ltune.formats.spelling import why_unlike
 from w2ltune.formats.toolkits import kind_of
@@ -43,14 +42,16 @@ def look_at(dataset: Dataset, flags: DecoderFlags, *, by_binary: bool) -> list[F
         return check_task(dataset, Decoder(flags, to_decode=False))
     if flags.lm and flags.lmtype == "kenlm":
         check_lm_head(Path(flags.lm))
-    decoder = None
-    if not why_not_in_process(flags):
-        with contextlib.suppress(InputError):
+    why = why_not_in_process(flags)
+    if not why:
+        try:
             decoder = Decoder(flags, to_decode=False)
-    if decoder is not None:
-        return check_task(dataset, decoder)
+        except UsageError as error:  # flashlight-text may not be there
+            why = str(error)
+        else:
+            return check_task(dataset, decoder)
     check_all_emissions(dataset, None)
-    return []
+    return [Finding(text=f"words, spellings and LM were not looked at: {why}")]
 
 
 def check_task(dataset: Dataset, decoder: Decoder) -> list[Finding]:
