@@ -22,6 +22,9 @@ _MAGIC = b"mmap lm http://kheafield.com/code format version 5"
 _HEADER = struct.Struct("<50s50x?7xQ")
 """Of a KenLM binary: the magic, whether the words are in the file, and how many they are."""
 
+COUNTED_BYTES = 2**30
+"""Of an LM that cannot be loaded; counting the lines of a larger one would take minutes."""
+
 _UNKNOWN = {"<unk>", "<UNK>"}
 NEVER_A_WORD = "<no such word>"
 """Unknown to every LM: a blank is in no word."""
@@ -112,7 +115,7 @@ def load_kenlm(path: Path, entries: Any) -> Any:
 def _why_not_loaded(path: Path, said: str) -> str:
     """Return what KenLM says, without the place in its source, and which n-grams are missing."""
     reason = re.sub(r"^\S+:\d+ in .*? threw \S+?(?: because `.*?')?\. ", "", " ".join(said.split()))
-    missing = missing_ngrams(path)
+    missing = missing_ngrams(path) if path.stat().st_size < COUNTED_BYTES else ""
     return f"KenLM cannot load this language model: {reason[-300:]}" + (missing and f"; {missing}")
 
 
