@@ -101,14 +101,12 @@ def check_training(
         if name in given
     ]
     notes += overlap_notes(train, valid)
-    separator = ""
-    if mode == "train" and generation == "flashlight" and not embedded:
-        separator = given["wordseparator"].value if "wordseparator" in given else "|"
+    puts_separator = mode == "train" and generation == "flashlight" and not embedded
+    separator = flags.get("wordseparator", "|") if puts_separator else ""
     for lexicon in _values(given, "lexicon") or [""]:
         path = _existing(given, "lexicon", lexicon, "lexicon") if lexicon else None
-        notes += check_words(
-            [*train, *valid], path, tokens, skips_letters=not embedded, separator=separator
-        )
+        lists = [*train, *valid]
+        notes += check_words(lists, path, tokens, skips_letters=not embedded, separator=separator)
     return notes
 
 
