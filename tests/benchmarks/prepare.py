@@ -4,8 +4,7 @@
            [--ngrams=1000000] [--profile]
 
 Lists, emissions, a lexicon of letters and an ARPA file of three orders are made up in a temporary
-folder; nothing of them can be recognised, and nothing is: the share of the time does not depend on
-it. Each part is also told as a ratio to loading the LM alone, which nobody can do without.
+folder. Each part is also told as a ratio to loading the LM alone, which nobody can do without.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ def _emission(text: str, tokens: list[str], random: np.random.Generator) -> Any:
     """Return what a good model would give: each token in two of its four frames, else the blank."""
     letters = [*text.replace(" ", "|"), "|"]
     emission = random.normal(0, 1, (FRAMES_OF_A_TOKEN * len(letters), len(tokens) + 1))
-    emission[:, -1] += 3
+    emission[:, -1] += 6
     for place, letter in enumerate(letters):
         begin = FRAMES_OF_A_TOKEN * place
         emission[begin : begin + 2, tokens.index(letter)] += 9
