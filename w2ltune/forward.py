@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from w2ltune.report.forwarding import Scored
     from w2ltune.runs.lock import StudyLock
     from w2ltune.runs.shards import Shard, ShardFolder
+    from w2ltune.trials.lmsource import LMSource
 
 MOSTLY_UNKNOWN = 0.5
 
@@ -88,7 +89,7 @@ def run(given: ForwardInput, options: ForwardOptions, console: Console) -> int:
     for result in results:
         console.print(f"scores: {result.path}", soft_wrap=True, markup=False)
         if result.unknown > MOSTLY_UNKNOWN:
-            why = _why_unknown(given, result.example)
+            why = _why_unknown(given.source, result.example)
             console.print(
                 f"warning: most {unit} are unknown to the LM, as in {result.example[:60]!r}{why}; "
                 "see --case and --unit", soft_wrap=True, markup=False,
@@ -96,12 +97,14 @@ def run(given: ForwardInput, options: ForwardOptions, console: Console) -> int:
     return 0
 
 
-def _why_unknown(given: ForwardInput, text: str) -> str:
+def _why_unknown(source: LMSource, text: str) -> str:
+    """Return in a clause how the units of a text differ from those of the LM, or ""."""
     from w2ltune.embedded.kenlm import lm_words
 
-    known = lm_words(Path(given.source.model)) if given.source.kind == "kenlm" else None
-    unknown = [unit for unit in given.source.vocabulary([text]) if unit not in (known or ())]
-    why = why_unlike(unknown, known or ())
+    known = (lm_words(Path(source.model)) if source.kind == "kenlm" else None) or frozenset()
+    if source.unit == "words" and known and all(len(word) == 1 for word in known - {"<s>", "</s>"}):
+        return ": its words are single letters, so that it needs --unit=letters"
+    why = why_unlike([unit for unit in source.vocabulary([text]) if unit not in known], known)
     return why and f": {why}"
 
 
