@@ -12,12 +12,15 @@ import pytest
 from lmtask import hypotheses, write_dump, write_lm
 
 from w2ltune import forward
+from w2ltune.embedded.ngram import estimate, write_arpa
 from w2ltune.errors import InputError, run_command
 from w2ltune.formats.lmscores import read_hashes, read_lm_scores, write_hashes
 from w2ltune.formats.texthash import hash_text
+from w2ltune.forward import _why_unknown
 from w2ltune.forwardinput import list_name, output_paths, prepare
 from w2ltune.forwardoptions import ForwardOptions
 from w2ltune.runs.shards import ShardFolder
+from w2ltune.trials.lmsource import LMSource
 
 
 def error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -184,3 +187,22 @@ def test_an_id_with_a_blank_is_refused_before_anything_is_scored(tmp_path: Path)
     options = ForwardOptions(hyp=str(dump), lm=lm)
     with pytest.raises(InputError, match=r"hyp:2: the utterance id 'b c' holds a blank"):
         prepare(options)
+
+
+@pytest.mark.parametrize(
+    ("lm", "text", "unit", "why"),
+    [
+        ("words", "TURN OFF", "words", ": 'TURN' stands there as 'turn', in another case"),
+        ("words", "quite another", "words", ""),
+        ("letters", "so it", "words", ": its words are single letters, so that it needs --unit="),
+        ("letters", "SO IT", "letters", ": 'S' stands there as 's', in another case"),
+    ],
+)
+def test_why_an_lm_knows_nothing_of_a_text(
+    tmp_path: Path, lm: str, text: str, unit: str, why: str
+) -> None:
+    write_arpa(tmp_path / "words.arpa", estimate([["turn", "off"]], order=2))
+    write_arpa(tmp_path / "letters.arpa", estimate([[*"so|it|"]], order=2))
+    source = LMSource(kind="kenlm", model=str(tmp_path / f"{lm}.arpa"), unit=unit)
+    found = _why_unknown(source, text)
+    assert found.startswith(why) and bool(found) == bool(why)

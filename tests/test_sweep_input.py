@@ -62,6 +62,9 @@ def refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
             "--wordscore is searched but changes nothing: a lexicon-free decoder",
         ),
         ({"wordseparator": "_", "silscore": "uniform(-1, 1)"}, "'_' is not a token"),
+        ({"wordseparator": "_", "binary": "/bin/true"}, "true ends at once then (Unknown entry"),
+        ({"wordseparator": "_", "binary": "/bin/true", "decoder": "binary"}, "is not in "),
+        ({"surround": "_", "binary": "/bin/true"}, "--surround=_ is not in "),
         ({"lr": "loguniform(1e-4, 1)"}, "--lr is searched but the decoder does not look at it"),
         ({"lmweight": 1, "wordscore": 0}, "nothing to search"),
         ({"n": 0}, "--n=0: must be 1 or more"),
@@ -89,7 +92,8 @@ def refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ({"sampler": "nbest", "logadd": "true"}, "with --logadd the score is not linear"),
         ({"sampler": "tpe", "beamsize": "auto"}, "--beamsize=auto needs --sampler=nbest"),
         ({"lmweight": "auto"}, "--lmweight='auto': not a number"),
-        ({"heldout": "dev.lst"}, "two lists are named 'dev'"),
+        ({"heldout": "dev.lst"}, "--heldout=dev.lst is in --test too: what is held out may not be"),
+        ({"test": "dev.lst,./dev.lst"}, "'./dev.lst' stands twice"),
         ({"heldout": "nothing.lst"}, "nothing.lst"),
         ({"tune_for": "both"}, "--tune_for=both: must be one of each, joint"),
         ({"max_rtf": 0}, "--max_rtf=0: must be above 0"),
@@ -107,7 +111,7 @@ def test_one_line(
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("dev.lst", b"", "dev.lst"),
+        ("dev.lst", b"", "dev.lst: the list has no utterances"),
         ("dev.lst", b"dev-0001 x.wav\n", "dev.lst:1: "),
         ("dev.lst", b"a x.wav 10 go\na x.wav 10 go\n", "dev.lst:2: "),
         ("dev.lst", b"nobody x.wav 10 go home\n", "no emission: nobody"),
@@ -129,6 +133,23 @@ def test_damaged_files(
 ) -> None:  # fmt: skip
     (tmp_path / "data" / file).write_bytes(content)
     assert message in refused(task(), capsys)
+
+
+def test_an_empty_list_is_told_before_it_has_no_emissions(
+    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data" / "empty.lst").write_text("\n \n")
+    for changes in ({"test": "empty.lst"}, {"heldout": "empty.lst"}):
+        assert "empty.lst: the list has no utterances" in refused(task(**changes), capsys)
+
+
+def test_tokens_and_lexicon_that_are_swapped(
+    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens, lexicon = (tmp_path / "data" / f"{name}.txt" for name in ("tokens", "lexicon"))
+    line = refused(task(tokens=lexicon, lexicon=tokens), capsys)
+    assert f"{lexicon}:" in line
+    assert "340 of its 340 lines are a word and a spelling, as in a lexicon (--lexicon)" in line
 
 
 def test_truncated_language_model(
@@ -165,7 +186,7 @@ def test_wrong_case_is_absurd(
     path = tmp_path / "data" / "dev.lst"
     rows = [row.split() for row in path.read_text().splitlines()]
     path.write_text("".join(" ".join([*r[:3], *map(str.upper, r[3:])]) + "\n" for r in rows))
-    assert "is the case of the letters the same?" in refused(task(), capsys)
+    assert "in another case" in refused(task(), capsys)
 
 
 def test_reference_with_alternatives(

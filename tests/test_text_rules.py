@@ -380,12 +380,14 @@ def test_a_training_names_the_form_of_the_letters(tmp_path: Path) -> None:
     content = ListContent(path=tmp_path / "train.lst", ids=["u"], words=words)
     cause = r"\(they are decomposed \(NFD\), the known ones composed \(NFC\)\)"
     tokens = frozenset("éte|")
+    other, lexicon = tmp_path / "other", tmp_path / "lexicon"
+    other.write_text("tee\tt é é |\n", encoding="utf-8")
     with pytest.raises(InputError, match=f"the tokens lack '\u0301' {cause}"):
-        check_words([content], None, tokens, skips_letters=False)
-    (note,) = check_words([content], None, tokens, skips_letters=True)
+        check_words([content], other, tokens, skips_letters=False)
+    _, note = check_words([content], other, tokens, skips_letters=True)
     assert re.search(f"{cause}: the program leaves them out of words of train.lst", note)
-    (tmp_path / "lexicon").write_text("été\té t é |\n", encoding="utf-8")
-    (note,) = check_words([content], tmp_path / "lexicon", frozenset(), skips_letters=True)
+    lexicon.write_text("été\té t é |\n", encoding="utf-8")
+    (note,) = check_words([content], lexicon, frozenset(), skips_letters=True)
     assert note.endswith("; they are decomposed (NFD), the known ones composed (NFC)")
 
 

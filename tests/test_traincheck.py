@@ -180,11 +180,26 @@ def test_the_captured_traps(check, data, captures):
 
 def test_audio_files_are_looked_for_all_over_a_list(check, data):
     rows = (data / "trn.lst").read_text().splitlines(keepends=True)
-    for absent in (0, 59):
+    for absent in (0, 1, 30, 59):
         changed = [row.replace("wav/", "no/") if n == absent else row for n, row in enumerate(rows)]
         (data / "trn.lst").write_text("".join(changed))
-        with pytest.raises(InputError, match=rf"trn.lst:{absent + 1}: .*\(1 of 52 looked for"):
+        with pytest.raises(InputError, match=rf"trn.lst:{absent + 1}: .*\(1 of 60 are such"):
             check()
+
+
+def test_missing_and_empty_audio_files_of_a_long_list(check, data):
+    """It is looked for by several threads; the first one is named with its line."""
+    rows = [f"u{n} wav/trn-{n % 60}.wav 1 left\n" for n in range(2500)]
+    (data / "trn.lst").write_text("".join(rows))
+    check()
+    rows[1999], rows[2400] = (f"u{n} wav/no-{n}.wav 1 left\n" for n in (1999, 2400))
+    (data / "trn.lst").write_text("".join(rows))
+    with pytest.raises(InputError, match=r"trn.lst:2000: .*'wav/no-1999.wav' .*\(2 of 2500 are"):
+        check()
+    for n in (1999, 2400):
+        (data / f"wav/no-{n}.wav").touch()
+    with pytest.raises(InputError, match=r"trn.lst:2000: empty audio file .*\(2 of 2500 are such"):
+        check()
 
 
 def test_datadir_stands_before_an_absolute_path_too(check, data):

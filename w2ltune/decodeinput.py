@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from w2ltune.binaryrules import check_decoder, refuse_unknown_word
 from w2ltune.decodeprogram import piece_note, settle_flags, with_model_flags
-from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderfiles import read_tokens, unknown_spelling
 from w2ltune.embedded.decoderflags import decoder_flags, refuse_in_process
 from w2ltune.errors import UsageError
@@ -51,8 +50,9 @@ from w2ltune.trials.dataset import Dataset, DecodeProgram, find_task, shuffled_o
 from w2ltune.trials.dumps import refuse_dump_ids
 from w2ltune.trials.emissionsource import EmissionSource
 from w2ltune.trials.ending import bare_beginnings, end_tokens
+from w2ltune.trials.finding import Finding
 from w2ltune.trials.padding import padding_note
-from w2ltune.trials.sanity import Finding, check_all_emissions, look_at, refuse_absurd
+from w2ltune.trials.sanity import check_all_emissions, look_at, refuse_absurd
 
 AM, BINARY = "--am", "--binary"
 """Inputs that stay the same when their files move."""
@@ -188,6 +188,7 @@ def prepare(
     space, auto, flags, program, by_binary = settle_flags(options, space)
     stored = [f"--{n}={quote(v)}" for n, v in sorted(with_stored.items()) if n not in given]
     tokens = read_tokens(flags.tokens_path)
+    token_count = len(tokens) + (flags.criterion == "ctc") + flags.replabel
     space = complete_space(space, flags, tokens)
     example = example_flags(space)
     options, why_sampler = settle_sampler(options, space, flags, auto, by_binary=bool(by_binary))
@@ -298,7 +299,7 @@ def prepare(
         notes = [piece_note(given, flags, tokens), *dataset.notes, padding_note(dataset)]
         findings += [*(Finding(text=note) for note in notes if note), *found]
     elif task.heldout:  # they may be new to an old sweep
-        check_all_emissions(dataset, None if by_binary else Decoder(flags).token_count)
+        check_all_emissions(dataset, None if by_binary else token_count)
     return DecodeInput(
         options=options,
         space=space,
@@ -306,7 +307,7 @@ def prepare(
         dataset=dataset,
         request=request,
         baseline=baseline,
-        token_count=len(tokens) + (flags.criterion == "ctc") + flags.replabel,
+        token_count=token_count,
         has_lm=bool(flags.lm),
         findings=findings,
         program=program,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from w2ltune.commandline import parse_own
 from w2ltune.errors import StudyOwnedError, UsageError, run_command
+from w2ltune.formats.spelling import why_unlike
 from w2ltune.forwardoptions import USAGE, ForwardOptions, check_options
 from w2ltune.runs.signals import signals_end_it
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from w2ltune.report.forwarding import Scored
     from w2ltune.runs.lock import StudyLock
     from w2ltune.runs.shards import Shard, ShardFolder
+    from w2ltune.trials.lmsource import LMSource
 
 MOSTLY_UNKNOWN = 0.5
 
@@ -87,12 +89,23 @@ def run(given: ForwardInput, options: ForwardOptions, console: Console) -> int:
     for result in results:
         console.print(f"scores: {result.path}", soft_wrap=True, markup=False)
         if result.unknown > MOSTLY_UNKNOWN:
+            why = _why_unknown(given.source, result.example)
             console.print(
-                f"warning: most {unit} are unknown to the LM, as in {result.example[:60]!r}: is "
-                "the case of the letters the same? See --case and --unit", soft_wrap=True,
-                markup=False,
+                f"warning: most {unit} are unknown to the LM, as in {result.example[:60]!r}{why}; "
+                "see --case and --unit", soft_wrap=True, markup=False,
             )  # fmt: skip
     return 0
+
+
+def _why_unknown(source: LMSource, text: str) -> str:
+    """Return in a clause how the units of a text differ from those of the LM, or ""."""
+    from w2ltune.embedded.kenlm import lm_words
+
+    known = (lm_words(Path(source.model)) if source.kind == "kenlm" else None) or frozenset()
+    if source.unit == "words" and known and all(len(word) == 1 for word in known - {"<s>", "</s>"}):
+        return ": its words are single letters, so that it needs --unit=letters"
+    why = why_unlike([unit for unit in source.vocabulary([text]) if unit not in known], known)
+    return why and f": {why}"
 
 
 @contextlib.contextmanager

@@ -10,16 +10,19 @@ import codecs
 import math
 import os
 from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
 from w2ltune.embedded.decoderfiles import UNKNOWN_WORD, read_lexicon
 from w2ltune.errors import InputError, UsageError
 from w2ltune.formats.listfile import iterate_list, read_list
 from w2ltune.formats.spelling import why_unlike, why_unspelled
 
-AUDIO_FILES_LOOKED_FOR = 52
-"""Of each list: the first, the last and 50 evenly spread between."""
+AUDIO_FILES_AT_ONCE = 1000
+MOST_THREADS = 16
+"""That look for audio files, each for so many at once."""
 
 WORDS_SHOWN = 5
 
@@ -45,7 +48,7 @@ def joined_path(folder: str, name: str) -> str:
 
 
 def read_content(path: Path, *, audio: bool) -> ListContent:
-    """Read a list and look for some of its audio files.
+    """Read a list and look for its audio files.
 
     Args:
         path: The list.
@@ -213,19 +216,38 @@ def _explained(path: Path) -> InputError:
 
 
 def _look_for_audio(path: Path, places: Sequence[tuple[int, bytes]]) -> None:
-    steps = min(AUDIO_FILES_LOOKED_FOR, len(places))
-    rows = sorted({index * (len(places) - 1) // max(steps - 1, 1) for index in range(steps)})
-    missing = [row for row in rows if not os.path.exists(places[row][1])]  # noqa: PTH110 (bytes)
-    if not missing:
-        return
-    line, sound = places[missing[0]]
-    name = os.fsdecode(sound)
-    hint = "" if Path(name).is_absolute() else f" in {Path.cwd()}, where the program looks for it"
-    raise InputError(
-        f"no audio file {name!r}{hint} ({len(missing)} of {len(rows)} looked for are missing)",
-        path=path,
-        line=line,
-    )
+    parts = [
+        places[first : first + AUDIO_FILES_AT_ONCE]
+        for first in range(0, len(places), AUDIO_FILES_AT_ONCE)
+    ]
+    with ThreadPoolExecutor(MOST_THREADS) as threads:  # a file server answers many at a time
+        sizes = [size for part in threads.map(_sizes, parts) for size in part]
+    for what, wrong in (
+        ("no audio file", [row for row, size in enumerate(sizes) if size < 0]),
+        ("empty audio file", [row for row, size in enumerate(sizes) if size == 0]),
+    ):
+        if wrong:
+            line, sound = places[wrong[0]]
+            name = os.fsdecode(sound)
+            hint = (
+                ""
+                if Path(name).is_absolute()
+                else f" in {Path.cwd()}, where the program looks for it"
+            )
+            many = f" ({len(wrong)} of {len(sizes)} are such)"
+            raise InputError(f"{what} {name!r}{hint}{many}", path=path, line=line)
+
+
+def _sizes(places: Sequence[tuple[int, bytes]]) -> list[int]:
+    """Return the sizes of some files in bytes, -1 for one that is not there."""
+    found = []
+    for _, sound in places:
+        try:
+            status = os.stat(sound)  # noqa: PTH116 (bytes)
+            found.append(status.st_size if S_ISREG(status.st_mode) else -1)
+        except (OSError, ValueError):
+            found.append(-1)
+    return found
 
 
 def _first(words: Sequence[str]) -> str:

@@ -363,12 +363,22 @@ def test_lexicon_token_outside_the_tokens_is_pointed_at(tmp_path: Path) -> None:
         list(read_lexicon(lexicon))
 
 
+def test_blank_lines_of_a_token_list_count_for_nothing(tmp_path: Path) -> None:
+    """So flashlight's own dictionary reads it."""
+    tokens = Path(VOICE["tokens"]).read_text(encoding="utf-8").splitlines()
+    (tmp_path / "tokens.txt").write_text("\n\n".join(tokens) + "\n  \n", encoding="utf-8")
+    decoder = Decoder(decoder_flags(VOICE | {"tokens": str(tmp_path / "tokens.txt")}))
+    assert decoder.token_names == tokens
+    assert decoder.token_count == len(tokens) + 1
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", "is empty"),
         (b"hello", "neither an ARPA file nor a KenLM binary"),
-        (b"\x1f\x8b123", "compressed"),
+        (b"\x1f\x8b123", "cut or damaged"),
+        (b"BZh91AY", "compressed otherwise than by gzip"),
         (b"\\data\\\nngram 1=2\n\n\\1-grams:\n-1\ta\n", "cut short"),
     ],
 )

@@ -133,8 +133,8 @@ def test_refused_texts(sentences, order, message):
         ("no arpa\n", "holds {}"),
         ("\\data\\\nngram 1=1\n\n\\1-grams:\n-1 a b c\n\\end\\\n", ":5: '-1 a b c' is no line"),
         ("\\data\\\nngram 1=1\n\n\\1-grams:\nx a\n\\end\\\n", ":5: 'x a' is no line"),
-        ("\\data\\\nngram 1=2\n\n\\1-grams:\n-1 a\n", "whole ARPA file"),
-        ("\\data\\\nngram 2=1\n\n\\2-grams:\n-1 a b\n\\end\\\n", "whole ARPA file"),
+        ("\\data\\\nngram 1=2\n\n\\1-grams:\n-1 a\n", "but holds"),
+        ("\\data\\\nngram 2=1\n\n\\2-grams:\n-1 a b\n\\end\\\n", "but holds"),
     ],
 )
 def test_refused_arpa_files(tmp_path: Path, text, message):

@@ -30,7 +30,7 @@ CAPTURED = {
     ),
     "dec-e04_wrong_tokens_short": (
         134,
-        "'t' is no token (are --tokens, --lexicon and --wordseparator those of the model?), or it "
+        "'t' is not in the tokens file (a token of lexicon, --wordseparator or --surround), or it "
         "is a word and there is no --lexicon",
     ),
     "dist-02_mpirun2": (

@@ -87,7 +87,8 @@ def test_units_are_those_that_are_asked_for(tmp_path: Path) -> None:
     assert lists.nbest.errors.tolist() == [1]
     assert lists.findings == (
         f"{hyp}:1: WER 100.00 % in the dump, but 50.00 % counted (1 errors, 2 reference words), "
-        "and likewise 1 of 1 hypotheses: normalised otherwise? What is counted here holds",
+        "and likewise 1 of 1 hypotheses: the program counted otherwise, and what is counted here "
+        "holds",
     )
     lists = join(
         columns,

@@ -162,6 +162,13 @@ def test_missing_audio_is_named(supervise, flags):
     assert failed.directory.attempt() == 2
 
 
+def test_audio_that_is_none_is_named(supervise, flags):
+    (Path(flags["datadir"]) / "audio" / "dev-5.wav").write_bytes(b"<html>404")
+    failed = advance(supervise())
+    assert "dev-5.wav of dev.lst begins with b'<html>404', as no audio file does" in failed.failure
+    assert "loadSoundInfo: unknown format" in failed.failure
+
+
 def test_a_hung_program_is_started_again(supervise, tmp_path):
     hang = {"DOUBLE_HANG_AT_UPDATE": "25", "DOUBLE_HANG_ONCE": str(tmp_path / "hung")}
     done = advance(supervise(environment=hang, stall_minutes=0.15))

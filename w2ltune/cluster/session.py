@@ -222,8 +222,8 @@ def _require_listening(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except OSError as error:
         raise W2LTuneError(
-            f"cannot connect to Ray at {address} (RAY_ADDRESS): {error.strerror or error}; is the "
-            "cluster still there? Without RAY_ADDRESS one is started on this machine"
+            f"cannot connect to Ray at {address} (RAY_ADDRESS): {error.strerror or error}; "
+            "without RAY_ADDRESS one is started on this machine"
         ) from None
 
 

@@ -7,7 +7,9 @@ each process loads its own `Decoder`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import KeysView, Sequence
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,14 @@ from w2ltune.embedded.decoderfiles import (
     read_tokens,
 )
 from w2ltune.embedded.decoderflags import DecoderFlags, refuse_in_process
-from w2ltune.embedded.kenlm import import_flashlight, load_kenlm
+from w2ltune.embedded.kenlm import import_flashlight, lm_words, load_kenlm, quiet_stderr
 from w2ltune.errors import InputError, did_you_mean, existing_file
 from w2ltune.formats.beamdump import Hypothesis
 from w2ltune.formats.blanks import split_words
 from w2ltune.formats.spelling import why_unlike
+
+WORDS_OF_A_SPELLING = 6
+"""So many words of one spelling the trie keeps (its ``kTrieMaxLabel``)."""
 
 
 class Decoder:
@@ -34,13 +39,14 @@ class Decoder:
 
     Args:
         flags: Says what to load; ``weights`` of later calls may differ in weights and beam.
+        to_decode: Else only the inputs are looked at, and the trie, which takes long, is left out.
 
     Raises:
         InputError: A file is missing, damaged or does not fit the others.
         UsageError: flashlight-text is not installed.
     """
 
-    def __init__(self, flags: DecoderFlags) -> None:
+    def __init__(self, flags: DecoderFlags, *, to_decode: bool = True) -> None:
         refuse_in_process(flags)
         self._text, self._dictionary = import_flashlight()[:2]
         self.flags = flags
@@ -51,11 +57,15 @@ class Decoder:
         for token in added:
             self._token_dict.add_entry(token)
         self.token_count: int = self._token_dict.index_size()
+        self.columns = [self._token_dict.get_entry(index) for index in range(self.token_count)]
         self._blank = self.token_count - 1 if flags.criterion == "ctc" else -1
         self._has_silence = self._index(flags.wordseparator) >= 0
         self._sil = self._silence()
         self._transitions = self._load_transitions()
         self._spellings = self._load_lexicon() if flags.lexicon else {}
+        self._crowded = self._is_crowded()
+        if self._crowded:
+            self._spellings = self._in_order_of_the_binary()
         self._word_dict = self._dictionary.Dictionary()
         for word in self._spellings:
             self._word_dict.add_entry(word)
@@ -64,7 +74,7 @@ class Decoder:
         self._unknown = self._word_dict.get_index(UNKNOWN_WORD)
         self._word_dict.set_default_index(self._unknown)
         self._lm = self._load_lm()
-        self._trie = self._build_trie() if flags.uselexicon else None
+        self._trie = self._build_trie() if flags.uselexicon and to_decode else None
 
     def _index(self, token: str) -> int:
         return int(self._token_dict.get_index(token)) if self._token_dict.contains(token) else -1
@@ -104,8 +114,9 @@ class Decoder:
     def _load_lexicon(self) -> dict[str, list[list[int]]]:
         spellings: dict[str, list[list[int]]] = {}
         path = Path(self.flags.lexicon)
+        index_of = cache(self._index)  # millions of tokens, a few dozen different ones
         for line, word, tokens in read_lexicon(path, maxword=self.flags.maxword):
-            indices = [self._index(token) for token in tokens]
+            indices = [*map(index_of, tokens)]
             if -1 in indices:
                 token = tokens[indices.index(-1)]
                 why = why_unlike([token], self.token_names)
@@ -115,9 +126,27 @@ class Decoder:
                     path=path,
                     line=line,
                 )
-            packed = self._dictionary.pack_replabels(indices, self._token_dict, self.flags.replabel)
-            spellings.setdefault(word, []).append(packed)
+            if self.flags.replabel:
+                indices = self._dictionary.pack_replabels(
+                    indices, self._token_dict, self.flags.replabel
+                )
+            spellings.setdefault(word, []).append(indices)
         return spellings
+
+    def _in_order_of_the_binary(self) -> dict[str, list[list[int]]]:
+        """Return the lexicon in the order in which the binary fills its trie.
+
+        The first words of a spelling are kept. The order is one of a hash table, which flashlight's
+        own reader has too.
+        """
+        order = self._dictionary.load_words(self.flags.lexicon, self.flags.maxword)
+        ours = self._spellings
+        return {word: ours[word] for word in [*order, *ours] if word in ours}
+
+    def _is_crowded(self) -> bool:
+        """Whether more words have one spelling than the trie keeps."""
+        counts = Counter(tuple(own) for several in self._spellings.values() for own in several)
+        return max(counts.values(), default=0) > WORDS_OF_A_SPELLING
 
     def _load_lm(self) -> Any:
         if not self.flags.lm:
@@ -129,12 +158,13 @@ class Decoder:
     def _build_trie(self) -> Any:
         trie = self._text.Trie(self.token_count, self._sil)
         start = self._lm.start(False)
-        for word, spellings in self._spellings.items():
-            index = self._word_dict.get_index(word)
-            # As in fl_asr_decode: a token LM leaves the trie's word scores at -1.
-            score = self._lm.score(start, index)[1] if self.flags.word_lm else -1.0
-            for spelling in spellings:
-                trie.insert(spelling, index, score)
+        with quiet_stderr():  # it says for each of the words that are crowded out
+            for word, spellings in self._spellings.items():
+                index = self._word_dict.get_index(word)
+                # As in fl_asr_decode: a token LM leaves the trie's word scores at -1.
+                score = self._lm.score(start, index)[1] if self.flags.word_lm else -1.0
+                for spelling in spellings:
+                    trie.insert(spelling, index, score)
         modes = self._text.SmearingMode
         trie.smear(
             {"none": modes.NONE, "max": modes.MAX, "logadd": modes.LOGADD}[self.flags.smearing]
@@ -142,27 +172,49 @@ class Decoder:
         return trie
 
     @property
-    def words(self) -> frozenset[str]:
+    def words(self) -> KeysView[str]:
         """The words of the lexicon."""
-        return frozenset(self._spellings)
+        return self._spellings.keys()
+
+    def spellings(self, word: str) -> list[list[str]]:
+        """Return the spellings of a word in tokens; none for a word outside the lexicon."""
+        return [self._unpacked(spelling) for spelling in self._spellings.get(word, ())]
+
+    def crowded_out(self) -> list[str]:
+        """Return the words that can never be decoded: the trie keeps six words of one spelling."""
+        lost = []
+        written: Counter[tuple[int, ...]] = Counter()
+        for word, several in self._spellings.items() if self._crowded else ():
+            kept = not several
+            for own in map(tuple, several):
+                written[own] += 1
+                kept |= written[own] <= WORDS_OF_A_SPELLING
+            if not kept:
+                lost.append(word)
+        return lost
 
     def shortest_spelling(self, word: str) -> int | None:
         """Return the number of tokens of the word's shortest spelling; None if it has none."""
         return min((len(spelling) for spelling in self._spellings.get(word, ())), default=None)
 
+    @cached_property
+    def lm_words(self) -> frozenset[str] | None:
+        """The words, or tokens, that the LM knows; None where its file does not tell."""
+        return lm_words(Path(self.flags.lm)) if self.flags.lm else frozenset()
+
     def words_unknown_to_lm(self) -> list[str]:
         """Return the words of the lexicon that the LM does not know (it scores them as unknown)."""
         if not self.flags.lm or not self.flags.word_lm:
             return []
+        words = [word for word in self._spellings if word != UNKNOWN_WORD]
+        if self.lm_words is not None:
+            return [word for word in words if word not in self.lm_words]
+        # An n-gram LM gives every unknown word one and the same score. It may give that score to
+        # words that it knows too, which cannot be told in a binary without its words.
         start = self._lm.start(True)
-        # An n-gram LM gives every unknown word one and the same score.
+        scores = [self._lm.score(start, self._word_dict.get_index(word))[1] for word in words]
         unknown_score = self._lm.score(start, self._unknown)[1]
-        return [
-            word
-            for word in self._spellings
-            if word != UNKNOWN_WORD
-            and self._lm.score(start, self._word_dict.get_index(word))[1] == unknown_score
-        ]
+        return [word for word, score in zip(words, scores, strict=True) if score == unknown_score]
 
     def decode(
         self, emission: npt.NDArray[np.float32], weights: DecoderFlags, *, nbest: int | None = None
@@ -188,6 +240,8 @@ class Decoder:
         """Return flashlight's decoder object for these weights and this beam."""
         if weights.loaded != self.flags.loaded:
             raise ValueError("these flags need another lexicon, LM or token list to be loaded")
+        if weights.uselexicon and self._trie is None:
+            raise ValueError("this decoder was loaded to look at the inputs only")
         kinds = self._text.CriterionType
         criterion = kinds.CTC if weights.criterion == "ctc" else kinds.ASG
         common = {
@@ -232,32 +286,44 @@ class Decoder:
         )
 
     def words_of(self, frame_tokens: Sequence[int]) -> tuple[str, ...]:
-        """Return the words that a token index for each frame spells, without a lexicon.
+        """Return the words that a token index for each frame spells, without a lexicon."""
+        return self.words_spelled(self._tokens_of(frame_tokens))
+
+    def _tokens_of(self, frame_tokens: Sequence[int]) -> list[str]:
+        """Return the tokens of frames as flashlight does for its output.
 
         Repeats are collapsed, blanks removed, repetition labels unpacked, the surrounding token
-        dropped and the rest split at the word separator, as flashlight does for its output.
+        dropped.
         """
         collapsed = [
-            int(token)
+            token
             for before, token in zip([-1, *frame_tokens], frame_tokens, strict=False)
             if token != before and token >= 0 and token != self._blank
         ]
-        unpacked = self._dictionary.unpack_replabels(
-            collapsed, self._token_dict, self.flags.replabel
-        )
-        names = [self._token_dict.get_entry(index) for index in unpacked]
-        if self.flags.surround:
-            names = [name for name in names if name != self.flags.surround]
+        return [name for name in self._unpacked(collapsed) if name != self.flags.surround]
+
+    def _unpacked(self, tokens: Sequence[int]) -> list[str]:
+        if self.flags.replabel:
+            unpack = self._dictionary.unpack_replabels
+            tokens = unpack(tokens, self._token_dict, self.flags.replabel)
+        return [self.columns[index] for index in tokens]
+
+    def words_spelled(self, tokens: Sequence[str]) -> tuple[str, ...]:
+        """Return the words that tokens make, split at the word separator as flashlight does."""
         separator = self.flags.wordseparator
         if self.flags.usewordpiece and separator:
             # The separator is the first character of a piece.
-            return tuple(split_words("".join(names).replace(separator, " ")))
-        return tuple(split_words("".join(" " if name == separator else name for name in names)))
+            return tuple(split_words("".join(tokens).replace(separator, " ")))
+        return tuple(split_words("".join(" " if name == separator else name for name in tokens)))
+
+    def best_tokens(self, emission: npt.NDArray[np.float32]) -> list[str]:
+        """Return the tokens of the best token of each frame, without search, LM or lexicon."""
+        _guard(emission, self.token_count)
+        return self._tokens_of(emission.argmax(axis=1).tolist())
 
     def greedy(self, emission: npt.NDArray[np.float32]) -> tuple[str, ...]:
         """Return the words of the best token of each frame, without search, LM or lexicon."""
-        _guard(emission, self.token_count)
-        return self.words_of([int(token) for token in emission.argmax(axis=1)])
+        return self.words_spelled(self.best_tokens(emission))
 
 
 def _guard(emission: npt.NDArray[np.float32], token_count: int) -> None:

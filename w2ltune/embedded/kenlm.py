@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+import mmap
 import os
+import re
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from w2ltune.embedded.decoderfiles import check_lm_head
+from w2ltune.embedded.decoderfiles import check_lm_head, missing_ngrams, open_lm
 from w2ltune.errors import InputError, UsageError, existing_file
 
+_MAGIC = b"mmap lm http://kheafield.com/code format version 5"
+_HEADER = struct.Struct("<50s50x?7xQ")
+"""Of a KenLM binary: the magic, whether the words are in the file, and how many they are."""
+
+COUNTED_BYTES = 2**30
+"""Of an LM that cannot be loaded; counting the lines of a larger one would take minutes."""
+
+_UNKNOWN = {"<unk>", "<UNK>"}
 NEVER_A_WORD = "<no such word>"
 """Unknown to every LM: a blank is in no word."""
 
@@ -43,8 +54,10 @@ class SentenceLM:
         self._lm = load_kenlm(path, entries)
         nothing = self._lm.start(True)
         scores = {word: self._lm.score(nothing, n)[1] for word, n in self._index.items()}
-        # An n-gram LM gives every unknown word one and the same score.
-        self._unknown = {w for w, score in scores.items() if score == scores[NEVER_A_WORD]}
+        # An n-gram LM gives every unknown word one and the same score, and it may give it to words
+        # that it knows.
+        unknown = {w for w, score in scores.items() if score == scores[NEVER_A_WORD]}
+        self._unknown = unknown - (lm_words(path) or set()) if len(unknown) > 1 else unknown
 
     def score(self, sentences: Sequence[list[str]]) -> npt.NDArray[np.float64]:
         """Return natural log probabilities, with the beginning and the end of the sentence.
@@ -93,14 +106,47 @@ def load_kenlm(path: Path, entries: Any) -> Any:
     _, _, kenlm = import_flashlight()
     check_lm_head(path)
     try:
-        with _quiet_stderr():
+        with quiet_stderr():
             return kenlm.KenLM(str(path), entries)
     except (RuntimeError, ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"KenLM cannot load this language model; is it cut short? ({reason[-200:]})",
-            path=path,
-        ) from None
+        raise InputError(_why_not_loaded(path, str(error)), path=path) from None
+
+
+def _why_not_loaded(path: Path, said: str) -> str:
+    """Return what KenLM says, without the place in its source, and which n-grams are missing."""
+    reason = re.sub(r"^\S+:\d+ in .*? threw \S+?(?: because `.*?')?\. ", "", " ".join(said.split()))
+    missing = missing_ngrams(path) if path.stat().st_size < COUNTED_BYTES else ""
+    return f"KenLM cannot load this language model: {reason[-300:]}" + (missing and f"; {missing}")
+
+
+def lm_words(path: Path) -> frozenset[str] | None:
+    """Return the words that an LM knows; None where a KenLM binary was built without them."""
+    with open_lm(path) as file:
+        head = file.read(_HEADER.size)
+        if not head.startswith(b"mmap lm "):
+            file.seek(0)
+            return frozenset(_unigrams(file)) - _UNKNOWN
+        magic, has_words, count = _HEADER.unpack(head)
+        if magic != _MAGIC or not has_words:
+            return None
+        # The words are the last thing in the file, each with a zero behind it.
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            begin = len(content) - 1
+            for _ in range(count):
+                begin = content.rfind(b"\0", 0, begin)
+            words = content[begin + 1 : -1].decode(errors="replace").split("\0")
+    return frozenset(words) - _UNKNOWN if words[0] in _UNKNOWN else None
+
+
+def _unigrams(file: Iterable[bytes]) -> Iterator[str]:
+    inside = False
+    for line in file:
+        if line.startswith(b"\\"):
+            if inside:
+                return
+            inside = line.startswith(b"\\1-grams:")
+        elif inside and len(columns := line.split()) > 1:
+            yield columns[1].decode(errors="replace")
 
 
 def import_flashlight() -> tuple[Any, Any, Any]:
@@ -122,7 +168,7 @@ def import_flashlight() -> tuple[Any, Any, Any]:
 
 
 @contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
+def quiet_stderr() -> Iterator[None]:
     """Keep KenLM's own progress bar off the terminal; it writes past Python."""
     kept = os.dup(2)
     try:

@@ -215,8 +215,8 @@ def read_arpa(path: str | os.PathLike[str]) -> LanguageModel:
     orders = range(1, max(read, default=0) + 1)
     if not read or read != announced or set(read) != set(orders):
         raise InputError(
-            f"announces n-grams {announced or 'of no order'} but holds {read}; "
-            "is it a whole ARPA file?",
+            f"announces n-grams {announced or 'of no order'} but holds {read}: "
+            "it is cut short, or put together by hand",
             path=found,
         )
     return LanguageModel(

@@ -12,7 +12,6 @@ threads the lines of different utterances interleave.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 import sys
@@ -105,6 +104,8 @@ def iterate_numbered(path: Path, *, form: Separator | None = None) -> Iterator[D
             if form is None:
                 raise ValueError(text)
             yield DumpLine(line, form, *_parse(text, form))
+        except _NoNumberError as error:
+            raise InputError(f"{text[:100]!r}: {error}", path=path, line=line) from None
         except ValueError:
             forms = " or ".join(_FORMS.values()) if form is None else _FORMS[form]
             raise InputError(
@@ -186,10 +187,18 @@ def detect_separator(text: str) -> Separator | None:
     Words may hold bars, so a bar alone does not tell it.
     """
     for separator in _FORMS:
-        with contextlib.suppress(ValueError):
+        try:
             _parse(text, separator)
+        except _NoNumberError:
             return separator
+        except ValueError:
+            continue
+        return separator
     return None
+
+
+class _NoNumberError(ValueError):
+    """A line has the form, but a score that is no number."""
 
 
 def _parse(text: str, separator: Separator) -> tuple[str, Hypothesis]:
@@ -200,8 +209,14 @@ def _parse(text: str, separator: Separator) -> tuple[str, Hypothesis]:
         fields.append("")  # the empty hypothesis
     name, *numbers, words = (field.strip(BLANKS) for field in fields)
     score, am_score, lm_score, wer_percent = map(float, numbers)
-    if not name or not math.isfinite(score + am_score + lm_score):
+    if not name:
         raise ValueError(text)
+    for what, value in (("score", score), ("AM score", am_score), ("LM score", lm_score)):
+        if not math.isfinite(value):
+            raise _NoNumberError(
+                f"the {what} is {value}, with which nothing can be weighed; decode the utterance "
+                "anew, or remove the line"
+            )
     return name, Hypothesis(
         # The words of a dump come again and again: interned, each is in memory once.
         words=tuple(map(sys.intern, split_words(words))),

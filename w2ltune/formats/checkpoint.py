@@ -179,7 +179,7 @@ def _write_text(file: BinaryIO, text: str) -> None:
 
 
 def _foreign(reason: str) -> str:
-    return f"is no model file of flashlight: {reason}; was another program's model given?"
+    return f"is no model file of flashlight: {reason}"
 
 
 def _cut(size: int) -> str:

@@ -77,7 +77,7 @@ def read_emission_shape(path: Path) -> tuple[int, int]:
         raise InputError(f"{frames} frames of {tokens} tokens, but {count} values", path=path)
     if name != path.stem:
         raise InputError(
-            f"holds the emission of the utterance {name!r}; was the file renamed?", path=path
+            f"holds the emission of the utterance {name!r}; name it {name}.bin", path=path
         )
     return frames, tokens
 

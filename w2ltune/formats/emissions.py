@@ -223,7 +223,7 @@ def check_emissions(
         raise InputError(
             f"emissions of {emissions.token_count} tokens, but the tokens file gives "
             f"{token_count}, the blank included; the blank is the last column, so the tokens file "
-            "is probably not that of the acoustic model (--tokens)",
+            "(--tokens) is not that of these emissions",
             path=path,
         )
     padded: dict[str, int] = {}

@@ -237,9 +237,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         try:
             line = raw.decode("utf-8").lstrip(" \t")
         except UnicodeDecodeError:
-            raise InputError(
-                "not UTF-8 text; is this a flagsfile?", path=path, line=number
-            ) from None
+            message = "not UTF-8 text, as a flagsfile is"
+            raise InputError(message, path=path, line=number) from None
         if "\r" in line:
             raise InputError(
                 "a Windows line end (CR), at which the binary loses flags: "

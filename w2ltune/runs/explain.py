@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 
+from w2ltune.formats.audio import first_unreadable
 from w2ltune.formats.logs import parse_train_line, without_prefix
 from w2ltune.runs.process import STARTED
 
@@ -18,6 +20,9 @@ TAIL_BYTES = 64 * 1024
 LONGEST = 300
 
 _Rules = tuple[tuple[str, str], ...]
+
+_NO_SOUND = "loadSound(?:Info)?: "
+"""So flashlight says that it cannot read an audio file, without its name."""
 
 _WHATEVER_THE_CODE: _Rules = (
     (r"^w2ltune: error: (.+)", r"\1"),
@@ -65,6 +70,7 @@ _CAUSES: _Rules = (
     (r"No space left on device|Disk quota exceeded", r"disk full (\g<0>)"),
     (r"^Unable to open file -(.*)", r"the list \1 is missing, or may not be read"),
     (r"^could not open file for read (.*)", r"the audio file \1 is missing, or may not be read"),
+    (rf"^({_NO_SOUND}.*)", r"an audio file cannot be read (\1)"),
     (
         r"^File (.*) has invalid columns in line .*?: (.*)",
         r"the list \1 has a row of less than 3 columns (id, audio, duration): '\2'",
@@ -80,7 +86,7 @@ _CAUSES: _Rules = (
     ),
     (
         r"^Unknown entry in dictionary: (.*)",
-        r"\1 is no token (are --tokens, --lexicon and --wordseparator those of the model?), or it "
+        r"\1 is not in the tokens file (a token of lexicon, --wordseparator or --surround), or it "
         r"is a word and there is no --lexicon",
     ),
     (
@@ -129,13 +135,17 @@ _PYTHON_ERROR = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit)(?
 _OF_A_PEER = re.compile(r"(?:reset|closed) by peer|Broken pipe")
 
 
-def explain_exit(code: int, log: Path | str) -> str:
+def explain_exit(
+    code: int, log: Path | str, *, lists: Iterable[Path] = (), folder: Path = Path()
+) -> str:
     """Return one line of at most 300 characters that says why a program ended.
 
     Args:
         code: Its return code: negative for a signal, as ``subprocess`` gives it; above 128, as
             shells and mpirun give it, it is taken for a signal too.
         log: Its log, of which the end since its last start is read; or such text itself.
+        lists: The data lists that it read, to look for audio that it cannot have read.
+        folder: Where it ran.
     """
     if code == 0:
         return "it ended well"
@@ -147,6 +157,8 @@ def explain_exit(code: int, log: Path | str) -> str:
         reason = _loading(lines) or _apply(_ANYWHERE, text)
         cause = _cause(lines)
         reason = reason or _apply(_CAUSES, cause) or cause
+        if re.match(_NO_SOUND, cause) and (sound := first_unreadable(lists, folder)):
+            reason = f"{sound} ({cause})"
     reason = reason or _ending(code, number, lines)
     reason = re.sub(r"[\s\x00-\x1f]+", " ", reason).strip()
     return reason if len(reason) <= LONGEST else reason[: LONGEST - 1] + "…"

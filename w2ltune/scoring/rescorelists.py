@@ -116,8 +116,8 @@ def join(
     layout = _lay_out(dump, utterances)
     if len(layout.missing) == len(utterances):
         raise InputError(
-            f"none of its {len(utterances)} utterances is in {dump.path}: which data list was "
-            "decoded?",
+            f"none of its {len(utterances)} utterances is in {dump.path}: it has "
+            f"{utterances[0].id!r}, the dump {dump.ids[0]!r}; give the list that was decoded",
             path=data_list,
         )
     findings: list[str | None] = [read_otherwise(w for text in texts for w in split_words(text))]
@@ -252,6 +252,6 @@ def _compare_wers(
     return (
         f"{dump.path}:{dump.line[row]}: WER {100 * dump.wer[row]:.2f} % in the dump, but "
         f"{100 * wer[first]:.2f} % counted ({errors[first]} errors, {reference_words[first]} "
-        f"reference words), and likewise {len(different)} of {len(rows)} hypotheses: normalised "
-        "otherwise? What is counted here holds"
+        f"reference words), and likewise {len(different)} of {len(rows)} hypotheses: the "
+        "program counted otherwise, and what is counted here holds"
     )

@@ -123,7 +123,8 @@ class BinaryDecoder:
             while (code := child.wait(LOOK_SECONDS)) is None:
                 self._look()
         if code:
-            raise TrialFailedError(f"{Path(program.path).name}: {explain_exit(code, log)}")
+            why = explain_exit(code, log, lists=[folder / LIST], folder=Path(program.folder))
+            raise TrialFailedError(f"{Path(program.path).name}: {why}")
         with log.open(encoding="utf-8", errors="replace") as lines:
             summary = find_summary(lines)
         if summary is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from w2ltune.errors import InputError, UsageError, did_you_mean
 from w2ltune.formats.emissions import EmissionSet, locate_emissions, open_emissions
 from w2ltune.formats.known_flags import Generation
-from w2ltune.formats.listfile import Utterance, fit_durations, list_stem, read_list
+from w2ltune.formats.listfile import Utterance, fit_durations, iterate_list, list_stem, read_list
 from w2ltune.scoring.text import load_normalizer, refuse_alternatives, split_units
 from w2ltune.scoring.wer import count_matrix
 
@@ -119,6 +120,15 @@ def find_task(
             "no --emission_dir: the embedded decoder needs the emissions of the list (a .npz file, "
             "or the folder that fl_asr_test --emission_dir wrote)"
         )
+    folder = Path(flags.get("datadir", ""))
+    places = [os.path.normpath(folder / name) for name in (*names, *apart)]
+    for number, (name, place) in enumerate(zip([*names, *apart], places, strict=True)):
+        if place in places[:number]:
+            if number >= len(names) > places.index(place):
+                raise UsageError(
+                    f"--heldout={name} is in --test too: what is held out may not be tuned on"
+                )
+            raise UsageError(f"{name!r} stands twice in --test or --heldout; name it once")
     every = [*names, *apart]
     stems = [list_stem(Path(flags.get("datadir", ""), name)) for name in every]
     for stem in stems:
@@ -127,14 +137,14 @@ def find_task(
     if emissions is None:
         for flag, own in (("test", names), ("heldout", apart)):
             for name in own:
-                _require_list(Path(flags.get("datadir", ""), name), flag)
+                _require_list(folder / name, flag)
         emissions = [
             locate_emissions(Path(flags["emission_dir"]), name, datadir=flags.get("datadir", ""))
             for name in every
         ]
     return DecodeTask(
-        lists=tuple(Path(flags.get("datadir", ""), name) for name in names),
-        heldout=tuple(Path(flags.get("datadir", ""), name) for name in apart),
+        lists=tuple(folder / name for name in names),
+        heldout=tuple(folder / name for name in apart),
         emissions=tuple(emissions),
         metric=metric,
         normalize=normalize,
@@ -147,6 +157,7 @@ def _require_list(path: Path, flag: str) -> None:
     if not path.is_file():
         hint = did_you_mean(path.name, sorted(p.name for p in path.parent.glob("*")))
         raise InputError(f"--{flag}: no such list {str(path)!r}{hint}")
+    next(iterate_list(path))  # an empty one has no emissions, which is not what is wrong with it
 
 
 class Dataset:
@@ -162,6 +173,7 @@ class Dataset:
         list_of: The number of each utterance's list, held-out lists after the others.
         texts: The reference of each utterance, normalised.
         references: The same in units of the metric.
+        normalize: What is done to a text before its errors are counted.
         notes: What is to be said of the lists.
 
     Raises:
@@ -170,7 +182,7 @@ class Dataset:
 
     def __init__(self, task: DecodeTask, *, scratch: Path | None = None) -> None:
         self.task = task
-        self._normalize = load_normalizer(task.normalize, ignore_case=task.ignore_case)
+        self.normalize = load_normalizer(task.normalize, ignore_case=task.ignore_case)
         self.utterances: list[Utterance] = []
         self._sets: list[EmissionSet] = [
             open_emissions(emissions, scratch=scratch) for emissions in task.emissions
@@ -196,7 +208,7 @@ class Dataset:
                         path=path,
                     )
                 owner[utterance.id] = path
-                text = self._normalize(" ".join(utterance.reference))
+                text = self.normalize(" ".join(utterance.reference))
                 refuse_alternatives(text, path=path, utterance=utterance.id)
                 self.texts.append(text)
                 self.utterances.append(utterance)
@@ -220,7 +232,7 @@ class Dataset:
 
     def units(self, text: str) -> list[str]:
         """Return a reference or hypothesis in the units that are counted."""
-        return self._split(self._normalize(text))
+        return self._split(self.normalize(text))
 
     def _split(self, text: str) -> list[str]:
         return split_units(text, self.task.metric, blanks=self.task.cer_blanks)

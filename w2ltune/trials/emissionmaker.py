@@ -139,7 +139,8 @@ def _make_list(source: EmissionSource, making: Path) -> tuple[str, str]:
             code = child.wait() or 0
         if code:
             node = ray.get_runtime_context().get_node_id() if -code in KILLED else ""
-            return f"{explain_exit(code, log)} (log: {_keep(log, source)})", node
+            why = explain_exit(code, log, lists=[source.path], folder=Path(source.folder))
+            return f"{why} (log: {_keep(log, source)})", node
         with log.open(encoding="utf-8", errors="replace") as lines:
             if find_summary(lines) is None:
                 kept = _keep(log, source)

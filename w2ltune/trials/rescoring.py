@@ -148,7 +148,10 @@ def _run_program(arguments: Sequence[str], file_name: str, job: TrainJob, trial:
     except (W2LTuneError, OSError) as error:
         return Decoded(failure=str(error))
     if code:
-        return Decoded(failure=f"{explain_exit(code, log)} (log: {log})")
+        given = dict(argument.removeprefix("--").partition("=")[::2] for argument in arguments)
+        lists = [Path(job.folder, given.get("datadir", ""), given.get("test", ""))]
+        why = explain_exit(code, log, lists=lists, folder=Path(job.folder))
+        return Decoded(failure=f"{why} (log: {log})")
     return Decoded(hypotheses=folder / file_name)
 
 

@@ -283,7 +283,8 @@ class Supervisor:
         self._refuse_to_fight()
         log = self._rank_log(rank)
         unread = load_failure(log)
-        reason = explain_exit(code, log)
+        folder = Path(self._job.folder)
+        reason = explain_exit(code, log, lists=self._lists(folder), folder=folder)
         if unread is not None and launch.index > 1 and not launch.lines:
             launch.ranks.stop(self._rundir, patience_seconds=0)
             self._unreadable += 1
@@ -363,6 +364,13 @@ class Supervisor:
         )
         if self.directory.attempt() == self.attempt:
             files.write_json(self.directory.finished, asdict(self.finished))
+
+    def _lists(self, folder: Path) -> list[Path]:
+        """Return the data lists, as the program joins their names."""
+        names = ",".join(self._flags.get(name, "") for name in ("train", "valid")).split(",")
+        files = [name.rpartition(":")[2] for name in names if name]
+        datadir = self._flags.get("datadir", "")
+        return [folder / (f"{datadir}/{name}" if datadir else name) for name in files]
 
     def _rank_log(self, rank: int) -> Path:
         return self._log if rank == 0 else self._log.with_suffix(f".rank{rank}.log")

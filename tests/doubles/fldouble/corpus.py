@@ -76,11 +76,15 @@ def open_audio(samples: list[Sample]) -> None:
     """Touch the audio files of a batch.
 
     Raises:
-        CppError: One is missing.
+        CppError: One is missing, or is a web page.
     """
     for sample in samples:
         if not os.access(sample.audio, os.R_OK):
             raise CppError("std::runtime_error", f"could not open file for read {sample.audio}")
+        with Path(sample.audio).open("rb") as file:
+            if file.read(1) == b"<":  # a web page; other content is good enough for a test
+                why = "loadSoundInfo: unknown format or could not open stream"
+                raise CppError("std::runtime_error", why)
 
 
 def read_tokens(flags: Flags) -> list[str]:
