@@ -192,10 +192,10 @@ def test_an_id_with_a_blank_is_refused_before_anything_is_scored(tmp_path: Path)
 @pytest.mark.parametrize(
     ("lm", "text", "unit", "why"),
     [
-        ("words", "TURN OFF", "words", ": 'TURN' stands there as 'turn', in another case"),
+        ("words", "TURN OFF", "words", ": they differ in the case of the letters"),
         ("words", "quite another", "words", ""),
         ("letters", "so it", "words", ": its words are single letters, so that it needs --unit="),
-        ("letters", "SO IT", "letters", ": 'S' stands there as 's', in another case"),
+        ("letters", "SO IT", "letters", ": they differ in the case of the letters"),
     ],
 )
 def test_why_an_lm_knows_nothing_of_a_text(

@@ -142,8 +142,8 @@ def test_in_process_ids_may_have_a_bar(flags: Flags) -> None:
         ),
         ({"decoder": "binary"}, {DECIDED: json.dumps(DECISION)}, "now the binary would decode"),
         ({"decoder": "binary"}, {DECIDED: "[]"}, f"{DECIDED}: not of this program"),
-        ({"lexicon": "l"}, {"l": "ONE o n e |\nTWO t w o |\n"}, "they differ in the case"),
-        ({"lexicon": "l"}, {"l": "one o n 7 |\n"}, "l:1: token '7' in the spelling of 'one'"),
+        ({"lexicon": "l"}, {"l": "ONE o n e |\nTWO t w o |\n"}, "2 of them differ in the case"),
+        ({"lexicon": "l"}, {"l": "one o n 7 |\n"}, "l:1: the spelling of 'one' needs"),
         ({"lm": "lm"}, {"lm": "\\data\\\nngram 1=9\n"}, "cut short"),
         ({"lm": "lm", "decoder": "binary"}, {"lm": "\\data\\\nngram 1=9\n"}, "cut short"),
         (

@@ -62,9 +62,12 @@ def refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
             "--wordscore is searched but changes nothing: a lexicon-free decoder",
         ),
         ({"wordseparator": "_", "silscore": "uniform(-1, 1)"}, "'_' is not a token"),
-        ({"wordseparator": "_", "binary": "/bin/true"}, "true ends at once then (Unknown entry"),
-        ({"wordseparator": "_", "binary": "/bin/true", "decoder": "binary"}, "is not in "),
-        ({"surround": "_", "binary": "/bin/true"}, "--surround=_ is not in "),
+        ({"wordseparator": "_", "binary": "/bin/true"}, "--wordseparator=_: is no token of "),
+        (
+            {"wordseparator": "_", "binary": "/bin/true", "decoder": "binary"},
+            "the program ends of it",
+        ),
+        ({"surround": "_", "binary": "/bin/true"}, "--surround=_: is no token of "),
         ({"lr": "loguniform(1e-4, 1)"}, "--lr is searched but the decoder does not look at it"),
         ({"lmweight": 1, "wordscore": 0}, "nothing to search"),
         ({"n": 0}, "--n=0: must be 1 or more"),
@@ -186,7 +189,7 @@ def test_wrong_case_is_absurd(
     path = tmp_path / "data" / "dev.lst"
     rows = [row.split() for row in path.read_text().splitlines()]
     path.write_text("".join(" ".join([*r[:3], *map(str.upper, r[3:])]) + "\n" for r in rows))
-    assert "in another case" in refused(task(), capsys)
+    assert "they differ in the case of the letters" in refused(task(), capsys)
 
 
 def test_reference_with_alternatives(

@@ -147,10 +147,9 @@ def test_characters_that_the_lexicon_lacks_are_a_floor(tmp_path: Path) -> None:
         "the CER cannot fall below 12.5%"
     ) in [str(finding) for finding in given.findings]
     command = chinese(
-        tmp_path, references=["一二三世界", "四五六天气", "七八九我们"],
-        spoken=["世界", "天气", "我们"],
-    )  # fmt: skip
-    with pytest.raises(InputError, match=r"in no word of the lexicon: 9 of 15.*--allow_absurd"):
+        tmp_path, references=["一二三", "四五六", "七八九"], spoken=["世界", "天气", "我们"]
+    )
+    with pytest.raises(InputError, match=r"in no word of the lexicon: 9 of 9.*--allow_absurd"):
         prepared(command)
 
 

@@ -254,7 +254,7 @@ def check_decoder(
 
 def _separator_hint(names: Iterable[str]) -> str:
     marked = next((mark for mark in ("▁", "_", "|") if mark in names), "")
-    return f"; is it {marked!r}?" if marked else "; add it to the token list, as the model has it"
+    return f"; {marked!r} is one" if marked else "; add it to the token list, as the model has it"
 
 
 def refuse_unknown_word(utterances: Iterable[Utterance]) -> None:

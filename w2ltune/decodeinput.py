@@ -46,11 +46,12 @@ from w2ltune.search.poolkey import pool_key, warm_lists
 from w2ltune.search.space import SearchSpace
 from w2ltune.sweepoptions import SweepOptions
 from w2ltune.trials.binarydecoder import refuse_ids
-from w2ltune.trials.dataset import Dataset, DecodeProgram, find_task, shuffled_order
+from w2ltune.trials.dataset import Dataset, DecodeProgram, shuffled_order
 from w2ltune.trials.dumps import refuse_dump_ids
 from w2ltune.trials.emissionsource import EmissionSource
 from w2ltune.trials.ending import bare_beginnings, end_tokens
 from w2ltune.trials.finding import Finding
+from w2ltune.trials.findtask import find_task
 from w2ltune.trials.padding import padding_note
 from w2ltune.trials.sanity import check_all_emissions, look_at, refuse_absurd
 

@@ -315,9 +315,9 @@ def test_a_lexicon_of_the_words_of_an_lm(in_folder: Path) -> None:
     done = _dispatch(["lexicon", "--tokens=tokens.txt", "--words=lm.arpa", "--out=lexicon.txt"])
     assert done == 0
     assert (in_folder / "lexicon.txt").read_text() == "yes\ty e s |\nno\tn o |\n"
-    for word, why in (("YES", r"'[EYS]' stands there as '[eys]', in another"), ("ox", "lack 'x'")):
+    for word, why in (("YES", "in lower case they can"), ("ox", "no token has 'x'")):
         (in_folder / "words.txt").write_text(f"{word}\n")
-        with pytest.raises(InputError, match=f"the 1 words can be spelled, as '{word}': .*{why}"):
+        with pytest.raises(InputError, match=f"the 1 words can be spelled, as '{word}'.*{why}"):
             _dispatch(["lexicon", "--tokens=tokens.txt", "--words=words.txt", "--out=x"])
 
 
@@ -469,7 +469,7 @@ def test_the_commands_of_the_page(
     space = build_space(given, script=None, options=(), any_flag=False)
     made = prepare(options, space, command=())
     greedy = next(finding for finding in made.findings if finding.value is not None)
-    assert str(greedy).endswith("WER 0.0%, CER 0.0%")
+    assert "WER 0.0%, CER 0.0%" in str(greedy)
     said = "the tokens are word pieces: --wordseparator=▁ --usewordpiece=true"
     assert (said in map(str, made.findings)) is ("▁" in tokens)
     assert made.space.fixed.get("usewordpiece") == ("true" if "▁" in tokens else None)

@@ -10,10 +10,10 @@ from w2ltune.trials.dataset import (
     Dataset,
     DecodeTask,
     blocks,
-    find_task,
     read_utterance_counts,
     shuffled_order,
 )
+from w2ltune.trials.findtask import find_task
 from w2ltune.trials.padding import padding_note
 from w2ltune.trials.sanity import check_all_emissions
 

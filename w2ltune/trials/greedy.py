@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from w2ltune.embedded.beamsearch import Decoder
+from w2ltune.formats.spelling import composed
 from w2ltune.scoring.nearest import nearest_spelling
 from w2ltune.scoring.text import Metric, split_units
 from w2ltune.scoring.wer import count_matrix, total
@@ -94,10 +95,14 @@ def _by_letters(word: str, decoder: Decoder) -> list[list[str]]:
 
 def _readable(dataset: Dataset, decoder: Decoder, sample: Sequence[int]) -> bool:
     """Whether the tokens of most words, written one after the other, are the words."""
+
+    def alike(word: str) -> str:
+        return composed(word).lower()
+
     words = {word for index in sample for word in dataset.utterances[index].reference}
     spelled = {word: spellings for word in words if (spellings := decoder.spellings(word))}
     read = [
-        any("".join(decoder.words_spelled(one)).lower() == word.lower() for one in spellings)
+        any(alike("".join(decoder.words_spelled(one))) == alike(word) for one in spellings)
         for word, spellings in spelled.items()
     ]
     return 2 * sum(read) >= len(read)
