@@ -170,7 +170,7 @@ class TrainSweep:
         with connect(f"{parent}:{given.folder.name}", cores=options.cores) as session:
             from w2ltune import tuner
             from w2ltune.trials.resources import cluster_gpus, trials_that_fit
-            from w2ltune.trials.sharing import Patience, look_around, trials_at_once
+            from w2ltune.trials.sharing import Patience, Room
             from w2ltune.trials.training import TrainTrial
 
             job = with_gpus(given.job, options, gpus=cluster_gpus())
@@ -211,7 +211,7 @@ class TrainSweep:
                 on_result=self.results.append,
                 config=lambda flags: {"job": job, "rundir": rundir},
                 is_ours=self.lock.is_ours,
-                capacity=lambda live: trials_at_once(look_around(), job.bundles, live),
+                capacity=Room(job.bundles),
             )
             started = time.monotonic()
             patience = Patience(job.bundles, self._say)

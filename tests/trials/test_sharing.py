@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from w2ltune.trials.sharing import Amounts, Cluster, Share, in_words, share_of, trials_at_once
@@ -10,7 +12,7 @@ CORE = {"CPU": 1.0}
 CARD = {"CPU": 1.0, "GPU": 1.0}
 
 
-def beside(others: int, *nodes: tuple[Amounts, Amounts], **waits: list[Amounts]) -> Cluster:
+def beside(others: int, *nodes: tuple[Amounts, Amounts], **waits: Any) -> Cluster:
     """A cluster whose nodes a, b, … have so much, and so much of it free."""
     named = dict(zip("abc", nodes, strict=False))
     return Cluster(
@@ -57,6 +59,9 @@ FULL = (EIGHT, {"CPU": 0.0})
         # The node where the fewest have to end.
         (share(beside(1, FULL, (EIGHT, CORE), groups=[{"CPU": 4.0}]), 8, 7), 13, {"b": 3}),
         (share(beside(1, FULL, FULL, groups=[EIGHT] * 2), 7, 8), 8, {"b": 8}),
+        # What others may give as well.
+        (share(beside(1, FULL, groups=[EIGHT], given={"a": {"CPU": 4.0}}), 4), 4, {"a": 4}),
+        (share(beside(1, FULL, groups=[EIGHT], given={"a": {"CPU": 3.0}}), 4), 5, {}),
         # What our workers do not hold does not help anybody, nor what there cannot be.
         (share(beside(1, ({**EIGHT, "GPU": 1.0}, CORE), groups=[CARD]), 6), 8, {}),
         (share(beside(1, (EIGHT, CORE), groups=[{"CPU": 9.0}], single=[CARD]), 6), 8, {}),

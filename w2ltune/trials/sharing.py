@@ -12,12 +12,14 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import ray
+import ray._private.state
 import ray._private.worker
 from ray.autoscaler.v2.sdk import get_cluster_resource_state
+from ray.core.generated.gcs_pb2 import ActorTableData  # type: ignore[attr-defined]
 
 from w2ltune.trials.resources import fitting
 
@@ -30,6 +32,12 @@ WAIT_SECONDS = 10.0
 SETTLE_SECONDS = 3.0
 """So long after something was given back Ray may tell of those who waited for it."""
 
+ROOM_SECONDS = 1.0
+"""So long it takes at most until what was started is seen to hold something."""
+
+GIVES_BACK = ("DecoderWorker", "ScoringWorker")
+"""The processes that end when others wait for what they hold."""
+
 _TINY = 1e-6
 
 
@@ -41,6 +49,7 @@ class Cluster:
         others: What else runs there: the names of the commands.
         nodes: What each living node has in all, by Ray's id of it.
         free: What nobody holds of that.
+        given: What of each node other commands may give back.
         single: What each process waits for that is to run on any node.
         groups: What the parts of a trial wait for.
     """
@@ -48,6 +57,7 @@ class Cluster:
     others: Sequence[str]
     nodes: Mapping[str, Amounts]
     free: Mapping[str, Amounts]
+    given: Mapping[str, Amounts] = field(default_factory=dict)
     single: Sequence[Amounts] = ()
     groups: Sequence[Amounts] = ()
 
@@ -57,8 +67,8 @@ class Share:
     """What a command may have.
 
     Attributes:
+        workers: That it may have or wait for, without those it gives back.
         give: How many of each node it should end, for others wait for them.
-        workers: That it may have or wait for after that.
     """
 
     workers: int
@@ -81,6 +91,7 @@ def look_around() -> Cluster:
         others=others,
         nodes=nodes,
         free={node: free.get(node, {}) for node in nodes},
+        given=_held_by_others(),
         single=[
             dict(entry.request.resources_bundle)
             for entry in state.pending_resource_requests
@@ -94,6 +105,19 @@ def look_around() -> Cluster:
             )
         ],
     )
+
+
+def _held_by_others() -> dict[str, Counter[str]]:
+    """Return what decoders and scorers of other commands hold on each node."""
+    own, held = ray.get_runtime_context().get_job_id(), dict[str, Counter[str]]()
+    # Not ray._private.state.actors(): that leaves out what an actor holds.
+    table = ray._private.state.state._connect_and_get_accessor().get_actor_table(None, "ALIVE")
+    for actor in map(ActorTableData.FromString, table):
+        if actor.class_name in GIVES_BACK and actor.job_id.hex() != own:
+            here = held.setdefault(actor.address.node_id.hex(), Counter())
+            for name, amount in actor.required_resources.items():
+                here[name] += amount
+    return held
 
 
 def other_commands() -> list[str]:
@@ -165,10 +189,13 @@ def share_of(
             waits = waits or bool(places)
             most = have - sum(give.values()) - keep
             for ended, node in sorted(places):
-                if not ended or (ended <= most and ended <= held.get(node, 0) - give[node]):
-                    give[node] += ended
-                    for name in {*request, *units[node]}:
-                        more = ended * units[node].get(name, 0) - request.get(name, 0)
+                ours = max(0, min(ended, most, held.get(node, 0) - give[node]))
+                freed = {name: ours * each for name, each in units[node].items()}
+                lacks = _lacking(_lacking(request, free[node]), freed)
+                if not ended or (ours > 0 and not _lacking(lacks, cluster.given.get(node, {}))):
+                    give[node] += ours
+                    for name in {*request, *freed}:
+                        more = freed.get(name, 0) - request.get(name, 0)
                         free[node][name] = free[node].get(name, 0) + more
                     break
     most = have - sum(give.values()) + (0 if waits else room)
@@ -215,6 +242,26 @@ def trials_at_once(cluster: Cluster, bundles: Sequence[Amounts], live: int) -> i
     waits = any(_takes(bundles[0], request) for request in (*cluster.single, *cluster.groups))
     more = 0 if waits else fitting(bundles, list(cluster.free.values()))
     return min(whole, max(part, live + more))
+
+
+class Room:
+    """How many trials of a study may be live; looks once a second.
+
+    Args:
+        bundles: As for `trials_at_once`.
+    """
+
+    def __init__(self, bundles: Sequence[Amounts]) -> None:
+        self._bundles = bundles
+        self._looked = -math.inf
+        self._most = 0
+
+    def __call__(self, live: int) -> int:
+        """Return how many there may be when so many are live."""
+        if time.monotonic() - self._looked > ROOM_SECONDS:
+            self._looked = time.monotonic()
+            self._most = trials_at_once(look_around(), self._bundles, live)
+        return self._most
 
 
 def _takes(bundle: Amounts, request: Amounts) -> bool:
