@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from w2ltune.trials.sharing import Amounts, Cluster, Share, in_words, share_of, trials_at_once
+from w2ltune.trials.clusterstate import Amounts, Cluster
+from w2ltune.trials.sharing import Share, in_words, share_of, trials_at_once
 
 CORE = {"CPU": 1.0}
 CARD = {"CPU": 1.0, "GPU": 1.0}

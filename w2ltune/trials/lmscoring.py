@@ -22,9 +22,10 @@ from w2ltune.cluster.session import in_use, require_ray
 from w2ltune.errors import StoppedError, TrialFailedError, UsageError, W2LTuneError
 from w2ltune.runs.shards import Shard
 from w2ltune.runs.signals import by_hand
+from w2ltune.trials.clusterstate import look_around
 from w2ltune.trials.lmsource import LMSource, Scorer
 from w2ltune.trials.resources import cluster_gpus, stays, trials_that_fit
-from w2ltune.trials.sharing import SETTLE_SECONDS, Patience, look_around, share_of, slots
+from w2ltune.trials.sharing import SETTLE_SECONDS, Patience, share_of, slots
 
 LOOK_SECONDS = 0.5
 ATTEMPTS = 2
