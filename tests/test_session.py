@@ -45,3 +45,18 @@ def test_a_start_that_was_too_slow_is_tried_once_more(
         session._start(ray, 1, tmp_path, {})
     assert len(set(ray.folders)) == len(ray.folders) == starts
     assert ray.ended == starts - 1
+
+
+def test_what_a_dead_command_left_is_removed_but_not_what_a_worker_of_another_node_uses(
+    tmp_path: Path,
+) -> None:
+    left, used = (
+        tmp_path / "w2ltune-999999999-1-aaaaaaaa",
+        tmp_path / "w2ltune-999999999-1-bbbbbbbb",
+    )
+    left.mkdir()
+    with session.in_use(used), session.in_use(used):
+        session.remove_abandoned(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == [used.name]
+    session.remove_abandoned(tmp_path)
+    assert list(tmp_path.iterdir()) == []

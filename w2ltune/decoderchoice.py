@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -65,7 +66,12 @@ def ensure_emissions(sources: Sequence[EmissionSource], console: Console) -> Non
     console.print(what, soft_wrap=True, markup=False)
     began, reasons = time.monotonic(), list[str]()
     with stopping_signals(reasons.append), bar(console, "emissions") as show:
-        make_emissions(sources, progress=show, stopped=lambda: reasons[0] if reasons else "")
+        make_emissions(
+            sources,
+            progress=show,
+            say=functools.partial(console.print, markup=False, soft_wrap=True),
+            stopped=lambda: reasons[0] if reasons else "",
+        )
     console.print(f"  done in {time.monotonic() - began:.0f} s")
 
 

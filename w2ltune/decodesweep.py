@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +104,8 @@ class DecodeSweep:
         self._stack = contextlib.ExitStack()
         self._session: Session | None = None
         self._pool: Any = None
+        self._pool_name = f"decoder-pool {given.folder.absolute()} {secrets.token_hex(8)}"
+        self._tell_waits: Callable[[], None] = _nothing
         board = read_leaderboard(given.folder)
         self.results: list[TrialResult] = list(board.results)
         self.earlier = len(self.results)
@@ -116,7 +120,7 @@ class DecodeSweep:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._pool = None  # it lives as long as this reference
+        self._pool, self._tell_waits = None, _nothing  # it lives as long as these references
         self._stack.close()
 
     # Searching.
@@ -170,7 +174,7 @@ class DecodeSweep:
             return
         pool = self._decoder_pool()
         from w2ltune import tuner
-        from w2ltune.trials.decoding import DecodeTrial, resources
+        from w2ltune.trials.decoding import RESOURCES, DecodeTrial, LiveTrials
         from w2ltune.trials.pool import has_workers
 
         session = self._session
@@ -192,19 +196,25 @@ class DecodeSweep:
             on_result=self._on_result,
             config=self._config,
             is_ours=self.lock.is_ours,
+            capacity=LiveTrials(live_trials),
             baseline=self.given.baseline,
             beam=beam,
         )
         if options.sampler == "nbest":
             self.console.print(self.given.disk_note(), soft_wrap=True)
         started = time.monotonic()
+
+        def show(run: StudyRun) -> None:
+            self._tell_waits()
+            view.show(self._state(run, started))
+
         with View(self.console, metric=options.metric) as view:
             reason = tuner.run(
                 plan,
                 DecodeTrial,
-                resources=resources(live_trials),
+                resources=RESOURCES,
                 private=session.scratch / "tune",
-                show=lambda run: view.show(self._state(run, started)),
+                show=show,
                 fits=lambda: session.lives() and has_workers(),
                 node_wait_minutes=session.node_wait_minutes(options.node_wait_minutes),
             )
@@ -214,14 +224,13 @@ class DecodeSweep:
         self._write(reason=reason)
 
     def _config(self, flags: Mapping[str, str]) -> Mapping[str, Any]:
-        """Tell a trial which n-best lists it keeps, and the pool that they belong to."""
-        most = MOST_BLOCKS
+        """Tell a trial who decodes it, which n-best lists it keeps, and where they belong."""
+        given = {"pool": self._pool_name, "most_blocks": MOST_BLOCKS, "nbest": 0, "key": ""}
         if self.given.by_binary and self._session is not None:  # each block is a start of it
-            most = 2 * self._session.cores
-        if self.given.options.sampler != "nbest":
-            return {"nbest": 0, "key": "", "most_blocks": most}
-        nbest, key = self.given.options.nbest, self.given.key(flags)
-        return {"nbest": nbest, "key": key, "most_blocks": most}
+            given["most_blocks"] = 2 * self._session.cores
+        if self.given.options.sampler == "nbest":
+            given |= {"nbest": self.given.options.nbest, "key": self.given.key(flags)}
+        return given
 
     def _state(self, run: StudyRun, started: float) -> State:
         with run.lock:
@@ -475,9 +484,14 @@ class DecodeSweep:
     def _shown(self, what: str) -> Iterator[dict[str, Any]]:
         """Show the progress of a decode, and let signals stop it."""
         reasons: list[str] = []
+
+        def progress(part: float) -> None:
+            self._tell_waits()
+            show(part)
+
         with stopping_signals(reasons.append), bar(self.console, what) as show:
             try:
-                yield {"progress": show, "stopped": lambda: reasons[0] if reasons else ""}
+                yield {"progress": progress, "stopped": lambda: reasons[0] if reasons else ""}
             except StoppedError as error:
                 raise StoppedError(str(error), interrupted=by_hand(reasons[0])) from None
 
@@ -497,12 +511,18 @@ class DecodeSweep:
                     + (f" (token in {token})" if token else ""),
                     soft_wrap=True, markup=False,
                 )  # fmt: skip
-            from w2ltune.trials.pool import start_pool
+            from w2ltune.trials.pool import start_pool, waits_told
 
             dataset = self.given.dataset
             self._pool = start_pool(
-                dataset.task, dataset.ids[: dataset.dev_count], self._session.scratch.name
+                dataset.task,
+                dataset.ids[: dataset.dev_count],
+                self._session.scratch.name,
+                name=self._pool_name,
             )
+            if dataset.task.gpu:  # without one, the first worker has a place always
+                say = functools.partial(self.console.print, markup=False, soft_wrap=True)
+                self._tell_waits = waits_told(self._pool, say)
         return self._pool
 
     def _write(self, **changes: Any) -> None:
@@ -518,6 +538,10 @@ class DecodeSweep:
         if new != self.outcome:
             self.outcome = new
             write_outcome(self.given.folder, new)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _total(counts: npt.NDArray[np.int32]) -> tuple[int, int, int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import sys
@@ -186,6 +187,7 @@ def _score(
             bundle=bundle,
             scratch=session.scratch.name,
             keep=keep,
+            say=functools.partial(console.print, markup=False, soft_wrap=True),
         ).run(
             look=lambda: show(done),
             stopped=lambda: reasons[0] if reasons else "",

@@ -170,6 +170,7 @@ class TrainSweep:
         with connect(f"{parent}:{given.folder.name}", cores=options.cores) as session:
             from w2ltune import tuner
             from w2ltune.trials.resources import cluster_gpus, trials_that_fit
+            from w2ltune.trials.sharing import Patience, Room
             from w2ltune.trials.training import TrainTrial
 
             job = with_gpus(given.job, options, gpus=cluster_gpus())
@@ -210,16 +211,23 @@ class TrainSweep:
                 on_result=self.results.append,
                 config=lambda flags: {"job": job, "rundir": rundir},
                 is_ours=self.lock.is_ours,
-                capacity=lambda: trials_that_fit(job.bundles),
+                capacity=Room(job.bundles),
             )
             started = time.monotonic()
+            patience = Patience(job.bundles, self._say)
+
+            def show(run: StudyRun) -> None:
+                live = list(run.live.values())
+                patience.look(begun=not live or any(trial.note for trial in live))
+                view.show(self._state(run, started))
+
             with View(self.console, metric=job.metric) as view:
                 tuner.run(
                     plan,
                     TrainTrial,
                     resources=job.bundles,
                     private=session.scratch / "tune",
-                    show=lambda run: view.show(self._state(run, started)),
+                    show=show,
                     fits=lambda: session.lives() and trials_that_fit(job.bundles) > 0,
                     node_wait_minutes=session.node_wait_minutes(options.node_wait_minutes),
                 )
@@ -244,11 +252,15 @@ class TrainSweep:
                 self.given.folder,
                 gpu=gpu,
                 progress=show,
+                say=self._say,
                 stopped=lambda: reasons[0] if reasons else "",
                 node_wait_minutes=node_wait_minutes,
             )
         for note in notes:
-            self.console.print(f"  {note}", markup=False, soft_wrap=True)
+            self._say(note)
+
+    def _say(self, line: str) -> None:
+        self.console.print(f"  {line}", markup=False, soft_wrap=True)
 
     def _state(self, run: StudyRun, started: float) -> State:
         with run.lock:

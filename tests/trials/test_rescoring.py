@@ -100,7 +100,7 @@ def read(folder, number):
 def run(rescoring, results, folder, **options):
     shown = []
     options = {"gpu": False, **options}
-    notes = rescore(rescoring, results, folder, progress=shown.append, **options)
+    notes = rescore(rescoring, results, folder, progress=shown.append, say=print, **options)
     assert shown == sorted(shown)
     return notes
 

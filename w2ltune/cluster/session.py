@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import re
@@ -15,7 +16,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from w2ltune.cluster.guard import guarded
 from w2ltune.cluster.watch import answers, watched
@@ -23,6 +24,7 @@ from w2ltune.errors import StoppedError, W2LTuneError
 from w2ltune.runs.lock import process_start
 
 _PREFIX = "w2ltune-"
+_IN_USE = "in-use"
 
 LOCAL_NODE_WAIT_MINUTES = 0.1
 
@@ -118,6 +120,7 @@ def connect(job_name: str, *, cores: int | None = None) -> Iterator[Session]:
     scratch = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-{_start_mark()}-"))
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+        stack.enter_context(in_use(scratch))
         os.environ |= _ENVIRONMENT
         token = os.environ.get("RAY_AUTH_TOKEN_PATH")
         if not address:
@@ -252,7 +255,29 @@ def remove_abandoned(folder: Path) -> None:
                 and process_start(int(match[1])) != match[2]
                 and not _is_named_by_a_process(path)
             ):
-                shutil.rmtree(path, ignore_errors=True)
+                _remove_unused(path)
+
+
+def in_use(folder: Path) -> IO[str]:
+    """Make a private folder of this node, and keep it as long as the file returned is open.
+
+    The command it belongs to may run on another node, or where its processes cannot be seen.
+    """
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            file = (folder / _IN_USE).open("a")
+            with contextlib.suppress(OSError):  # where locks are not to be had
+                fcntl.flock(file, fcntl.LOCK_SH)
+            if (folder / _IN_USE).exists():  # it was not being removed just then
+                return file
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove a folder that no process keeps; none is let in meanwhile."""
+    with contextlib.suppress(BlockingIOError), (folder / _IN_USE).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_named_by_a_process(folder: Path) -> bool:

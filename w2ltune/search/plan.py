@@ -49,7 +49,8 @@ class Plan:
         on_result: Called with each finished trial's result.
         is_ours: Whether no other process took the study over.
         config: Returns what the trainable is told of a trial with these flags, beyond them.
-        capacity: Returns how many trials the cluster holds now; None where they all fit.
+        capacity: Takes how many trials are live and returns how many may be now; None where they
+            all fit.
         baseline: Flags of a first trial that is not chosen but given; None without.
         beam: Flags that were chosen beside the space, shown with a trial's searched values.
     """
@@ -66,7 +67,7 @@ class Plan:
     on_result: Callable[[TrialResult], None]
     is_ours: Callable[[], bool]
     config: Callable[[Mapping[str, str]], Mapping[str, Any]] = lambda flags: {}
-    capacity: Callable[[], int] | None = None
+    capacity: Callable[[int], int] | None = None
     baseline: Mapping[str, str] | None = None
     beam: Mapping[str, str] = field(default_factory=dict)
 

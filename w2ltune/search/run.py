@@ -119,7 +119,8 @@ class StudyRun:
 
     def _fits(self) -> bool:
         """Whether the cluster has room for one more: what is asked should run, not wait."""
-        return self.plan.capacity is None or len(self.live) < self.plan.capacity()
+        live = len(self.live)
+        return self.plan.capacity is None or live < self.plan.capacity(live)
 
     def _may_ask(self) -> bool:
         budget_left = self.finished + len(self.live) < self.plan.trial_count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ from w2ltune.formats.nbest import write_nbest
 from w2ltune.runs.trialdir import TrialDirectory
 from w2ltune.scoring.nbest import concatenate
 from w2ltune.trials.dataset import blocks
-from w2ltune.trials.pool import HEAD_RESOURCE, POOL_NAME
+from w2ltune.trials.pool import HEAD_RESOURCE
 from w2ltune.trials.worker import BlockResult
 
 SLICE_SECONDS = 0.5
@@ -29,23 +28,50 @@ MOST_LAUNCHES = 5
 """After so many launches in one run of the sweep the trial fails: its process dies of itself."""
 
 
-def resources(live_trials: int) -> dict[str, float]:
-    """Return what Tune reserves for each trial when so many are asked at a time.
+RESOURCES = {HEAD_RESOURCE: 0.001}
+"""What Tune reserves for a trial: it pins the trainable to the head, without a core.
 
-    A share of the head's own resource pins the trainable to the head, without a core (the pool
-    holds them all). The shares are so large that one trial of several has to wait: Tune keeps a
-    finished trial's process for the next trial only if one is waiting, else it starts a new one,
-    which takes seconds.
+The head has 1 of it, for all studies of the cluster.
+"""
+
+PROCESS_SECONDS = 3.0
+"""About what the start of a trial's process takes."""
+
+
+class LiveTrials:
+    """How many trials may be live: one more only when none has ended for a while.
+
+    Where a trial ends while the process of another one is being started, Tune gives that one the
+    process that is free and ends the new one. With short trials a process would be started for
+    each, and do nothing; and one trial after the other keeps the pool busy.
+
+    Args:
+        most: So many at most.
     """
-    return {HEAD_RESOURCE: math.floor(990 / max(1, live_trials - 1)) / 1000}
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._processes = 1
+        self._live = 0
+        self._since = time.monotonic()
+
+    def __call__(self, live: int) -> int:
+        """Return how many there may be when so many are live."""
+        now = time.monotonic()
+        if live != self._live:
+            self._live, self._since = live, now
+        if live == self._processes < self._most and now - self._since > PROCESS_SECONDS:
+            self._processes += 1
+        return self._processes
 
 
 class DecodeTrial(tune.Trainable):
     """Decodes the list with one trial's flags.
 
     The configuration holds ``number``, ``trials`` (folder), ``flags``, ``launched`` (attempts
-    before this run), ``nbest`` (hypotheses kept of each utterance, 0 for none), ``key`` (of the
-    n-best file) and ``most_blocks`` (into which the list is cut). Each step reports::
+    before this run), ``pool`` (name of the decoder pool), ``nbest`` (hypotheses kept of each
+    utterance, 0 for none), ``key`` (of the n-best file) and ``most_blocks`` (into which the list
+    is cut). Each step reports::
 
         attempt          the number of this launch of the trial
         seconds          wall time of this launch
@@ -79,6 +105,7 @@ class DecodeTrial(tune.Trainable):
         self._attempt = 0
         self._started = time.monotonic()
         self._flags: dict[str, str] = config["flags"]
+        self._pool: str = config["pool"]
         self._nbest: int = config["nbest"]
         self._key: str = config["key"]
         self._most: int = config["most_blocks"]
@@ -113,7 +140,7 @@ class DecodeTrial(tune.Trainable):
             self._attempt = self._directory.begin_attempt()
         if self._attempt - self._launched > MOST_LAUNCHES:
             return f"the trial's own process died {MOST_LAUNCHES} times"
-        pool: Any = ray.get_actor(POOL_NAME)
+        pool: Any = ray.get_actor(self._pool)
         self._ids = self._ids or ray.get(pool.ids.remote())
         self._blocks = self._blocks or dict(enumerate(blocks(len(self._ids), most=self._most)))
         found: dict[int, BlockResult] | None = ray.get(
@@ -197,7 +224,7 @@ class DecodeTrial(tune.Trainable):
         """Tell the pool to forget the trial if it is not over."""
         if self._attempt and not self._over:
             try:
-                pool: Any = ray.get_actor(POOL_NAME)
+                pool: Any = ray.get_actor(self._pool)
                 ray.get(pool.cancel.remote(self._directory.number, self._attempt), timeout=5)
             except (RayError, ValueError):
                 pass

@@ -28,6 +28,7 @@ from w2ltune.runs.signals import by_hand
 from w2ltune.trials.emissionsource import EMISSIONS, NOTE, EmissionSource
 from w2ltune.trials.ranks import with_devices
 from w2ltune.trials.resources import cluster_gpus, stays
+from w2ltune.trials.sharing import Patience
 
 LOOK_SECONDS = 0.5
 LOST_NODES = 5
@@ -44,6 +45,7 @@ def make_emissions(
     sources: Sequence[EmissionSource],
     *,
     progress: Callable[[float], None],
+    say: Callable[[str], None],
     stopped: Callable[[], str] = lambda: "",
 ) -> None:
     """Make what is missing, each list on a core, or on a GPU where one is asked for and there.
@@ -51,6 +53,7 @@ def make_emissions(
     Args:
         sources: How that of each list is made, all in one cache.
         progress: Called with the part of the utterances that is done.
+        say: Takes a line for people.
         stopped: Returns why the whole command stops, or "".
 
     Raises:
@@ -69,6 +72,7 @@ def make_emissions(
     live: dict[Any, int] = {
         task.remote(source, making[number]): number for number, source in enumerate(sources)
     }
+    patience = Patience([{"CPU": 1, "GPU": gpus}], say)
     losses = 0
     counts = [len(read_list(source.path)) for source in sources]
     try:
@@ -98,6 +102,7 @@ def make_emissions(
                 for source, folder, count in zip(sources, making, counts, strict=True)
             ]
             progress(min(1.0, sum(done) / sum(counts)))
+            patience.look(begun=any(cache.glob(f"{own}-*-*")))
     finally:
         with contextlib.suppress(RayError):  # Ray itself may be lost
             for answer in live:

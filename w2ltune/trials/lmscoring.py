@@ -6,7 +6,7 @@ import contextlib
 import os
 import tempfile
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +16,16 @@ import numpy as np
 import numpy.typing as npt
 import ray
 from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from w2ltune.cluster.session import require_ray
+from w2ltune.cluster.session import in_use, require_ray
 from w2ltune.errors import StoppedError, TrialFailedError, UsageError, W2LTuneError
 from w2ltune.runs.shards import Shard
 from w2ltune.runs.signals import by_hand
+from w2ltune.trials.clusterstate import look_around
 from w2ltune.trials.lmsource import LMSource, Scorer
 from w2ltune.trials.resources import cluster_gpus, stays, trials_that_fit
+from w2ltune.trials.sharing import SETTLE_SECONDS, Patience, share_of, slots
 
 LOOK_SECONDS = 0.5
 ATTEMPTS = 2
@@ -46,11 +49,14 @@ class ScoringWorker:
         self._scratch = Path(tempfile.gettempdir(), scratch)
         self._scorer: Scorer | None = None
 
-    def load(self, vocabulary: Sequence[str]) -> str:
-        """Load the LM; return the node that this is."""
-        self._scratch.mkdir(parents=True, exist_ok=True)
-        self._scorer = self._source.load(vocabulary, self._scratch)
+    def node(self) -> str:
+        """Return the node that this is."""
         return str(ray.get_runtime_context().get_node_id())
+
+    def load(self, vocabulary: Sequence[str]) -> None:
+        """Load the LM."""
+        self._kept = in_use(self._scratch)
+        self._scorer = self._source.load(vocabulary, self._scratch)
 
     def score(self, sentences: Sequence[str]) -> npt.NDArray[np.float64]:
         """Return the scores of a shard, float64 [sentences, COLUMNS]."""
@@ -61,7 +67,10 @@ class ScoringWorker:
 @dataclass(eq=False)
 class _Worker:
     handle: Any
+    holds: bool
+    """Whether it takes its bundle by Ray's count."""
     node: str = ""
+    """Where it is; "" while it waits for a place."""
     shard: Shard | None = None
 
 
@@ -75,6 +84,7 @@ class Scoring:
         bundle: What a worker takes.
         scratch: Name of the workers' folder in the scratch of each node.
         keep: Called with each shard that is done and its scores.
+        say: Takes a line for people.
     """
 
     def __init__(
@@ -86,6 +96,7 @@ class Scoring:
         bundle: dict[str, float],
         scratch: str,
         keep: Callable[[Shard, npt.NDArray[np.float64]], None],
+        say: Callable[[str], None],
     ) -> None:
         self._source = source
         self._bundle = bundle
@@ -95,6 +106,10 @@ class Scoring:
         self._vocabulary = ray.put(vocabulary)
         self._live: dict[Any, _Worker] = {}  # by the answer that is waited for
         self._idle: list[_Worker] = []
+        self._patience = Patience([bundle], say)
+        self._leave = 0  # so many workers end with their shard
+        self._freest = ""
+        self._gave = -SETTLE_SECONDS
         self._failed: dict[int, int] = {}
         self._lost: dict[int, int] = {}
 
@@ -130,6 +145,7 @@ class Scoring:
                 elif time.monotonic() - fitted > 60 * node_wait_minutes:
                     raise _stopped(f"no node can score since {node_wait_minutes:g} minutes")
                 self._assign(room)
+                self._patience.look(begun=any(worker.node for worker in self._workers))
                 if not self._live:
                     time.sleep(LOOK_SECONDS)
                     continue
@@ -138,26 +154,53 @@ class Scoring:
                 look()
         finally:
             with contextlib.suppress(RayError):  # Ray itself may be lost
-                for worker in (*self._live.values(), *self._idle):
+                for worker in self._workers:
                     ray.kill(worker.handle)
+
+    @property
+    def _workers(self) -> list[_Worker]:
+        return [*self._live.values(), *self._idle]
 
     def _assign(self, room: int) -> None:
         """Give each idle worker a shard, and start workers for the others."""
+        most = self._share() if room else 0
+        for worker in [worker for worker in self._idle if worker.holds][: self._leave]:
+            self._leave -= 1
+            self._idle.remove(worker)
+            ray.kill(worker.handle)
         while self._idle and self._pending:
             worker = self._idle.pop()
             worker.shard = self._pending.popleft()
             self._live[worker.handle.score.remote(worker.shard.sentences)] = worker
         loading = sum(worker.shard is None for worker in self._live.values())
-        for _ in range(min(room - len(self._live), len(self._pending) - loading)):
-            worker = _Worker(
+        for _ in range(min(most - len(self._live), len(self._pending) - loading)):
+            holds = "GPU" in self._bundle or any(not worker.holds for worker in self._workers)
+            placed = NodeAffinitySchedulingStrategy(self._freest, soft=True)
+            handle: Any = (
                 ray.remote(ScoringWorker)
                 .options(
-                    num_cpus=self._bundle["CPU"], num_gpus=self._bundle.get("GPU", 0),
+                    num_cpus=self._bundle["CPU"] if holds else 0,
+                    num_gpus=self._bundle.get("GPU", 0),
                     max_restarts=0,
+                    scheduling_strategy="DEFAULT" if holds else placed,
                 )
                 .remote(self._source, self._scratch)
-            )  # fmt: skip
-            self._live[worker.handle.load.remote(self._vocabulary)] = worker
+            )
+            self._live[handle.node.remote()] = _Worker(handle=handle, holds=holds)
+
+    def _share(self) -> int:
+        """Return how many workers there may be; let some end that others wait for."""
+        cluster, workers = look_around(), self._workers
+        units = {n: self._bundle for n in cluster.nodes if slots(self._bundle, cluster.nodes[n])}
+        self._freest = max(units, key=lambda n: slots(self._bundle, cluster.free[n]), default="")
+        held = Counter(worker.node for worker in workers if worker.holds and worker.node)
+        extra = sum(not worker.holds for worker in workers)
+        asked = len(workers) - held.total() - extra
+        share = share_of(cluster, units, held, extra=extra, asked=asked)
+        if not self._leave and time.monotonic() - self._gave > SETTLE_SECONDS:
+            self._leave = sum(share.give.values())
+            self._gave = time.monotonic() if self._leave else self._gave
+        return share.workers
 
     def _take(self, answer: Any) -> None:
         """Take what a worker has answered."""
@@ -174,14 +217,16 @@ class Scoring:
             self._again(worker, reason, self._failed, ATTEMPTS)
         except RayError as error:
             require_ray()
-            alive = stays(worker.node)
+            alive = worker.shard is not None and stays(worker.node)
             reason = f"its worker died, perhaps for want of memory ({type(error).__name__})"
             counted, most = (self._failed, ATTEMPTS) if alive else (self._lost, LOST_NODES)
             self._again(worker, reason, counted, most)
         else:
-            if worker.shard is None:
+            if not worker.node:
                 worker.node = result
-            else:
+                self._live[worker.handle.load.remote(self._vocabulary)] = worker
+                return
+            if worker.shard is not None:
                 self._keep(worker.shard, result)
                 worker.shard = None
             self._idle.append(worker)

@@ -11,23 +11,22 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from w2ltune.trials.dataset import DecodeTask
+from w2ltune.trials.poolworkers import PoolWorker, PoolWorkers
 from w2ltune.trials.resources import is_there, stays
-from w2ltune.trials.worker import BlockResult, DecoderWorker
+from w2ltune.trials.sharing import Patience
+from w2ltune.trials.worker import BlockResult
 
-POOL_NAME = "decoder-pool"
 HEAD_RESOURCE = "node:__internal_head__"
 IN_FLIGHT = 2
 DEATHS_PER_BLOCK = 2
-FOLLOW_NODES_SECONDS = 1.0
 
 
 @dataclass(kw_only=True)
@@ -45,14 +44,6 @@ class _Job:
     failure: str = ""
 
 
-@dataclass(kw_only=True)
-class _Worker:
-    handle: Any
-    node: str
-    blocks: list[tuple[int, int, int]] = field(default_factory=list)
-    """What is in flight, (trial, attempt, block); of a lost worker what was when it was lost."""
-
-
 class DecoderPool:
     """Keeps workers on all nodes of the cluster and hands blocks to them; one actor on the head.
 
@@ -63,14 +54,11 @@ class DecoderPool:
     """
 
     def __init__(self, task: DecodeTask, ids: tuple[str, ...], scratch: str) -> None:
-        self._task = task
         self._ids = ids
-        self._scratch = scratch
         self._jobs: dict[int, _Job] = {}
-        self._workers: dict[str, _Worker] = {}
+        self._workers = PoolWorkers(task, scratch, news=self._assign, failed=self._fail)
         self._news = asyncio.Condition()
         self._running: set[asyncio.Task[None]] = set()
-        self._follower = asyncio.get_event_loop().create_task(self._follow_nodes())
 
     async def submit(
         self,
@@ -125,9 +113,17 @@ class DecoderPool:
         """Return the utterance ids in the order of the lists."""
         return self._ids
 
+    async def ready(self) -> bool:
+        """Return whether there is a worker."""
+        return any(worker.ready for worker in self._workers.all.values())
+
+    def _fail(self, reason: str) -> None:
+        for job in self._jobs.values():
+            job.failure = reason
+
     def _assign(self) -> None:
-        for name, worker in list(self._workers.items()):
-            while len(worker.blocks) < IN_FLIGHT:
+        for name, worker in list(self._workers.all.items()):
+            while worker.ready and not worker.leaves and len(worker.blocks) < IN_FLIGHT:
                 trial = next((n for n in sorted(self._jobs) if self._jobs[n].pending), None)
                 if trial is None:
                     return
@@ -140,7 +136,9 @@ class DecoderPool:
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
 
-    async def _decode(self, name: str, worker: _Worker, trial: int, job: _Job, block: int) -> None:
+    async def _decode(
+        self, name: str, worker: PoolWorker, trial: int, job: _Job, block: int
+    ) -> None:
         place = (trial, job.attempt, block)
         try:
             result: BlockResult = await worker.handle.decode.remote(
@@ -160,8 +158,8 @@ class DecoderPool:
         except RayError as error:
             # Lost with all its blocks, of which at most the first one was being decoded.
             first = worker.blocks[0] == place
-            if self._workers.get(name) is worker:
-                del self._workers[name]
+            if self._workers.all.get(name) is worker:
+                del self._workers.all[name]
             if first and await asyncio.to_thread(stays, worker.node):
                 job.deaths[block] = job.deaths.get(block, 0) + 1
             if job.deaths.get(block, 0) >= DEATHS_PER_BLOCK:
@@ -173,66 +171,51 @@ class DecoderPool:
             else:
                 job.pending.appendleft(block)
         finally:
-            if self._workers.get(name) is worker:
+            if self._workers.all.get(name) is worker:
                 worker.blocks.remove(place)
+                self._workers.let_go(name)
             async with self._news:
                 self._news.notify_all()
             self._assign()
-
-    async def _follow_nodes(self) -> None:
-        while True:
-            with contextlib.suppress(RayError):
-                self._fill()
-            await asyncio.sleep(FOLLOW_NODES_SECONDS)
-
-    def _fill(self) -> None:
-        alive = {entry["NodeID"]: entry for entry in _nodes() if entry["Alive"]}
-        for name, worker in list(self._workers.items()):
-            if worker.node not in alive and not worker.blocks:
-                del self._workers[name]
-        for node, entry in alive.items():
-            workers, gpus = self._workers_of(entry["Resources"])
-            for number in range(workers):
-                name = f"decoder-{entry['NodeManagerHostname']}-{node[:6]}-{number}"
-                if name not in self._workers:
-                    handle = _WORKER.options(
-                        num_gpus=gpus,
-                        name=f"{name}-{time.time_ns() % 10**9}",
-                        scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
-                    ).remote(self._task, self._scratch)
-                    self._workers[name] = _Worker(handle=handle, node=node)
-        self._assign()
-
-    def _workers_of(self, resources: Mapping[str, float]) -> tuple[int, int]:
-        """Return how many workers a node has, and the GPUs of each."""
-        cores, gpus = (int(resources.get(name, 0)) for name in ("CPU", "GPU"))
-        if self._task.program is not None and self._task.gpu and gpus:
-            return min(cores, gpus), 1
-        return cores, 0
 
 
 def _nodes() -> list[dict[str, Any]]:
     return ray.nodes()  # type: ignore[no-any-return, no-untyped-call]
 
 
-_WORKER = ray.remote(num_cpus=1, max_restarts=0)(DecoderWorker)
 _POOL = ray.remote(num_cpus=0, max_restarts=-1)(DecoderPool)
 
 
-def start_pool(task: DecodeTask, ids: tuple[str, ...], scratch: str) -> Any:
+def start_pool(task: DecodeTask, ids: tuple[str, ...], scratch: str, *, name: str) -> Any:
     """Start the pool on the head node and return its handle.
 
     Args:
         task: What to decode.
         ids: The utterance ids of the task.
         scratch: Name of the workers' folder in the scratch of each node.
+        name: Under which trials find it; of no other pool.
     """
     return _POOL.options(
-        name=POOL_NAME,
-        get_if_exists=True,
+        name=name,
         resources={HEAD_RESOURCE: 0.001},
         max_concurrency=1000,
     ).remote(task, ids, scratch)
+
+
+def waits_told(pool: Any, say: Callable[[str], None]) -> Callable[[], None]:
+    """Return what is to be called again and again, and says it when a pool waits for a GPU.
+
+    Args:
+        pool: Its handle.
+        say: Takes the line.
+    """
+    patience = Patience([{"CPU": 1, "GPU": 1}], say)
+
+    def look() -> None:
+        with contextlib.suppress(RayError):  # it is being started again
+            patience.look(begun=ray.get(pool.ready.remote(), timeout=1))
+
+    return look
 
 
 def has_workers() -> bool:

@@ -33,6 +33,7 @@ from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 from w2ltune.trials.ranks import with_devices
 from w2ltune.trials.rescoringinput import Rescoring, read_hypotheses, with_counts
 from w2ltune.trials.resources import trials_that_fit
+from w2ltune.trials.sharing import Patience
 from w2ltune.trials.trainjob import TrainJob
 
 WAIT_SECONDS = 0.5
@@ -61,6 +62,7 @@ def rescore(
     *,
     gpu: bool,
     progress: Callable[[float], None],
+    say: Callable[[str], None],
     stopped: Callable[[], str] = lambda: "",
     node_wait_minutes: float = 5.0,
 ) -> list[str]:
@@ -74,6 +76,7 @@ def rescore(
         study: The study's folder; it must be ours.
         gpu: Each takes one.
         progress: Called with the part that is done.
+        say: Takes a line for people.
         stopped: Returns why the whole command stops, or "".
         node_wait_minutes: Give up when no node could run one for this long.
 
@@ -99,7 +102,9 @@ def rescore(
             live[answer] = result
         else:
             notes.append(f"trial {result.number} cannot be decoded again: it has no snapshot")
-    total, fitted = len(live), time.monotonic()
+    trials = [TrialDirectory(study / "trials", result.number).path for result in live.values()]
+    total, fitted, before = len(live), time.monotonic(), _launches(trials)
+    patience = Patience([bundle], say)
     try:
         while live:
             if reason := stopped():
@@ -107,6 +112,7 @@ def rescore(
             for answer in ray.wait(list(live), timeout=WAIT_SECONDS)[0]:
                 notes += _take(rescoring, live.pop(answer), answer, study)
             progress(1 - len(live) / total)
+            patience.look(begun=_launches(trials) - before > total - len(live))
             if trials_that_fit([bundle]):
                 fitted = time.monotonic()
             elif time.monotonic() - fitted > 60 * node_wait_minutes:
@@ -166,6 +172,10 @@ def _begin_launch(launches: Path) -> int:
         except FileExistsError:
             continue
         return number
+
+
+def _launches(trials: Sequence[Path]) -> int:
+    return sum(1 for trial in trials for _ in trial.glob("rescored/[0-9]*"))
 
 
 def _take(rescoring: Rescoring, result: TrialResult, answer: Any, study: Path) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from w2ltune.cluster.session import in_use
 from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderflags import DecoderFlags, decoder_flags, is_linear
 from w2ltune.errors import W2LTuneError
@@ -86,7 +87,7 @@ class DecoderWorker:
         self, flags: Mapping[str, str], block: Sequence[int], nbest: int, dump: bool
     ) -> BlockResult:
         if self._dataset is None:
-            self._scratch.mkdir(parents=True, exist_ok=True)
+            self._kept = in_use(self._scratch)
             self._dataset = Dataset(self._task, scratch=self._scratch)
         if flags.get("lm"):
             staged = stage(Path(flags["lm"]), self._scratch, mode=self._task.stage_lm)
