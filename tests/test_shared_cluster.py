@@ -26,7 +26,8 @@ from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderflags import decoder_flags
 from w2ltune.formats.emissions import open_emissions, write_emissions
 from w2ltune.formats.logs import parse_train_line
-from w2ltune.trials.dataset import Dataset, find_task
+from w2ltune.trials.dataset import Dataset
+from w2ltune.trials.findtask import find_task
 
 pytestmark = [pytest.mark.slow(seconds=70)]
 
