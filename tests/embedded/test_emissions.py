@@ -569,3 +569,26 @@ def test_padding_that_looks_like_any_frame(
     assert _dispatch([*GIVEN, "--out=out", "--force"]) == 0
     said = capsys.readouterr().out
     assert "note: dev.lst: all utterances have 30 frames, but are 0.12 to 0.6 s long" in said
+
+
+def test_phones_are_no_mistake(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Read as letters they say nothing; only a blank that is another column is certain."""
+    phones = ["jh", "eh", "z", "nd", "ow"]
+    said = {"u-1": ["jh", "eh", "z", "nd", "ow"], "u-2": ["nd", "ow"], "u-3": ["jh", "eh", "z"]}
+    for blank in (5, 0):
+        tokens = [*phones, "<blank>"] if blank else ["q", *phones, "<blank>"]
+        outputs = {}
+        for name, own in said.items():
+            frames = [column for phone in own for column in (tokens.index(phone), blank, blank)]
+            outputs[name] = np.eye(len(tokens), dtype=np.float32)[frames] * 9
+        np.savez("dev.npz", **outputs)
+        Path("vocabulary.json").write_text(json.dumps(tokens))
+        if blank:
+            assert _dispatch([*GIVEN, "--out=out"]) == 0
+            assert "the tokens do not spell these words by letters" in capsys.readouterr().out
+            assert Path("out/dev.npz").exists()
+        else:
+            with pytest.raises(
+                InputError, match="'q' is best in 67 % .* should be the blank, in 0"
+            ):
+                _dispatch([*GIVEN, "--out=none"])

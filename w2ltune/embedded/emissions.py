@@ -21,7 +21,7 @@ from w2ltune.formats.blanks import split_words
 from w2ltune.formats.emissions import open_emissions, write_emissions
 from w2ltune.formats.listfile import Utterance, fit_durations, list_stem, read_list
 from w2ltune.formats.padding import Array, repeated_end
-from w2ltune.formats.spelling import PIECE_BEGIN
+from w2ltune.formats.spelling import PIECE_BEGIN, speller
 from w2ltune.formats.toolkitfiles import read_vocabulary, unlisted_outputs
 from w2ltune.formats.toolkits import Columns, arrange, convert
 from w2ltune.scoring.text import Metric, split_units, what_is_counted
@@ -40,6 +40,9 @@ toolkits.
 """
 
 ABSURD_CER = 0.8
+FREQUENT_BLANK, RARE_BLANK = 0.3, 0.1
+"""Of the frames, at least and at most."""
+
 MOST_CHECKED = 500
 
 
@@ -260,6 +263,17 @@ def _what_is_wrong(
         )
     if not any(survey.said):
         return "the list has no words that the outputs could be compared with"
+    if not _can_spell(survey.said, columns.names):
+        print(
+            "note: the tokens do not spell these words by letters, as those of phones: what they "
+            "say is held against the lexicon when a sweep begins"
+        )
+        if shares[blank] > RARE_BLANK or shares[often] < FREQUENT_BLANK:
+            return ""
+        return (
+            f"{columns.every[often]!r} is best in {100 * shares[often]:.0f} % of the frames, "
+            f"{columns.blank!r}, which should be the blank, in {100 * shares[blank]:.0f} %"
+        )
     absurd = f"a character error rate of {100 * survey.cer:.0f} % cannot be meant: "
     if shares[often] == shares[blank]:
         why = "is the list in the order of the outputs, and the vocabulary this model's?"
@@ -280,6 +294,13 @@ def _what_is_wrong(
     if better or (same and (not survey.best[blank] or often not in columns.order)):
         return f"{why} The CER would be {100 * other.cer:.1f} % then"
     return ""
+
+
+def _can_spell(said: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether the tokens are letters or pieces of most words, in whatever case."""
+    words = {word.lower() for text in said for word in split_words(text)}
+    spell = speller(name.lower() for name in names)
+    return 2 * sum(spell(word) is not None for word in words) >= len(words)
 
 
 def greedy(emission: NDArray[np.float32], names: Sequence[str]) -> str:
