@@ -589,6 +589,6 @@ def test_phones_are_no_mistake(in_folder: Path, capsys: pytest.CaptureFixture[st
             assert Path("out/dev.npz").exists()
         else:
             with pytest.raises(
-                InputError, match="'q' is best in 67 % .* should be the blank, in 0"
+                InputError, match=r"'q' is best in 67 % .* should be the blank, in 0"
             ):
                 _dispatch([*GIVEN, "--out=none"])
