@@ -192,8 +192,12 @@ def _written_after(checkpoint: _Checkpoint) -> set[int]:
 
 
 def _restore(snapshot: Snapshot, target: Path) -> str:
-    """Put a snapshot where the program looks; one whose bytes have changed is taken out."""
+    """Put a snapshot where the program looks; one that is cut or has changed is taken out."""
     name = f"the snapshot of {snapshot.updates} updates"
+    try:
+        read_whole(snapshot.path)
+    except InputError:
+        return f"{name} is cut short: it is not used, and is now {discard(snapshot)}"
     note = f"{target.name}: restored from {name}"
     try:
         with files.replacing(target, binary=True) as copy:

@@ -27,7 +27,7 @@ from typing import IO
 
 from w2ltune import files
 from w2ltune.errors import InputError
-from w2ltune.formats.checkpoint import read_header
+from w2ltune.formats.checkpoint import read_header, read_whole
 
 FORMAT = 1
 
@@ -146,6 +146,8 @@ def take_snapshot(
             # Who writes is asked first: what was written up to then shows in the state after.
             if is_busy() or _state(source) != before or not is_ours():
                 raise _ChangedError
+            copy.flush()
+            read_whole(copy.name)
             snapshot.path.with_suffix(".json").unlink(missing_ok=True)  # of a bad file of this name
     except (InputError, FileNotFoundError, _ChangedError):
         return None
