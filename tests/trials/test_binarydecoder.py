@@ -150,6 +150,8 @@ def test_what_a_dump_cannot_tell_is_known():
         {"unkscore": "0", "smearing": "logadd"},
         {"smearing": "none", "unkscore": "1"},
         {"smearing": "logadd", "logadd": "true", "unkscore": "-4"},
+        {"smearing": "none", "maxword": "40"},
+        {"smearing": "max", "maxword": "7", "unkscore": "-4"},
         {"decodertype": "tkn", "lm": "", "unkscore": "-2"},
         {"uselexicon": "false", "decodertype": "tkn", "lm": "", "silscore": "-0.4"},
     ],
