@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 
 from w2ltune import files
 from w2ltune.commandline import option, parse_own
-from w2ltune.embedded.outputs import Outputs, Values
+from w2ltune.embedded.outputs import Outputs, Values, can_spell, greedy
 from w2ltune.errors import InputError, run_command
-from w2ltune.formats.blanks import split_words
 from w2ltune.formats.emissions import open_emissions, write_emissions
 from w2ltune.formats.listfile import Utterance, fit_durations, list_stem, read_list
 from w2ltune.formats.padding import Array, repeated_end
-from w2ltune.formats.spelling import PIECE_BEGIN, speller
+from w2ltune.formats.spelling import PIECE_BEGIN
 from w2ltune.formats.toolkitfiles import read_vocabulary, unlisted_outputs
 from w2ltune.formats.toolkits import Columns, arrange, convert
 from w2ltune.scoring.text import Metric, split_units, what_is_counted
@@ -263,7 +262,7 @@ def _what_is_wrong(
         )
     if not any(survey.said):
         return "the list has no words that the outputs could be compared with"
-    if not _can_spell(survey.said, columns.names):
+    if not can_spell(survey.said, columns.names):
         print(
             "note: the tokens do not spell these words by letters, as those of phones: what they "
             "say is held against the lexicon when a sweep begins"
@@ -294,23 +293,6 @@ def _what_is_wrong(
     if better or (same and (not survey.best[blank] or often not in columns.order)):
         return f"{why} The CER would be {100 * other.cer:.1f} % then"
     return ""
-
-
-def _can_spell(said: Sequence[str], names: Sequence[str]) -> bool:
-    """Whether the tokens are letters or pieces of most words, in whatever case."""
-    words = {word.lower() for text in said for word in split_words(text)}
-    spell = speller(name.lower() for name in names)
-    return 2 * sum(spell(word) is not None for word in words) >= len(words)
-
-
-def greedy(emission: NDArray[np.float32], names: Sequence[str]) -> str:
-    """Return the words of the best token of each frame, repeats and blanks taken out."""
-    best = emission.argmax(axis=1)
-    changed = np.ones(len(best), dtype=bool)
-    changed[1:] = best[1:] != best[:-1]
-    kept = [names[index] for index in best[changed] if index < len(names)]
-    text = "".join(" " if name == "|" else name for name in kept)
-    return " ".join(split_words(text.replace(PIECE_BEGIN, " ")))
 
 
 if __name__ == "__main__":

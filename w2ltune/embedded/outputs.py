@@ -6,8 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from w2ltune.errors import InputError
+from w2ltune.formats.blanks import split_words
 from w2ltune.formats.padding import Array, without_padding
+from w2ltune.formats.spelling import PIECE_BEGIN, speller
 from w2ltune.formats.toolkitfiles import read_lengths, read_outputs
 from w2ltune.formats.toolkits import Kind, kind_of, what_is_wrong
 
@@ -99,3 +104,20 @@ class Values:
 
 
 _KINDS: dict[str, Kind] = {"raw": "raw", "log": "log", "probabilities": "probabilities"}
+
+
+def can_spell(said: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether the tokens are letters or pieces of most words, in whatever case."""
+    words = {word.lower() for text in said for word in split_words(text)}
+    spell = speller(name.lower() for name in names)
+    return 2 * sum(spell(word) is not None for word in words) >= len(words)
+
+
+def greedy(emission: NDArray[np.float32], names: Sequence[str]) -> str:
+    """Return the words of the best token of each frame, repeats and blanks taken out."""
+    best = emission.argmax(axis=1)
+    changed = np.ones(len(best), dtype=bool)
+    changed[1:] = best[1:] != best[:-1]
+    kept = [names[index] for index in best[changed] if index < len(names)]
+    text = "".join(" " if name == "|" else name for name in kept)
+    return " ".join(split_words(text.replace(PIECE_BEGIN, " ")))
