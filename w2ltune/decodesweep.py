@@ -97,7 +97,7 @@ class DecodeSweep:
         self.trials = given.folder / "trials"
         make_shared(self.trials)
         self.study = open_study(given.folder, lock)
-        self.settled = settle(self.study, self.trials)
+        self.settled = settle(self.study, self.trials, given.space)
         self.outcome = read_outcome(given.folder)
         self.method: SearchMethod | None = None
         self.beam: dict[str, str] = dict(given.auto)

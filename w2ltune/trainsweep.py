@@ -100,7 +100,7 @@ class TrainSweep:
         self.trials = given.folder / "trials"
         make_shared(self.trials)
         self.study = open_study(given.folder, lock)
-        self.settled = settle(self.study, self.trials)
+        self.settled = settle(self.study, self.trials, given.space)
         if given.single:
             self.settled = self._supersede(self.settled)
         self.results: list[TrialResult] = list(read_leaderboard(given.folder).results)

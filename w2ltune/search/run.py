@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial
 from w2ltune.errors import TrialFailedError
 from w2ltune.formats.distributions import parse_float
 from w2ltune.runs.trialdir import State, TrialDirectory, TrialResult
+from w2ltune.search.completing import asked
 from w2ltune.search.method import NOTE, GivenSampler, has_baseline
 from w2ltune.search.plan import LiveTrial, Plan
 from w2ltune.search.study import counted, tell
@@ -23,6 +24,9 @@ from w2ltune.search.study import counted, tell
 MOST_LOSSES = 5
 STOP_PATIENCE_SECONDS = 20.0
 """How long a stop waits for a checkpoint that is being written."""
+
+RUNG = "completed_rung_"
+"""Begin of the names under which Optuna's pruners note how far a trial has come."""
 
 SAME_FAILURES = 3
 """So many failures from the first trial on, with one reason (numbers apart), end the sweep."""
@@ -103,7 +107,7 @@ class StudyRun:
             reported = -1
             trial, flags = self._ask()
             directory = TrialDirectory(self.plan.trials, trial.number)
-            directory.write_flags(flags)
+            directory.write_flags(flags, asked=asked(self.plan.study, trial))
         else:
             return None
         self.live[trial_id] = LiveTrial(
@@ -190,7 +194,7 @@ class StudyRun:
             return
         if not self.plan.is_ours():
             return  # whoever took the study over runs the trial now
-        live.directory.write_result(outcome)
+        outcome = live.directory.write_result(outcome)
         tell(self.plan.study, outcome.number, outcome)
         self.finished += 1
         self.results.append(outcome)
@@ -224,9 +228,10 @@ class StudyRun:
         }
         counts = result.get("counts")
         value = result.get("value")
+        told = self.plan.study.get_trials(deepcopy=False)[live.trial.number]
         return TrialResult(
             number=live.trial.number,
-            attempt=int(result.get("attempt", 0)),
+            attempt=int(result.get("attempt") or live.directory.attempt()),
             state=state,
             value=None if state == "FAIL" or value is None or math.isnan(value) else float(value),
             counts=None if state == "FAIL" or counts is None else tuple(counts),
@@ -243,6 +248,8 @@ class StudyRun:
             epochs=int(result.get("epochs", 0)),
             updates=int(result.get("updates", 0)),
             checkpoint=str(result.get("checkpoint", "")),
+            reports=dict(told.intermediate_values),
+            rungs={n: v for n, v in told.system_attrs.items() if n.startswith(RUNG)},
             reason=reason,
         )
 
