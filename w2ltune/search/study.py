@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import optuna
 from optuna.storages import JournalStorage
@@ -23,7 +22,7 @@ from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.trial import FrozenTrial, TrialState
 
 from w2ltune.errors import InputError
-from w2ltune.runs.lock import StudyLock
+from w2ltune.runs.lock import StudyLock, leave_to_another
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 from w2ltune.search.completing import LOST, complete
 from w2ltune.search.space import SearchSpace
@@ -93,13 +92,6 @@ def _refuse_damage(path: Path, *, trials: bool) -> None:
                 path=path,
                 line=number,
             )
-
-
-def leave_to_another() -> NoReturn:
-    """End this process at once: another one took the study over and writes it now."""
-    text = "w2ltune: error: another process took this sweep over; this one ends"
-    print(text, file=sys.stderr, flush=True)
-    os._exit(1)
 
 
 class OwnershipCheck(BaseJournalFileLock):
