@@ -122,13 +122,13 @@ class TrialDirectory:
             asked: What the journal knows of the trial, for a journal that is behind.
 
         Raises:
-            StudyMismatchError: A trial of this number was asked before.
+            StudyMismatchError: A trial of this number is finished.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         head = f"{ASKED}{json.dumps(asked)}\n" if asked else ""
-        text = head + format_flagsfile(flags)
-        if self.result.exists() or not files.create_exclusively(self.flags, text):
-            raise StudyMismatchError("a trial of this number was asked before", path=self.path)
+        if self.result.exists():
+            raise StudyMismatchError("a trial of this number is finished already", path=self.path)
+        files.write_text(self.flags, head + format_flagsfile(flags))
 
     def read_asked(self) -> Mapping[str, Any]:
         """Return what `write_flags` was told of the journal; nothing where that is not there."""
@@ -171,22 +171,20 @@ class TrialDirectory:
     def write_result(self, result: TrialResult) -> TrialResult:
         """Make the trial finished, in one step, unless it is; return the result that stands.
 
-        A finished trial stays as it is, whoever comes later. One case is none: an owner that was
-        overtaken published an older launch's result while a newer one was at work.
+        A finished trial stays as it is, whoever comes later; only more may be told of the same
+        outcome (its counts by another program). One that an overtaken owner published while a newer
+        launch was at work gives way to that one's.
         """
         if files.create_exclusively(self.result, files.as_json(asdict(result))):
             return result
         stands = self.read_result()
-        if stands is not None and (result.state == "FAIL" or result.attempt <= stands.attempt):
-            return stands
+        if stands is not None:
+            newer = result.state != "FAIL" and result.attempt > stands.attempt
+            outcomes = [(r.state, r.attempt, r.value) for r in (stands, result)]
+            if not newer and outcomes[0] != outcomes[1]:
+                return stands
         files.write_json(self.result, asdict(result))
         return result
-
-    def add_counts(self, counted: TrialResult) -> None:
-        """Write a finished trial's error counts beside its result; another result stays."""
-        stands = self.read_result()
-        if stands and (stands.attempt, stands.state) == (counted.attempt, counted.state):
-            files.write_json(self.result, asdict(counted))
 
     def read_result(self) -> TrialResult | None:
         """Return the outcome, or None while there is none."""

@@ -194,7 +194,7 @@ def _take(rescoring: Rescoring, result: TrialResult, answer: Any, study: Path) -
     except W2LTuneError as error:
         return [f"{name} could not be decoded again: {error}"]
     counted = with_counts(result, rescoring.references, hypotheses)
-    TrialDirectory(study / "trials", result.number).add_counts(counted)
+    TrialDirectory(study / "trials", result.number).write_result(counted)
     if not counted.missing:
         return []
     return [
