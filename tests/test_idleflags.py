@@ -14,6 +14,8 @@ from w2ltune.embedded.decoderfiles import read_tokens
 from w2ltune.embedded.decoderflags import decoder_flags
 from w2ltune.errors import UsageError
 from w2ltune.idleflags import idle_flags, refuse_unmet
+from w2ltune.runs.outcome import Outcome, write_outcome
+from w2ltune.runs.provenance import write_request
 from w2ltune.search.decodespace import build_space
 from w2ltune.sweepoptions import SweepOptions
 
@@ -92,3 +94,21 @@ def test_a_sweep_says_it_at_each_start(tmp_path: Path) -> None:
         assert findings[1].startswith("--nthread_decoder=4: not used; ")
         assert findings[2].endswith("old.cfg not used: --am=m.bin, --show=true")
         assert findings[3].startswith(f"{lexicon}:341: the spelling of <unk> is not used")
+
+
+def test_what_the_emissions_tell_is_found_again_until_it_is_kept(tmp_path: Path) -> None:
+    command = arguments(make_decoding(tmp_path), binary=None, baseline=None)
+    options, given = parse(command, SweepOptions, usage="")
+    space = build_space(given, script=None, options=(), any_flag=False)
+
+    def greedy() -> bool:
+        findings = prepare(options, space, command=command).findings
+        return any(finding.value is not None for finding in findings)
+
+    options.folder.mkdir(parents=True)
+    request = prepare(options, space, command=command).request
+    assert greedy()
+    write_request(options.folder / "sweep.json", request)
+    assert greedy()  # a kill came before the outcome
+    write_outcome(options.folder, Outcome())
+    assert not greedy()

@@ -21,6 +21,7 @@ from w2ltune.formats.listfile import list_name
 from w2ltune.formats.nbest import BYTES_PER_HYPOTHESIS, NBest
 from w2ltune.idleflags import idle_flags
 from w2ltune.report.recount import require_same_counts
+from w2ltune.runs.outcome import NAME as OUTCOME
 from w2ltune.runs.provenance import (
     SweepRequest,
     fingerprint,
@@ -291,7 +292,8 @@ def prepare(
         findings.append(Finding(text=why_sampler))
     if flags.lexicon and (spelled := unknown_spelling(Path(flags.lexicon))):
         findings += [Finding(text=spelled)]
-    if old is None or old.inputs != request.inputs:
+    # What is found goes to the outcome: a kill before that loses nothing.
+    if old is None or old.inputs != request.inputs or not (options.folder / OUTCOME).exists():
         odd = read_otherwise(word for text in dataset.texts for word in split_words(text))
         findings += [Finding(text=odd)] if odd else []
         found = look_at(dataset, flags, by_binary=bool(by_binary))

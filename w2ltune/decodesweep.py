@@ -97,7 +97,7 @@ class DecodeSweep:
         self.trials = given.folder / "trials"
         make_shared(self.trials)
         self.study = open_study(given.folder, lock)
-        self.settled = settle(self.study, self.trials)
+        self.settled = settle(self.study, self.trials, given.space)
         self.outcome = read_outcome(given.folder)
         self.method: SearchMethod | None = None
         self.beam: dict[str, str] = dict(given.auto)
@@ -196,6 +196,7 @@ class DecodeSweep:
             on_result=self._on_result,
             config=self._config,
             is_ours=self.lock.is_ours,
+            generation=self.lock.generation,
             capacity=LiveTrials(live_trials),
             baseline=self.given.baseline,
             beam=beam,
@@ -260,7 +261,8 @@ class DecodeSweep:
         best = read_leaderboard(self.given.folder).best
         if best is not None:
             counts = read_utterance_counts(TrialDirectory(self.trials, best.number).utterances)
-            pruner.take_incumbent(best.value, counts[:, :3].sum(axis=1))
+            errors = counts[:, :3].sum(axis=1)
+            pruner.take_incumbent(best.value, errors, number=best.number)
 
     # The answer.
 
@@ -282,7 +284,8 @@ class DecodeSweep:
         """Return the answer for each list; the first one is that of all lists together."""
         decoded = self._decoded()
         if not decoded:
-            reason = self.results[0].reason if self.results else "there was none"
+            first = min(self.results, key=lambda result: result.number, default=None)
+            reason = first.reason if first else "there was none"
             raise TrialFailedError(f"no trial succeeded: {reason}")
         baseline = next((d for d in decoded if d.note.get("how") == "baseline"), None)
         self._write(baseline_trial=None if baseline is None else baseline.result.number)

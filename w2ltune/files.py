@@ -3,16 +3,57 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
+import re
 import secrets
-from collections.abc import Iterator
+import socket
+import time
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from w2ltune.errors import InputError, UsageError
 
 TEMPORARY_MARK = ".tmp-"
+OLD_SECONDS = 3600.0
+"""A temporary file of another host that was not written to for so long is nobody's."""
+
+_fences: dict[Path, tuple[Callable[[], bool], Callable[[], object]]] = {}
+
+
+def fence(folder: Path, is_ours: Callable[[], bool], leave: Callable[[], object]) -> None:
+    """Ask whether a folder is still ours at the last moment before anything in it takes its name.
+
+    A process may be stopped at any moment and wake when another one has taken its work over.
+
+    Args:
+        folder: With all below it, in this process, until `unfence`.
+        is_ours: Asked each time.
+        leave: Called where it is not; it must not return.
+    """
+    _fences[folder.absolute()] = is_ours, leave
+
+
+def unfence(folder: Path, is_ours: Callable[[], bool]) -> None:
+    """End what `fence` began with the same question."""
+    if _fences.get(folder.absolute(), (None,))[0] == is_ours:
+        del _fences[folder.absolute()]
+
+
+def rename(made: Path, path: Path) -> None:
+    """Let a temporary file take its name, which must be ours to write."""
+    _leave_what_is_not_ours(made)
+    made.replace(path)
+
+
+def _leave_what_is_not_ours(made: Path) -> None:
+    for folder, (is_ours, leave) in [*_fences.items()]:
+        if made.absolute().is_relative_to(folder) and not is_ours():
+            made.unlink(missing_ok=True)
+            leave()
 
 
 @contextlib.contextmanager
@@ -32,17 +73,17 @@ def replacing(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
     Raises:
         OSError: As raised by the file system; ``path`` is untouched then.
     """
-    temporary = _temporary(path)
+    made = temporary(path)
     try:
         mode, encoding = ("wb", None) if binary else ("w", "utf-8")
-        with temporary.open(mode, encoding=encoding) as file:
+        with made.open(mode, encoding=encoding) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        rename(made, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            made.unlink()
         raise
 
 
@@ -72,7 +113,7 @@ def refuse_unwritable(path: Path) -> None:
         folder = next(parent for parent in path.parents if _is_there(parent))
         if not folder.is_dir():
             raise UsageError(f"{path}: {folder} is not a folder: choose another --out")
-        probe = _temporary(folder / path.name)
+        probe = temporary(folder / path.name)
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
@@ -94,9 +135,39 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def _temporary(path: Path) -> Path:
-    """Return a new name beside a file."""
-    return path.with_name(f".{path.name}{TEMPORARY_MARK}{os.getpid()}-{secrets.token_hex(4)}")
+def temporary(path: Path) -> Path:
+    """Return a new name beside a file, which tells whose it is."""
+    own = f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return path.with_name(f".{path.name}{TEMPORARY_MARK}{own}")
+
+
+_TEMPORARY = re.compile(r"\..*\.tmp-(?:([0-9a-f]{8})-)?([0-9]{1,9})(?:-[0-9a-f]{1,8})?", re.DOTALL)
+
+
+@functools.cache
+def _host() -> str:
+    """Return a short name of this host since its last start."""
+    boot = b""
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
+    return f"{zlib.crc32(socket.gethostname().encode() + boot):08x}"
+
+
+def sweep_temporaries(folder: Path) -> None:
+    """Remove what processes that were killed had begun to write in a folder and below.
+
+    Of another host's processes nobody here knows whether they live: theirs must be old.
+    """
+    for place, _, names in os.walk(folder):
+        for name in names:
+            found = _TEMPORARY.fullmatch(name)
+            if found is None:
+                continue
+            path = Path(place, name)
+            with contextlib.suppress(OSError):
+                dead = found[1] == _host() and not Path("/proc", found[2]).exists()
+                if dead or time.time() - path.lstat().st_mtime > OLD_SECONDS:
+                    path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -107,7 +178,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Replace the content of ``path`` by ``value`` as JSON in one step."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, as_json(value))
+
+
+def as_json(value: object) -> str:
+    """Return the content of a JSON file."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> Any:
@@ -133,18 +209,19 @@ def create_exclusively(path: Path, text: str) -> bool:
     Returns:
         True if this call created it.
     """
-    temporary = _temporary(path)
+    made = temporary(path)
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        with made.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+        _leave_what_is_not_ours(made)
         try:
-            os.link(temporary, path)
+            os.link(made, path)
         except FileExistsError:
             # NFS may answer so to the repetition of our own call that had gone well.
-            return temporary.stat().st_nlink == 2
+            return made.stat().st_nlink == 2
         return True
     finally:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            made.unlink()

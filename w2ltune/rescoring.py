@@ -14,7 +14,7 @@ from w2ltune.errors import StudyMismatchError, UsageError
 from w2ltune.report.progress import bar
 from w2ltune.rescoreinput import RescoreInput
 from w2ltune.rescoreoptions import DEFAULT_N, LENGTHS, parse_weights
-from w2ltune.runs.rescored import Proof, Rescored
+from w2ltune.runs.rescored import NAME, Proof, Rescored, read_rescored
 from w2ltune.scoring.kernels import Batch, can_compile
 from w2ltune.scoring.nbest import take
 from w2ltune.scoring.nbestpool import Pool
@@ -118,7 +118,7 @@ class Rescoring:
                 f"went on from the {best.errors} errors that an earlier run ({best.how}) found"
             )
         self.others = [*self._given(), *self._grid()]
-        for given in self.others:
+        for given in [*self._earlier(), *self.others]:
             if given.total < best.errors:
                 best = Incumbent(
                     vector=given.vector, k=given.k, errors=given.total, how=given.name,
@@ -300,6 +300,16 @@ class Rescoring:
         return middle(
             errors, best=best.vector[1:], low=self.low[1:], high=self.high[1:], points=points
         )
+
+    def _earlier(self) -> list[Weighted]:
+        """Return an earlier run's answers: a journal that was cut or lost does not tell them."""
+        if not (self.given.folder / NAME).exists():
+            return []
+        return [
+            self._weighted("an earlier run", self.given.vector(one.weights), one.k)
+            for one in read_rescored(self.given.folder).candidates
+            if one.weights.keys() == {*self.names} and one.k <= self.depth
+        ]
 
     def _given(self) -> list[Weighted]:
         text = self.given.options.in_wts

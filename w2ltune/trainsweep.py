@@ -100,7 +100,7 @@ class TrainSweep:
         self.trials = given.folder / "trials"
         make_shared(self.trials)
         self.study = open_study(given.folder, lock)
-        self.settled = settle(self.study, self.trials)
+        self.settled = settle(self.study, self.trials, given.space)
         if given.single:
             self.settled = self._supersede(self.settled)
         self.results: list[TrialResult] = list(read_leaderboard(given.folder).results)
@@ -158,7 +158,7 @@ class TrainSweep:
             raise TrialFailedError("no training was started")
         failed = newest if self.given.single and newest.state == "FAIL" else None
         if failed is None and not any(result.state == "COMPLETE" for result in self.results):
-            failed = self.results[0]
+            failed = min(self.results, key=lambda result: result.number)
         if failed is not None:
             logs = "" if self.given.single else f"trials/{failed.number:04d}/run/"
             where = self.given.folder / f"{logs}logs"
@@ -211,6 +211,7 @@ class TrainSweep:
                 on_result=self.results.append,
                 config=lambda flags: {"job": job, "rundir": rundir},
                 is_ours=self.lock.is_ours,
+                generation=self.lock.generation,
                 capacity=Room(job.bundles),
             )
             started = time.monotonic()

@@ -20,10 +20,10 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from w2ltune.errors import StoppedError, W2LTuneError
+from w2ltune.runs.lock import leave_to_another
 from w2ltune.runs.signals import by_hand, stopping_signals
 from w2ltune.search.plan import Plan
 from w2ltune.search.run import StudyRun
-from w2ltune.search.study import leave_to_another
 
 
 class StudySearcher(Searcher):

@@ -4,7 +4,7 @@ import pytest
 
 from w2ltune.errors import UsageError
 from w2ltune.runs.trialdir import TrialResult
-from w2ltune.search.pruning import EpochPruner, PairedPruner
+from w2ltune.search.pruning import PRUNED, EpochPruner, PairedPruner
 
 UTTERANCES = 200
 
@@ -152,3 +152,96 @@ def test_epochs_known_to_the_study_are_not_reported_again(study):
 def test_an_unknown_epoch_pruner_is_refused():
     with pytest.raises(UsageError, match="asha, median, hyperband or none"):
         EpochPruner("ashaa", min_epochs=1)
+
+
+class Killed(BaseException):
+    pass
+
+
+def judged(pruner, study, trial, errors, ends, after=-1):
+    """The step that a pruner stops at, with reports that come at these places."""
+    counts = np.stack([errors, errors * 0, errors * 0, errors * 0 + 5], axis=1)
+    for end in ends:
+        if found := pruner.stops(study, trial, {"utterance_counts": counts[:end]}, after=after):
+            return found
+        after = end
+    return 0
+
+
+def test_when_reports_come_does_not_decide(study, random, incumbent):
+    found, reports = set(), set()
+    errors = incumbent + random.poisson(0.1, UTTERANCES)
+    for ends in ([200], [37, 111, 180, 200], range(1, 201), [199]):
+        pruner, trial = PairedPruner(), study.ask()
+        pruner.take_incumbent(0.1, incumbent)
+        found.add(judged(pruner, study, trial, errors, ends))
+        frozen = study.get_trials()[-1]
+        reports.add(tuple(frozen.intermediate_values.items()))
+        assert frozen.user_attrs[PRUNED] in found
+    assert len(found) == len(reports) == 1
+    assert 0 < found.pop() < UTTERANCES
+
+
+def test_of_equal_trials_the_first_is_the_incumbent_whichever_ends_first(incumbent):
+    pruners = PairedPruner(), PairedPruner()
+    other = incumbent[::-1]
+    for pruner, order in zip(pruners, (1, -1), strict=True):
+        for number, errors in [(3, incumbent), (5, other)][::order]:
+            pruner.take_incumbent(0.1, errors, number=number)
+    assert (pruners[0]._errors == pruners[1]._errors).all()
+
+
+@pytest.mark.parametrize("name", ["asha", "median", "hyperband"])
+@pytest.mark.parametrize("write", range(1, 6))
+def test_a_verdict_that_a_kill_cut_off_is_found_again(name, write, monkeypatch):
+    good, bad = [0.5, 0.4, 0.3, 0.2, 0.1, 0.1], [0.9, 0.9, 0.9, 0.9, 0.9, 0.9]
+
+    def run(killed_at):
+        study = optuna.create_study(study_name="same")
+        storage, left = study._storage, [killed_at]
+        found = []
+
+        def dying(method):
+            def write(*arguments):
+                left[0] -= 1
+                if left[0] == 0:
+                    raise Killed
+                method(*arguments)
+
+            return write
+
+        for number, curve in enumerate([good] * 8 + [bad] * 4):
+            trial, pruner = study.ask(), EpochPruner(name, min_epochs=1)
+            if number == 8:
+                for write in (
+                    "set_trial_intermediate_value", "set_trial_user_attr", "set_trial_system_attr"
+                ):  # fmt: skip
+                    monkeypatch.setattr(storage, write, dying(getattr(storage, write)))
+            end, epoch = 0, 1
+            while not end and epoch <= len(curve):
+                frozen = study.get_trials()[number]
+                last = max(frozen.intermediate_values, default=0)
+                result = {"by_epoch": [*enumerate(curve[:epoch], start=1)]}
+                try:
+                    end = frozen.user_attrs.get(PRUNED, 0) or pruner.stops(
+                        study, trial, result, after=last - 1
+                    )
+                    epoch += 1
+                except Killed:
+                    pruner, trial = EpochPruner(name, min_epochs=1), optuna.Trial(study, number)
+            state = optuna.trial.TrialState.PRUNED if end else optuna.trial.TrialState.COMPLETE
+            study.tell(number, None if end else curve[-1], state=state)
+            found.append(end)
+        return found
+
+    undisturbed = run(0)
+    assert any(undisturbed[8:]) or name == "hyperband"
+    assert run(write) == undisturbed
+
+
+def test_the_last_epoch_of_all_decides_nothing(study):
+    pruner = EpochPruner("asha", min_epochs=1)
+    for value in (0.1, 0.1, 0.1, 0.9):
+        trial = study.ask()
+        stopped = pruner.stops(study, trial, {"by_epoch": [(1, value)], "done": True}, after=-1)
+        assert not stopped

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
 from pathlib import Path
 
 from rich.console import Console
@@ -124,11 +122,10 @@ def point_to_model(folder: Path, best: TrialResult) -> None:
     if not (best.checkpoint and (folder / best.checkpoint).is_file()):
         return
     link = folder / MODEL_NAME
-    name = f".{link.name}{files.TEMPORARY_MARK}{os.getpid()}-{secrets.token_hex(4)}"
-    temporary = link.with_name(name)
+    temporary = files.temporary(link)
     try:
         temporary.symlink_to(best.checkpoint)
-        temporary.replace(link)
+        files.rename(temporary, link)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from w2ltune import files
 from w2ltune.runs.snapshots import Snapshot, best_snapshot, read_snapshots, write_manifest
 
 
@@ -48,13 +49,12 @@ def adopt(rundir: Path, own: Path, *, value: Callable[[int], float | None]) -> t
 def _take(snapshot: Snapshot, own: Path) -> Snapshot:
     """Link a snapshot, which is never written to again, or copy it; its manifest comes last."""
     path = own / snapshot.path.name
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    temporary.unlink(missing_ok=True)
+    temporary = files.temporary(path)
     try:
         os.link(snapshot.path, temporary)
     except OSError:  # another file system, or one without links
         shutil.copyfile(snapshot.path, temporary)
-    temporary.replace(path)
+    files.rename(temporary, path)
     taken = replace(snapshot, path=path)
     write_manifest(taken)
     return taken

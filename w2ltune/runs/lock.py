@@ -13,11 +13,12 @@ import getpass
 import json
 import os
 import socket
+import sys
 import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from w2ltune import files
 from w2ltune.errors import StudyOwnedError
@@ -106,6 +107,13 @@ def _exists(pid: int) -> bool:
     return True
 
 
+def leave_to_another() -> NoReturn:
+    """End this process at once: another one took the study over and writes it now."""
+    text = "w2ltune: error: another process took this sweep over; this one ends"
+    print(text, file=sys.stderr, flush=True)
+    os._exit(1)
+
+
 class StudyLock:
     """The ownership of a study, held for the life of its driver.
 
@@ -155,6 +163,8 @@ class StudyLock:
             time.sleep(poll_seconds)
         self._heart = threading.Thread(target=self._beat, name="study lock", daemon=True)
         self._heart.start()
+        files.fence(self._folder.parent, self.is_ours, leave_to_another)
+        files.sweep_temporaries(self._folder.parent)
 
     def refuse_owned(self) -> None:
         """Look whether this process could become the owner, before work that comes first.
@@ -215,6 +225,7 @@ class StudyLock:
             self._heart = None
             if self.is_ours():
                 self._write(released=True)
+        files.unfence(self._folder.parent, self.is_ours)
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS) and self.is_ours():
@@ -234,6 +245,11 @@ def _path(folder: Path, generation: int) -> Path:
 def _owners(folder: Path) -> list[Path]:
     """Return the owners' files, newest first."""
     return sorted(folder.glob("[0-9]*.json"), reverse=True)
+
+
+def is_overtaken(folder: Path, generation: int) -> bool:
+    """Return whether a lock folder has a newer owner than that of a generation."""
+    return any(int(path.stem) > generation for path in _owners(folder))
 
 
 def current_owner(folder: Path) -> Owner | None:

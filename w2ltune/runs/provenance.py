@@ -212,6 +212,11 @@ def settle_request(path: Path, request: SweepRequest, *, keep_seed: bool) -> Swe
     """
     old = read_request(path)
     if old is None:
+        if any(path.parent.glob("trials/[0-9]*/flags.cfg")):
+            raise StudyMismatchError(
+                "gone, but there are trials of a sweep; put it back, or use another folder",
+                path=path,
+            )
         write_request(path, request)
         return request
     require_same(old, request, path=path)

@@ -17,16 +17,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from w2ltune import files
+from w2ltune.errors import StudyMismatchError
 from w2ltune.formats.flagsfile import effective, format_flagsfile, parse_flagsfile
 from w2ltune.formats.known_flags import is_boolean
 
 FORMAT = 1
+ASKED = "# asked: "
+"""Begin of the line in ``flags.cfg`` that holds what the journal knew when the trial was asked."""
 
 State = Literal["COMPLETE", "PRUNED", "FAIL"]
 
@@ -55,6 +59,8 @@ class TrialResult:
         epochs: Epochs done.
         updates: Updates done.
         checkpoint: The best snapshot, relative to the study's folder; "" without one.
+        reports: The values reported on the way, by step, as the journal has them.
+        rungs: What a pruner noted of the trial in the journal.
     """
 
     number: int
@@ -76,6 +82,8 @@ class TrialResult:
     epochs: int = 0
     updates: int = 0
     checkpoint: str = ""
+    reports: Mapping[int, float] = field(default_factory=dict)
+    rungs: Mapping[str, float] = field(default_factory=dict)
     format: int = FORMAT
 
 
@@ -104,10 +112,33 @@ class TrialDirectory:
         """Whether the trial's flags were decided and written; else it was cut short in asking."""
         return self.flags.exists()
 
-    def write_flags(self, flags: Mapping[str, str]) -> None:
-        """Write the trial's flags as a flagsfile; from here on the trial was asked."""
+    def write_flags(
+        self, flags: Mapping[str, str], *, asked: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write the trial's flags as a flagsfile; from here on the trial was asked.
+
+        Args:
+            flags: By name.
+            asked: What the journal knows of the trial, for a journal that is behind.
+
+        Raises:
+            StudyMismatchError: A trial of this number is finished.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        files.write_text(self.flags, format_flagsfile(flags))
+        head = f"{ASKED}{json.dumps(asked)}\n" if asked else ""
+        if self.result.exists():
+            raise StudyMismatchError("a trial of this number is finished already", path=self.path)
+        files.write_text(self.flags, head + format_flagsfile(flags))
+
+    def read_asked(self) -> Mapping[str, Any]:
+        """Return what `write_flags` was told of the journal; nothing where that is not there."""
+        try:
+            with self.flags.open(encoding="utf-8") as lines:
+                first = next(lines, "")
+            found = json.loads(first.removeprefix(ASKED)) if first.startswith(ASKED) else {}
+        except (FileNotFoundError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def read_flags(self) -> dict[str, str]:
         """Return the flags that `write_flags` wrote."""
@@ -137,9 +168,23 @@ class TrialDirectory:
             if files.create_exclusively(self.attempts / f"{number:04d}", note):
                 return number
 
-    def write_result(self, result: TrialResult) -> None:
-        """Make the trial finished, in one step."""
+    def write_result(self, result: TrialResult) -> TrialResult:
+        """Make the trial finished, in one step, unless it is; return the result that stands.
+
+        A finished trial stays as it is, whoever comes later; only more may be told of the same
+        outcome (its counts by another program). One that an overtaken owner published while a newer
+        launch was at work gives way to that one's.
+        """
+        if files.create_exclusively(self.result, files.as_json(asdict(result))):
+            return result
+        stands = self.read_result()
+        if stands is not None:
+            newer = result.state != "FAIL" and result.attempt > stands.attempt
+            outcomes = [(r.state, r.attempt, r.value) for r in (stands, result)]
+            if not newer and outcomes[0] != outcomes[1]:
+                return stands
         files.write_json(self.result, asdict(result))
+        return result
 
     def read_result(self) -> TrialResult | None:
         """Return the outcome, or None while there is none."""
@@ -148,6 +193,8 @@ class TrialDirectory:
             return None
         for name in ("counts", "interval"):
             content[name] = tuple(content[name]) if content[name] is not None else None
+        reports = content.get("reports", {}).items()
+        content["reports"] = {int(step): value for step, value in reports}
         return TrialResult(**content)
 
 

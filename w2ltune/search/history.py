@@ -57,7 +57,7 @@ class DecodeHistory:
         warm: N-best lists of an earlier sweep, by key.
 
     Attributes:
-        seen: The complete decodes of the search, in the order in which they ended.
+        seen: The complete decodes of the search, by number: who ends first is chance.
         finished: Number of finished trials, pruned and failed ones too.
         failures: Failed trials by setting.
         nonlinear: Why scores are not linear in the weights, or "".
@@ -129,6 +129,7 @@ class DecodeHistory:
                 how=note.get("how", ""),
             )
         )
+        self.seen.sort(key=lambda seen: seen.number)
 
     def _of_search(self, flags: Mapping[str, str]) -> bool:
         """Whether a trial has the search's fixed flags; a baseline may have a beam of its own."""

@@ -48,6 +48,7 @@ class Plan:
             None where trials have no error counts.
         on_result: Called with each finished trial's result.
         is_ours: Whether no other process took the study over.
+        generation: Of the ownership, for those who work for this process; 0 where there is none.
         config: Returns what the trainable is told of a trial with these flags, beyond them.
         capacity: Takes how many trials are live and returns how many may be now; None where they
             all fit.
@@ -66,6 +67,7 @@ class Plan:
     score: Callable[[Mapping[str, Any]], Score] | None
     on_result: Callable[[TrialResult], None]
     is_ours: Callable[[], bool]
+    generation: int = 0
     config: Callable[[Mapping[str, str]], Mapping[str, Any]] = lambda flags: {}
     capacity: Callable[[int], int] | None = None
     baseline: Mapping[str, str] | None = None
@@ -84,4 +86,4 @@ class LiveTrial:
     note: str = ""
     writing: bool = False
     reported: int = -1
-    pruned: bool = False
+    pruned: int = 0

@@ -6,6 +6,7 @@ with Optuna's pruners.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -18,6 +19,12 @@ from optuna.trial import FrozenTrial
 from w2ltune.errors import UsageError
 from w2ltune.runs.trialdir import TrialResult
 
+PRUNED = "w2ltune:pruned"
+"""User attribute of a trial that is to be stopped: the step that decided it."""
+
+LOOKS = 20
+"""Into so many parts the list is cut, at whose ends a decode is judged."""
+
 
 class TrialPruner(Protocol):
     """Decides from a trial's reports whether it should go on."""
@@ -27,8 +34,11 @@ class TrialPruner(Protocol):
 
     def stops(
         self, study: optuna.Study, trial: optuna.Trial, result: Mapping[str, Any], *, after: int
-    ) -> bool:
-        """Tell the study of a report, and return whether the trial should end.
+    ) -> int:
+        """Tell the study of a report; return the step at which the trial should end, or 0.
+
+        The verdict is in the study before this returns, and what it rests on does not hang on when
+        a report comes: after a kill it is found again.
 
         Args:
             study: The open study.
@@ -58,42 +68,55 @@ class PairedPruner(optuna.pruners.BasePruner):
     def __init__(self, *, limit: float = 2.33, least: float = 0.15) -> None:
         self._limit = limit
         self._least = least
-        self._incumbent: npt.NDArray[Any] | None = None
-        self._value = math.inf
+        self._errors: npt.NDArray[Any] = np.zeros(0, np.int64)
+        self._best = (math.inf, 0)
         self._live: dict[int, npt.NDArray[Any]] = {}
 
     def stops(
         self, study: optuna.Study, trial: optuna.Trial, result: Mapping[str, Any], *, after: int
-    ) -> bool:
-        """Take the errors of the utterances done so far; return whether they are too many."""
-        trial.report(float(result["value"]), int(result["step"]))
-        self.observe(trial.number, result["utterance_counts"][:, :3].sum(axis=1))
-        return self.prune(study, study.get_trials(deepcopy=False)[trial.number])
+    ) -> int:
+        """Judge the utterances done so far at the end of each part of the list."""
+        counts, whole = result["utterance_counts"], len(self._errors)
+        for end in (whole * look // LOOKS for look in range(1, LOOKS)):
+            if after < end <= len(counts):
+                total = counts[:end].sum(axis=0)
+                _report(study, trial, float(total[:3].sum() / max(1, total[3])), end)
+                self.observe(trial.number, counts[:end, :3].sum(axis=1))
+                if self.prune(study, study.get_trials(deepcopy=False)[trial.number]):
+                    trial.set_user_attr(PRUNED, end)
+                    return end
+        return 0
 
     def finish(self, outcome: TrialResult, result: Mapping[str, Any]) -> None:
         """Take a finished trial; a complete one may become the incumbent."""
         self._live.pop(outcome.number, None)
         if outcome.state == "COMPLETE":
             errors = result["utterance_counts"][:, :3].sum(axis=1)
-            self.take_incumbent(outcome.value, errors)
+            self.take_incumbent(outcome.value, errors, number=outcome.number)
 
     def observe(self, number: int, errors: npt.NDArray[Any]) -> None:
         """Take a live trial's errors of each utterance of its finished prefix."""
         self._live[number] = errors
 
-    def take_incumbent(self, value: float | None, errors: npt.NDArray[Any]) -> None:
-        """Take a complete trial's errors of all utterances; it is the incumbent if it is best."""
-        if value is not None and value < self._value:
-            self._value, self._incumbent = value, errors
+    def take_incumbent(
+        self, value: float | None, errors: npt.NDArray[Any], *, number: int = 0
+    ) -> None:
+        """Take a complete trial's errors of all utterances; it is the incumbent if it is best.
+
+        Of equal ones that with the lowest number is, whichever came first.
+        """
+        if value is not None and (value, number) < self._best:
+            self._best, self._errors = (value, number), errors
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the trial should stop now."""
         errors = self._live.get(trial.number)
-        if errors is None or self._incumbent is None:
+        whole = len(self._errors)
+        if errors is None or not whole:
             return False
-        if len(errors) < self._least * len(self._incumbent) or len(errors) == len(self._incumbent):
+        if len(errors) < self._least * whole or len(errors) == whole:
             return False
-        difference = errors - self._incumbent[: len(errors)]
+        difference = errors - self._errors[: len(errors)]
         spread = float(np.std(difference)) * math.sqrt(len(difference))
         return float(difference.sum()) > self._limit * max(spread, 1.0)
 
@@ -122,15 +145,49 @@ class EpochPruner:
 
     def stops(
         self, study: optuna.Study, trial: optuna.Trial, result: Mapping[str, Any], *, after: int
-    ) -> bool:
-        """Report the epochs that the study does not know yet; return whether one is the last."""
-        for epoch, value in result["by_epoch"]:
+    ) -> int:
+        """Report the epochs that the study does not know yet; return that which is the last."""
+        # The last epoch of all saves nothing; whether it comes as news before the end is chance.
+        ended = result.get("done") or result.get("fraction", 0.0) >= 1.0
+        for epoch, value in result["by_epoch"][: -1 if ended else None]:
             if epoch > after and math.isfinite(value):
-                trial.report(value, epoch)
+                _report(study, trial, value, epoch)
                 frozen = study.get_trials(deepcopy=False)[trial.number]
-                if self._pruner.prune(study, frozen):
-                    return True
-        return False
+                view, notes = copy.copy(study), _Notes(study._storage)
+                view._storage = notes  # type: ignore[assignment]
+                pruned = self._pruner.prune(view, frozen)
+                if pruned:
+                    trial.set_user_attr(PRUNED, epoch)
+                for note in notes.kept:
+                    study._storage.set_trial_system_attr(*note)
+                if pruned:
+                    return int(epoch)
+        return 0
 
     def finish(self, outcome: TrialResult, result: Mapping[str, Any]) -> None:
         """Do nothing: the study remembers."""
+
+
+class _Notes:
+    """A storage as a pruner sees it; what the pruner notes waits until its verdict is written.
+
+    With the note there and no verdict, a pruner that is asked again after a kill lets go on.
+    """
+
+    def __init__(self, storage: Any) -> None:
+        self._all = storage
+        self.kept: list[tuple[int, str, Any]] = []
+
+    def set_trial_system_attr(self, trial: int, name: str, value: Any) -> None:
+        """Keep a note back."""
+        self.kept.append((trial, name, value))
+
+    def __getattr__(self, name: str) -> Any:
+        """Read as from the storage itself."""
+        return getattr(self._all, name)
+
+
+def _report(study: optuna.Study, trial: optuna.Trial, value: float, step: int) -> None:
+    """Report a value, unless that was done before a kill."""
+    if step not in study.get_trials(deepcopy=False)[trial.number].intermediate_values:
+        trial.report(value, step)

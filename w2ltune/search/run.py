@@ -16,13 +16,18 @@ from optuna.trial import FrozenTrial
 from w2ltune.errors import TrialFailedError
 from w2ltune.formats.distributions import parse_float
 from w2ltune.runs.trialdir import State, TrialDirectory, TrialResult
+from w2ltune.search.completing import asked
 from w2ltune.search.method import NOTE, GivenSampler, has_baseline
 from w2ltune.search.plan import LiveTrial, Plan
+from w2ltune.search.pruning import PRUNED
 from w2ltune.search.study import counted, tell
 
 MOST_LOSSES = 5
 STOP_PATIENCE_SECONDS = 20.0
 """How long a stop waits for a checkpoint that is being written."""
+
+RUNG = "completed_rung_"
+"""Begin of the names under which Optuna's pruners note how far a trial has come."""
 
 SAME_FAILURES = 3
 """So many failures from the first trial on, with one reason (numbers apart), end the sweep."""
@@ -96,22 +101,25 @@ class StudyRun:
         if self.waiting:
             frozen = self.waiting.pop(0)
             trial = optuna.Trial(self.plan.study, frozen._trial_id)
-            reported = max(frozen.intermediate_values, default=-1)
+            # The last step is judged again: a kill may have come between report and verdict.
+            reported = max(frozen.intermediate_values, default=0) - 1
+            pruned = int(frozen.user_attrs.get(PRUNED, 0))
             directory = TrialDirectory(self.plan.trials, frozen.number)
             flags = directory.read_flags()
         elif self._may_ask():
-            reported = -1
+            reported, pruned = -1, 0
             trial, flags = self._ask()
             directory = TrialDirectory(self.plan.trials, trial.number)
-            directory.write_flags(flags)
+            directory.write_flags(flags, asked=asked(self.plan.study, trial))
         else:
             return None
         self.live[trial_id] = LiveTrial(
-            trial=trial, directory=directory, flags=flags, reported=reported
+            trial=trial, directory=directory, flags=flags, reported=reported, pruned=pruned
         )
         return {
             "number": trial.number,
             "launched": directory.attempt(),
+            "generation": self.plan.generation,
             "trials": str(self.plan.trials),
             "flags": dict(flags),
             **self.plan.config(flags),
@@ -158,16 +166,20 @@ class StudyRun:
         live.fraction = float(result["fraction"])
         live.note = str(result.get("note", ""))
         live.writing = bool(result.get("writing"))
+        return self._judge(live, result)
+
+    def _judge(self, live: LiveTrial, result: Mapping[str, Any]) -> bool:
+        """Take the steps that a report has beyond the last one; return whether one is the last."""
         step = int(result["step"])
+        if live.pruned:  # decided before a kill: it comes to that step again
+            return step >= live.pruned
         if step <= live.reported or not step:
             return False  # a restarted trial goes through the same steps again
         live.value, earlier, live.reported = float(result["value"]), live.reported, step
-        if self.plan.pruner is None or result["done"]:
-            return False
-        if not self.plan.method.prunes(live.trial.number):
+        if self.plan.pruner is None or not self.plan.method.prunes(live.trial.number):
             return False
         live.pruned = self.plan.pruner.stops(self.plan.study, live.trial, result, after=earlier)
-        return live.pruned
+        return live.pruned > 0
 
     def complete(self, trial_id: str, result: Mapping[str, Any] | None, *, error: bool) -> None:
         """Write a trial's result and tell the study; result.json first, always."""
@@ -181,20 +193,21 @@ class StudyRun:
             outcome = self._outcome(live, {}, state="FAIL", reason=reason)
         elif result.get("failure"):
             outcome = self._outcome(live, result, state="FAIL", reason=str(result["failure"]))
-        elif live.pruned:
+        elif live.pruned or (result.get("done") and self._judge(live, result)):
             reason = self.plan.pruner.reason if self.plan.pruner else ""
-            outcome = self._outcome(live, result, state="PRUNED", reason=reason)
+            until = _until(result, live.pruned)
+            outcome = self._outcome(live, until, state="PRUNED", reason=reason)
         elif result.get("done"):
             outcome = self._outcome(live, result, state="COMPLETE")
         else:
             return
         if not self.plan.is_ours():
             return  # whoever took the study over runs the trial now
-        live.directory.write_result(outcome)
+        ours, outcome = outcome, live.directory.write_result(outcome)
         tell(self.plan.study, outcome.number, outcome)
         self.finished += 1
         self.results.append(outcome)
-        if self.plan.pruner is not None:
+        if self.plan.pruner is not None and outcome is ours:
             self.plan.pruner.finish(outcome, result or {})
         self.plan.method.observe(outcome)
         self.plan.on_result(outcome)
@@ -224,9 +237,10 @@ class StudyRun:
         }
         counts = result.get("counts")
         value = result.get("value")
+        told = self.plan.study.get_trials(deepcopy=False)[live.trial.number]
         return TrialResult(
             number=live.trial.number,
-            attempt=int(result.get("attempt", 0)),
+            attempt=int(result.get("attempt") or live.directory.attempt()),
             state=state,
             value=None if state == "FAIL" or value is None or math.isnan(value) else float(value),
             counts=None if state == "FAIL" or counts is None else tuple(counts),
@@ -243,6 +257,8 @@ class StudyRun:
             epochs=int(result.get("epochs", 0)),
             updates=int(result.get("updates", 0)),
             checkpoint=str(result.get("checkpoint", "")),
+            reports=dict(told.intermediate_values),
+            rungs={n: v for n, v in told.system_attrs.items() if n.startswith(RUNG)},
             reason=reason,
         )
 
@@ -257,3 +273,11 @@ class StudyRun:
             self.fail(
                 TrialFailedError(f"the first {SAME_FAILURES} trials failed: {first[0].reason}")
             )
+
+
+def _until(result: Mapping[str, Any], step: int) -> Mapping[str, Any]:
+    """Return a decode's report as it was at an earlier step."""
+    if "utterance_counts" not in result:
+        return result
+    total = [int(count) for count in result["utterance_counts"][:step].sum(axis=0)]
+    return {**result, "counts": total, "value": sum(total[:3]) / max(1, total[3])}

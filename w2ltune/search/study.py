@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import optuna
 from optuna.storages import JournalStorage
@@ -22,14 +21,14 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.trial import FrozenTrial, TrialState
 
-from w2ltune.errors import InputError, StudyMismatchError
-from w2ltune.runs.lock import StudyLock
+from w2ltune.errors import InputError
+from w2ltune.runs.lock import StudyLock, leave_to_another
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
+from w2ltune.search.completing import LOST, complete
+from w2ltune.search.space import SearchSpace
 
 STUDY_NAME = "w2ltune"
 JOURNAL = "study.journal"
-LOST = "w2ltune:lost"
-"""Mark of a trial that a kill cut short while it was asked: it has no flags and does not count."""
 
 
 def repair_journal(path: Path) -> int:
@@ -86,20 +85,13 @@ def _refuse_damage(path: Path, *, trials: bool) -> None:
                 "damaged, no record of the study: "
                 + (
                     "restore the file, or remove the line if another program put it there; with "
-                    "neither, begin anew with another --prefix"
+                    "neither, move it away: it is made again from the trials' folders"
                     if trials
                     else "restore the file, or move it away; the search begins anew then"
                 ),
                 path=path,
                 line=number,
             )
-
-
-def leave_to_another() -> NoReturn:
-    """End this process at once: another one took the study over and writes it now."""
-    text = "w2ltune: error: another process took this sweep over; this one ends"
-    print(text, file=sys.stderr, flush=True)
-    os._exit(1)
 
 
 class OwnershipCheck(BaseJournalFileLock):
@@ -129,17 +121,13 @@ def open_study(folder: Path, lock: StudyLock) -> optuna.Study:
 
     The study minimises, and its sampler is set for each trial by the caller.
 
+    A journal that is gone or behind is completed by `settle`.
+
     Raises:
-        StudyMismatchError: The journal of a folder with trials is gone.
         InputError: A line of the journal is damaged.
     """
     path = (folder / JOURNAL).absolute()
     trials = next((folder / "trials").glob("[0-9]*"), None) is not None
-    if not path.exists() and trials:
-        raise StudyMismatchError(
-            f"{JOURNAL} is gone but there are trials; put it back, or use another --prefix",
-            path=folder,
-        )
     _refuse_damage(path, trials=trials)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = JournalStorage(JournalFileBackend(str(path), lock_obj=OwnershipCheck(lock, path)))
@@ -170,15 +158,35 @@ class Settled:
     lost: tuple[int, ...]
 
 
-def settle(study: optuna.Study, trials: Path) -> Settled:
-    """Bring the study and the trial folders to one truth after a stop or a kill."""
+def _say(text: str) -> None:
+    print(f"w2ltune: note: {text}", file=sys.stderr)
+
+
+def settle(study: optuna.Study, trials: Path, space: SearchSpace | None = None) -> Settled:
+    """Bring the study and the trial folders to one truth after a stop or a kill.
+
+    Args:
+        study: Ours.
+        trials: The folder of the trials.
+        space: What is searched, for folders that do not tell it.
+    """
+    if added := complete(study, trials, space):
+        _say(
+            f"{JOURNAL} lacked {len(added)} trials, {added[0]} to {added[-1]}: "
+            "completed from their folders"
+        )
     interrupted: list[FrozenTrial] = []
     told: list[int] = []
     lost: list[int] = []
     for trial in study.get_trials(deepcopy=False):
-        if trial.state.is_finished():
-            continue
         directory = TrialDirectory(trials, trial.number)
+        if trial.state.is_finished():
+            if counts(trial) and not directory.result.exists():
+                _say(
+                    f"{directory.result} is gone, although {JOURNAL} calls the trial finished: put "
+                    "it back; without it the trial takes no part in the answer"
+                )
+            continue
         result = directory.read_result()
         if result is not None:
             tell(study, trial.number, result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ray.exceptions import RayError
 
 from w2ltune import files
 from w2ltune.formats.nbest import write_nbest
+from w2ltune.runs.lock import is_overtaken
 from w2ltune.runs.trialdir import TrialDirectory
 from w2ltune.scoring.nbest import concatenate
 from w2ltune.trials.dataset import blocks
@@ -102,6 +104,7 @@ class DecodeTrial(tune.Trainable):
     def _start(self, config: dict[str, Any]) -> None:
         self._directory = TrialDirectory(Path(config["trials"]), config["number"])
         self._launched: int = config["launched"]
+        self._generation: int = config.get("generation") or sys.maxsize
         self._attempt = 0
         self._started = time.monotonic()
         self._flags: dict[str, str] = config["flags"]
@@ -120,9 +123,12 @@ class DecodeTrial(tune.Trainable):
             failure = self._collect()
             done = bool(failure) or len(self._results) == len(self._blocks) > 0
             if done and not failure:
-                done = self._write_utterances()
+                self._write_utterances()
         except RayError:
             # The pool is restarting; it is asked again, with the blocks that are still to do.
+            time.sleep(SLICE_SECONDS)
+            done = False
+        except BlockingIOError:  # a newer launch, of this owner or the next one, does it
             time.sleep(SLICE_SECONDS)
             done = False
         except Exception as error:  # Tune would try the same again without end
@@ -137,7 +143,10 @@ class DecodeTrial(tune.Trainable):
             # and starts a trial again that was stopped or done when its process died.
             if self._directory.result.exists():
                 return "the trial has a result already"
+            if is_overtaken(self._directory.path.parents[1] / "lock", self._generation):
+                raise BlockingIOError("another process took the sweep over")
             self._attempt = self._directory.begin_attempt()
+            files.fence(self._directory.path, self._is_newest, _leave)
         if self._attempt - self._launched > MOST_LAUNCHES:
             return f"the trial's own process died {MOST_LAUNCHES} times"
         pool: Any = ray.get_actor(self._pool)
@@ -192,11 +201,17 @@ class DecodeTrial(tune.Trainable):
             parts.append(result.counts)
         return np.concatenate(parts)
 
-    def _write_utterances(self) -> bool:
-        """Write each utterance's errors and n-best list; False if a newer launch is to do it."""
-        if self._directory.attempt() != self._attempt:
-            time.sleep(SLICE_SECONDS)
-            return False
+    def _is_newest(self) -> bool:
+        return self._directory.attempt() == self._attempt
+
+    def _write_utterances(self) -> None:
+        """Write each utterance's errors and n-best list.
+
+        Raises:
+            BlockingIOError: A newer launch is to do it.
+        """
+        if not self._is_newest():
+            _leave()
         rows: dict[int, str] = {}
         for number, block in self._blocks.items():
             result = self._results[number]
@@ -212,7 +227,6 @@ class DecodeTrial(tune.Trainable):
         files.write_text(
             self._directory.utterances, header + "".join(rows[i] for i in sorted(rows))
         )
-        return True
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Save nothing: the trial's folder is the truth."""
@@ -222,9 +236,14 @@ class DecodeTrial(tune.Trainable):
 
     def cleanup(self) -> None:
         """Tell the pool to forget the trial if it is not over."""
+        files.unfence(self._directory.path, self._is_newest)
         if self._attempt and not self._over:
             try:
                 pool: Any = ray.get_actor(self._pool)
                 ray.get(pool.cancel.remote(self._directory.number, self._attempt), timeout=5)
             except (RayError, ValueError):
                 pass
+
+
+def _leave() -> None:
+    raise BlockingIOError("a newer launch of the trial is at work")

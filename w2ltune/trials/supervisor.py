@@ -150,6 +150,14 @@ class Supervisor:
             self._launch.ranks.stop(self._rundir, patience_seconds=STOP_SECONDS)
             self._launch = None
             self._clean()
+        self._unfence()
+
+    def _unfence(self) -> None:
+        for folder in (self.directory.path, self._rundir):
+            files.unfence(folder, self._is_newest)
+
+    def _is_newest(self) -> bool:
+        return self.directory.attempt() <= self.attempt
 
     def _begin(self) -> None:
         """Start the program from the newest good checkpoint."""
@@ -159,10 +167,13 @@ class Supervisor:
             return
         for folder in (self._rundir, self._log.parent, self.directory.snapshots):
             make_shared(folder)
+        self._unfence()
         wait_for_the_last(self.directory)
         newest = next(iter(read_snapshots(self.directory.snapshots)), None)
         self._refuse_a_loop(str(newest.updates if newest else 0))
         self.attempt = self.directory.begin_attempt(str(newest.updates if newest else 0))
+        for folder in (self.directory.path, self._rundir):
+            files.fence(folder, self._is_newest, self._refuse_to_fight)
         continuing = self._job.mode == "continue"
         if continuing:
             for taken in adopt(self._rundir, self.directory.snapshots, value=self._value_at):

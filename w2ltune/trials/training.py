@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from ray import tune
 from ray.exceptions import RayError
 
 from w2ltune.formats.known_flags import number_of
+from w2ltune.runs.lock import is_overtaken
 from w2ltune.runs.trialdir import TrialDirectory
 from w2ltune.trials.ranks import NodeLostError, start_ranks
 from w2ltune.trials.supervisor import Supervisor
@@ -54,6 +56,7 @@ class TrainTrial(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         directory = TrialDirectory(Path(config["trials"]), config["number"])
         job: TrainJob = config["job"]
+        self._generation: int = config.get("generation") or sys.maxsize
         self._study = Path(config["trials"]).parent
         self._flags: dict[str, str] = config["flags"]
         self._supervisor = Supervisor(
@@ -73,6 +76,9 @@ class TrainTrial(tune.Trainable):
         if supervisor.directory.result.exists():
             # Tune starts a trial again that was stopped or done when its process died.
             supervisor.failure = supervisor.failure or "the trial has a result already"
+        if is_overtaken(self._study / "lock", self._generation):
+            time.sleep(SLICE_SECONDS)
+            return self._report()
         while not supervisor.over:
             self._advance()
             if time.monotonic() > deadline or supervisor.curve.updates > known:
