@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import pwd
+import re
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -13,6 +17,80 @@ from typing import IO, Any
 from w2ltune.errors import InputError, UsageError
 
 TEMPORARY_MARK = ".tmp-"
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""All but the tabulator and the line end; and what turns the direction of writing."""
+
+
+def open_plain(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
+    """Open a file of a folder that others can write too: a link is not followed.
+
+    As Python's ``opener``, or alone. A pipe, which would wait for ever, is refused as well.
+
+    Raises:
+        InputError: It is no plain file; whose it is is said.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # ENXIO: a pipe without a reader, a socket
+            raise _no_plain_file(path) from None
+        raise
+    if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _no_plain_file(path)
+    return descriptor
+
+
+def _no_plain_file(path: str | os.PathLike[str]) -> InputError:
+    what = f"a link to {str(Path(path).readlink())!r}" if Path(path).is_symlink() else "a pipe"
+    owner = user_of(os.lstat(path).st_uid)
+    return InputError(f"is {what} made by {owner}, not a file: remove it", path=path)
+
+
+def user_of(uid: int) -> str:
+    """Return the name of a user, or the number where there is none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def refuse_foreign_links(study: Path, folder: str | os.PathLike[str] = "") -> None:
+    """Refuse a study into which somebody else put a link that leads out of it.
+
+    Raises:
+        InputError: The link is named, and who made it.
+    """
+    with (
+        contextlib.suppress(PermissionError, FileNotFoundError),
+        os.scandir(folder or study) as all_,
+    ):
+        for entry in all_:
+            if entry.is_dir(follow_symlinks=False):
+                refuse_foreign_links(study, entry.path)
+            elif entry.is_symlink():
+                foreign = entry.stat(follow_symlinks=False).st_uid not in (0, os.getuid())
+                if foreign and study.resolve() not in Path(entry.path).resolve().parents:
+                    raise _no_plain_file(entry.path)
+
+
+def write_script(path: Path, text: str) -> None:
+    """Write a script that others may run, and only its user change."""
+    with replacing(path, binary=True) as file:  # as bytes: a path may be any
+        file.write(os.fsencode(text))
+        mode = os.fstat(file.fileno()).st_mode & 0o644
+        os.fchmod(file.fileno(), mode | mode >> 2 & 0o111)
+
+
+def printable(text: str) -> str:
+    r"""Return a text as a terminal may get it: control characters are shown, not obeyed.
+
+    Example:
+        >>> printable("a\x1b[2Jb")
+        'a\\x1b[2Jb'
+    """
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 @contextlib.contextmanager
@@ -117,10 +195,11 @@ def read_json(path: Path) -> Any:
         InputError: The file was damaged: w2ltune never leaves a part of a file.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with open(path, encoding="utf-8", opener=open_plain) as file:
+            return json.load(file)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"damaged, restore or remove it: {error}", path=path) from None
 
 
