@@ -146,6 +146,7 @@ def test_a_kill_while_the_files_are_written_costs_no_shard(
     hyp = f"{dumps[0]},{dumps[1]}"
     arguments = [f"--hyp={hyp}", "--command=no_such_program", "--shards=4"]
     given = prepare(ForwardOptions(hyp=hyp, command="no_such_program", shards=4))
+    tmp_path.chmod(0o2775)
     shards = ShardFolder(tmp_path / "1-tr/shards", columns=3)
     for shard in given.shards:
         scores = np.zeros((len(shard.sentences), 3))
@@ -153,7 +154,6 @@ def test_a_kill_while_the_files_are_written_costs_no_shard(
         shards.keep(shard, scores)
     write_hashes(tmp_path / "1-tr.ppl.hash", given.outputs[0].hashes[:3])
     (tmp_path / "1-tr.ppl").write_text("of an earlier dump")
-    tmp_path.chmod(0o2775)
     before = os.umask(0o077)
     try:
         assert run_command(forward.main, arguments) == 0  # Ray is not even started

@@ -19,6 +19,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -27,6 +28,10 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_STOPPED = 75
 EXIT_INTERRUPTED = 130
+
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""All but the tabulator and the line end; and what turns the direction of writing."""
 
 
 class W2LTuneError(Exception):
@@ -98,6 +103,16 @@ class StopSignal(KeyboardInterrupt):
         self.name = name
 
 
+def printable(text: str) -> str:
+    r"""Return a text as a terminal may get it, or JSON: control characters are shown, not obeyed.
+
+    Example:
+        >>> printable("a\x1b[2Jb")
+        'a\\u001b[2Jb'
+    """
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the known name nearest to ``name``, or ``""``.
 
@@ -155,7 +170,7 @@ def run_command(main: Callable[[list[str]], int], arguments: list[str]) -> int:
     except W2LTuneError as error:
         if debug:
             raise
-        print(f"w2ltune: error: {error}", file=sys.stderr)
+        print(f"w2ltune: error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         # The reader of our output went away (`w2ltune collect | head`): not our failure.

@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import pwd
-import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -17,9 +16,6 @@ from typing import IO, Any
 from w2ltune.errors import InputError, UsageError
 
 TEMPORARY_MARK = ".tmp-"
-
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-"""All but the tabulator and the line end; and what turns the direction of writing."""
 
 
 def open_plain(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
@@ -81,16 +77,6 @@ def write_script(path: Path, text: str) -> None:
         file.write(os.fsencode(text))
         mode = os.fstat(file.fileno()).st_mode & 0o644
         os.fchmod(file.fileno(), mode | mode >> 2 & 0o111)
-
-
-def printable(text: str) -> str:
-    r"""Return a text as a terminal may get it: control characters are shown, not obeyed.
-
-    Example:
-        >>> printable("a\x1b[2Jb")
-        'a\\x1b[2Jb'
-    """
-    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 @contextlib.contextmanager

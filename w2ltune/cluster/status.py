@@ -13,7 +13,7 @@ from w2ltune.cluster.jobs import Job, find_jobs, run_slurm
 from w2ltune.cluster.slurm import own_folder, slurm_folder
 from w2ltune.cluster.submissions import FINISHED, newest_job, submissions
 from w2ltune.cluster.workers import worker_jobs
-from w2ltune.errors import UsageError, run_command
+from w2ltune.errors import UsageError, printable, run_command
 from w2ltune.runs.lock import current_owner
 from w2ltune.runs.trialdir import TrialDirectory, trial_directories
 
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
     """Print the state of each study that is named, else of all that have a job of this user."""
     studies = _studies(arguments, STATUS_USAGE) if arguments else list(_own_studies())
     for study in studies:
-        print(files.printable("\n".join(describe(study))))
+        print(printable("\n".join(describe(study))))
     if not studies:
         print("no study of yours has a SLURM job; name one to see how it ended")
     return 0
