@@ -14,6 +14,7 @@ import pytest
 from w2ltune import files
 from w2ltune.cluster import scratch
 from w2ltune.errors import InputError
+from w2ltune.formats.flagsfile import parse_flagsfile
 from w2ltune.runs.lock import StudyLock, this_process
 from w2ltune.runs.process import Program, start
 from w2ltune.search.study import open_study, repair_journal
@@ -187,3 +188,23 @@ def test_a_script_that_others_can_change_is_not_submitted_again(
         as_bob(lambda: (script.rename(study / "x"), script.write_text("evil")))
     said = functions(study, f"job='   Command={script}'; submit_successor")
     assert ("taken" in said, "is not yours alone" in said) == (case == "own", case != "own")
+
+
+def test_a_program_that_anothers_flagsfile_names_is_not_run(study: Path) -> None:
+    best = study / "best.cfg"
+    as_bob(lambda: best.write_text("--lmweight=2\n--normalize=/tmp/evil.py\n"))
+
+    def read() -> list[str]:
+        return [flag.value for flag in parse_flagsfile(best, boolean=lambda name: False)]
+
+    with pytest.raises(InputError, match=r"best.cfg:2: --normalize=.* is a program.* 61002's: if"):
+        read()
+    as_bob(lambda: best.write_text("--lmweight=2\n--normalize=rules.glm\n"))
+    assert read() == ["2", "rules.glm"]
+    best.unlink()
+    best.write_text("--binary=/bin/true\n")
+    assert read() == ["/bin/true"]
+    os.chown(best, 0, GROUP)
+    best.chmod(0o664)
+    with pytest.raises(InputError, match="may be written by its group"):
+        read()

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import io
 import os
 import re
 import sys
@@ -161,6 +162,9 @@ def run_command(main: Callable[[list[str]], int], arguments: list[str]) -> int:
         0 done, 1 failed, 2 wrong usage or input, 75 stopped and to be continued.
     """
     debug = "--debug" in arguments
+    for stream in (sys.stdout, sys.stderr):  # a locale without our characters gets "?" for them
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         try:
@@ -184,11 +188,21 @@ def run_command(main: Callable[[list[str]], int], arguments: list[str]) -> int:
         return EXIT_INTERRUPTED
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        if debug or not (full or error.filename):
+        if debug:
             raise
-        message = disk_full_message(error) if full else f"{error.filename}: {error.strerror}"
-        print(f"w2ltune: error: {message}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        message = disk_full_message(error) if full else f"{where}{error.strerror or error}"
+        print(f"w2ltune: error: {printable(message)}", file=sys.stderr)
         return EXIT_FAILED
+    except ModuleNotFoundError as error:
+        if debug or (error.name or "w2ltune").startswith("w2ltune"):
+            raise
+        print(
+            f"w2ltune: error: {error} for {sys.executable}: is the environment active in which "
+            "w2ltune was installed?",
+            file=sys.stderr,
+        )
+        return EXIT_USAGE
 
 
 def disk_full_message(error: OSError) -> str:

@@ -9,7 +9,8 @@ import os
 import pwd
 import secrets
 import stat
-from collections.abc import Iterator
+import typing
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -187,6 +188,39 @@ def read_json(path: Path) -> Any:
         return None
     except (ValueError, RecursionError) as error:
         raise InputError(f"damaged, restore or remove it: {error}", path=path) from None
+
+
+@contextlib.contextmanager
+def shaped(path: Path) -> Iterator[None]:
+    """Take the errors of a block, over a content of another shape, for damage of the file.
+
+    Raises:
+        InputError: The content is not what w2ltune writes there.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"damaged, restore or remove it: {reason}", path=path) from None
+
+
+def fits(value: object, hint: Any) -> bool:
+    """Return whether a value read from JSON is of a type, as a field of a dataclass has it."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return value in inner
+    if origin is tuple and isinstance(value, (list, tuple)):
+        kinds = inner[:1] * len(value) if inner[-1] is ... else inner
+        return len(kinds) == len(value) and all(map(fits, value, kinds))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        pairs = value.items() if isinstance(value, dict) else [(None, None)]
+        return all(fits(name, inner[0]) and fits(entry, inner[1]) for name, entry in pairs)
+    if inner and origin is not tuple:  # a union
+        return any(fits(value, kind) for kind in inner)
+    if isinstance(value, bool):
+        return hint is bool
+    kind = (int, float) if hint is float else origin or hint
+    return isinstance(value, kind) and origin is not tuple
 
 
 def create_exclusively(path: Path, text: str) -> bool:

@@ -156,10 +156,12 @@ def open_study(folder: Path, lock: StudyLock) -> optuna.Study:
         )
     _refuse_damage(path, trials=trials)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(_Journal(str(path), lock_obj=OwnershipCheck(lock, path)))
-    return optuna.create_study(
-        study_name=STUDY_NAME, storage=storage, load_if_exists=True, direction="minimize"
-    )
+    with files.shaped(path):
+        storage = JournalStorage(_Journal(str(path), lock_obj=OwnershipCheck(lock, path)))
+    with files.shaped(path):  # each line is JSON, which may be none of Optuna's
+        return optuna.create_study(
+            study_name=STUDY_NAME, storage=storage, load_if_exists=True, direction="minimize"
+        )
 
 
 def counts(trial: FrozenTrial) -> bool:
