@@ -9,6 +9,7 @@ import secrets
 import shutil
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -112,7 +113,11 @@ def connect(job_name: str, *, cores: int | None = None) -> Iterator[Session]:
     address = os.environ.get("RAY_ADDRESS")
     scratch = make_scratch()
     with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+        for folder in {
+            scratch,
+            Path(tempfile.gettempdir(), scratch.name),
+        }:  # workers have the other
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.enter_context(in_use(scratch))
         os.environ |= _ENVIRONMENT
         token = os.environ.get("RAY_AUTH_TOKEN_PATH")
