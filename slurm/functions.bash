@@ -1,9 +1,8 @@
 # Functions that the scripts share: Ray on one node, and what SLURM means to do with a job. w2ltune
 # puts them into the scripts that it submits; by hand: `. functions.bash` in the place of the mark.
 set -u
-umask 0002
 python=("${W2LTUNE_PREFIX[@]}" "$W2LTUNE_PYTHON")
-slurm=$W2LTUNE_STUDY/slurm
+slurm=$W2LTUNE_STUDY/slurm/of-${W2LTUNE_USER:=$(id -un)} # where only this user writes
 restart=${SLURM_RESTART_COUNT:-0}
 this_job=$SLURM_JOB_ID
 first_job=${W2LTUNE_FIRST_JOB:-$this_job} # another one where the site forbids requeueing
@@ -14,6 +13,13 @@ export RAY_enable_metrics_collection=0 DASHBOARD_METRIC_PORT=-1 AUTOSCALER_METRI
 export RAY_gcs_rpc_server_reconnect_timeout_s=15 # a lost head is lost
 unset RAY_ADDRESS
 [ -z "$W2LTUNE_SCRATCH" ] || export TMPDIR=$W2LTUNE_SCRATCH # of the driver
+
+own_folder() { # makes it; one that others could have filled, or can, is not used
+  mkdir -p "${slurm%/*}" && { mkdir -m 755 "$slurm" 2>/dev/null || :; }
+  [ -n "$(find "$slurm" -maxdepth 0 -type d -user "$(id -u)" ! -perm /022)" ] && return
+  log "$slurm must be a folder of yours that nobody else may write to: move it away"
+  exit 2
+}
 
 log() { printf '[%(%F %T)T] %s\n' -1 "$*"; }
 
@@ -58,15 +64,17 @@ address_of_node() {
 }
 
 ray_node() { # what makes it the head or a worker
-  local folder=/tmp/r$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0} # short, for the sockets in it
-  local own ray guard life status timer=''
+  local folder=/tmp/r$SLURM_JOB_ID # short, for the sockets in it
+  local own ray guard life status timer='' scratch
   own=$(address_of_node)
   [ -n "$own" ] || { echo "no address of $SLURMD_NODENAME $W2LTUNE_INTERFACE"; return 1; }
-  rm -rf "/tmp/r$SLURM_JOB_ID".[0-9]*
-  mkdir -m 700 "$folder" || return 1
-  export TMPDIR=${W2LTUNE_SCRATCH:-$folder}/w2ltune.$SLURM_JOB_ID # of the workers
-  rm -rf "$TMPDIR"
-  mkdir -p -m 700 "$TMPDIR"
+  rm -rf "$folder".[0-9]* 2>/dev/null # what a killed run left; others' own stays theirs
+  folder=$(mktemp -d "$folder.${SLURM_RESTART_COUNT:-0}.XXXX") || return 1
+  scratch=${W2LTUNE_SCRATCH:-$folder}
+  mkdir -p "$scratch"
+  rm -rf "$scratch/w2ltune.$SLURM_JOB_ID".* 2>/dev/null
+  TMPDIR=$(mktemp -d "$scratch/w2ltune.$SLURM_JOB_ID.XXXXXX") || return 1
+  export TMPDIR # of the workers
   # The guard kills what works in the folder, and removes it, when this shell is gone.
   exec {life}> >(exec setsid "${python[@]}" -I -S "$guard_program" 0 0 "$folder" 2>&1)
   guard=$!
@@ -132,6 +140,10 @@ superseded() { # another run of this job has begun: this one was frozen or cut o
 submit_successor() { # where requeueing is forbidden
   local script name
   script=$(sed -n 's/^   Command=//p' <<<"$job")
+  if [ -z "$(find "$script" -maxdepth 0 -type f -user "$(id -u)" ! -perm /022)" ]; then
+    log "$script is not yours alone any more, so it is not submitted again"
+    return 1
+  fi
   for name in "${!SLURM_@}" "${!SBATCH_@}" "${!RAY_@}"; do
     [ "$name" = SLURM_CONF ] || unset "$name"
   done

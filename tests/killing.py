@@ -99,7 +99,7 @@ class Sweep:
         return found
 
     def _is_open_in(self, process: Path) -> bool:
-        folders = [f"/w2ltune-{pid}-" for pid in self._drivers]
+        folders = [f"/w2l-{pid}-" for pid in self._drivers]
         links = [str(link.readlink()) for link in (process / "fd").iterdir()]
         return any(folder in link for link in links for folder in folders)
 

@@ -1,4 +1,5 @@
 import errno
+import importlib
 import os
 import re
 import subprocess
@@ -181,3 +182,42 @@ def test_a_file_that_may_not_be_read(tmp_path):
             existing_file(path, "lm")
     finally:
         path.parent.chmod(0o700)
+
+
+def test_an_error_of_a_disk_that_names_no_file(capsys):
+    def main(arguments):
+        raise OSError(errno.EIO, "Input/output error")
+
+    assert run_command(main, []) == 1
+    assert capsys.readouterr().err == "w2ltune: error: Input/output error\n"
+
+
+def test_a_missing_module_is_a_forgotten_environment(capsys):
+    def main(arguments):
+        importlib.import_module("no_such_module")
+
+    assert run_command(main, []) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("w2ltune: error: No module named 'no_such_module' for ")
+    assert "is the environment active" in said
+
+
+def test_help_where_the_locale_has_not_all_characters():
+    program = "import sys; from w2ltune.errors import run_command; "
+    program += "sys.exit(run_command(lambda words: print('a…b') or 0, []))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"a?b\n", b"")
+
+
+def test_what_a_message_quotes_does_not_reach_the_terminal_as_it_is(capsys):
+    def main(arguments):
+        raise UsageError("no \x1b]0;title\x07, no \x9b2J, no \u202etxt")
+
+    run_command(main, [])
+    assert capsys.readouterr().err == (
+        "w2ltune: error: no \\u001b]0;title\\u0007, no \\u009b2J, no \\u202etxt\n"
+    )

@@ -146,6 +146,7 @@ def test_a_kill_while_the_files_are_written_costs_no_shard(
     hyp = f"{dumps[0]},{dumps[1]}"
     arguments = [f"--hyp={hyp}", "--command=no_such_program", "--shards=4"]
     given = prepare(ForwardOptions(hyp=hyp, command="no_such_program", shards=4))
+    tmp_path.chmod(0o2775)
     shards = ShardFolder(tmp_path / "1-tr/shards", columns=3)
     for shard in given.shards:
         scores = np.zeros((len(shard.sentences), 3))

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from w2ltune.cluster import session
+from w2ltune.cluster import scratch, session
+from w2ltune.errors import W2LTuneError
 
 SLOW = "The current node timed out during startup. This could happen because …"
 """As Ray's source has it; half a minute of slowness cannot be had on purpose."""
@@ -52,11 +53,38 @@ def test_what_a_dead_command_left_is_removed_but_not_what_a_worker_of_another_no
 ) -> None:
     left, used = (
         tmp_path / "w2ltune-999999999-1-aaaaaaaa",
-        tmp_path / "w2ltune-999999999-1-bbbbbbbb",
+        tmp_path / "w2l-999999999-1-bbbbbbbb",
     )
     left.mkdir()
-    with session.in_use(used), session.in_use(used):
-        session.remove_abandoned(tmp_path)
+    with scratch.in_use(used), scratch.in_use(used):
+        scratch.remove_abandoned(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == [used.name]
-    session.remove_abandoned(tmp_path)
+    scratch.remove_abandoned(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "taken"),
+    [("/t", "/t"), ("/scratch/job12345678", "/tmp"), ("/scratch/of/a/long/name", "/tmp")],
+)
+def test_a_local_ray_lives_where_its_sockets_have_short_paths(
+    folder: str, taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scratch.tempfile, "gettempdir", lambda: folder)
+    monkeypatch.setattr(scratch.os, "getpid", lambda: 1234567)
+    monkeypatch.setattr(scratch, "process_start", lambda pid: "10022400000")  # 3 years of uptime
+    monkeypatch.setattr(scratch.os, "access", lambda place, mode: True)
+    made: list[str] = []
+
+    def mkdtemp(*, prefix: str, dir: str) -> str:
+        made.append(dir)
+        return f"{dir}/{prefix}12345678"
+
+    monkeypatch.setattr(scratch.tempfile, "mkdtemp", mkdtemp)
+    longest = f"{scratch.make_scratch()}{scratch._SOCKET.format(pid=1234567)}"
+    assert (made, len(longest) <= 107) == ([taken], True)
+    monkeypatch.setattr(
+        scratch.os, "access", lambda place, mode: place == folder and folder != "/t"
+    )
+    with pytest.raises(W2LTuneError, match=r"may have 107 bytes: .*set TMPDIR to a folder"):
+        scratch.make_scratch()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from w2ltune.commandline import option, parse_own
-from w2ltune.errors import UsageError, did_you_mean, run_command
+from w2ltune.errors import UsageError, did_you_mean, printable, run_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,7 +76,7 @@ def _show_rescoring(options: CollectOptions, study: Path) -> int:
             f"{study} is a rescoring: --format=table or --format=json, without --watch"
         )
     if options.format == "json":
-        print((study / NAME).read_text(encoding="utf-8"), end="")
+        print(printable((study / NAME).read_text(encoding="utf-8")), end="")
     else:
         print_answer(make_console(), rescored)
     return 0

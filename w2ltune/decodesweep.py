@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from w2ltune.runs.lock import StudyLock, this_process
 from w2ltune.runs.outcome import Choice, Look, Outcome, read_outcome, write_outcome
 from w2ltune.runs.provenance import settle_request
 from w2ltune.runs.rundir import make_shared
+from w2ltune.runs.sharing import share
 from w2ltune.runs.signals import by_hand, stopping_signals
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 from w2ltune.scoring.nbestpool import Pool
@@ -63,7 +63,7 @@ def run(given: DecodeInput, decision: Decision, console: Console) -> int:
     """
     for finding in given.findings:
         console.print(f"  {finding}", markup=False, soft_wrap=True)
-    os.umask(0o002)
+    share(given.folder)
     make_shared(given.folder)
     lock = StudyLock(given.folder / "lock", this_process())
     lock.acquire()

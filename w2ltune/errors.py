@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import difflib
 import errno
+import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -27,6 +29,10 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_STOPPED = 75
 EXIT_INTERRUPTED = 130
+
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""All but the tabulator and the line end; and what turns the direction of writing."""
 
 
 class W2LTuneError(Exception):
@@ -98,6 +104,16 @@ class StopSignal(KeyboardInterrupt):
         self.name = name
 
 
+def printable(text: str) -> str:
+    r"""Return a text as a terminal may get it, or JSON: control characters are shown, not obeyed.
+
+    Example:
+        >>> printable("a\x1b[2Jb")
+        'a\\u001b[2Jb'
+    """
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the known name nearest to ``name``, or ``""``.
 
@@ -146,6 +162,9 @@ def run_command(main: Callable[[list[str]], int], arguments: list[str]) -> int:
         0 done, 1 failed, 2 wrong usage or input, 75 stopped and to be continued.
     """
     debug = "--debug" in arguments
+    for stream in (sys.stdout, sys.stderr):  # a locale without our characters gets "?" for them
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         try:
@@ -155,7 +174,7 @@ def run_command(main: Callable[[list[str]], int], arguments: list[str]) -> int:
     except W2LTuneError as error:
         if debug:
             raise
-        print(f"w2ltune: error: {error}", file=sys.stderr)
+        print(f"w2ltune: error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         # The reader of our output went away (`w2ltune collect | head`): not our failure.
@@ -169,11 +188,21 @@ def run_command(main: Callable[[list[str]], int], arguments: list[str]) -> int:
         return EXIT_INTERRUPTED
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        if debug or not (full or error.filename):
+        if debug:
             raise
-        message = disk_full_message(error) if full else f"{error.filename}: {error.strerror}"
-        print(f"w2ltune: error: {message}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        message = disk_full_message(error) if full else f"{where}{error.strerror or error}"
+        print(f"w2ltune: error: {printable(message)}", file=sys.stderr)
         return EXIT_FAILED
+    except ModuleNotFoundError as error:
+        if debug or (error.name or "w2ltune").startswith("w2ltune"):
+            raise
+        print(
+            f"w2ltune: error: {error} for {sys.executable}: is the environment active in which "
+            "w2ltune was installed?",
+            file=sys.stderr,
+        )
+        return EXIT_USAGE
 
 
 def disk_full_message(error: OSError) -> str:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import os
+import pwd
 import re
 import secrets
 import socket
+import stat
 import time
+import typing
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -54,6 +58,67 @@ def _leave_what_is_not_ours(made: Path) -> None:
         if made.absolute().is_relative_to(folder) and not is_ours():
             made.unlink(missing_ok=True)
             leave()
+
+
+def open_plain(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
+    """Open a file of a folder that others can write too: a link is not followed.
+
+    As Python's ``opener``, or alone. A pipe, which would wait for ever, is refused as well.
+
+    Raises:
+        InputError: It is no plain file; whose it is is said.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # ENXIO: a pipe without a reader, a socket
+            raise _no_plain_file(path) from None
+        raise
+    if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _no_plain_file(path)
+    return descriptor
+
+
+def _no_plain_file(path: str | os.PathLike[str]) -> InputError:
+    what = f"a link to {str(Path(path).readlink())!r}" if Path(path).is_symlink() else "a pipe"
+    owner = user_of(os.lstat(path).st_uid)
+    return InputError(f"is {what} made by {owner}, not a file: remove it", path=path)
+
+
+def user_of(uid: int) -> str:
+    """Return the name of a user, or the number where there is none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def refuse_foreign_links(study: Path, folder: str | os.PathLike[str] = "") -> None:
+    """Refuse a study into which somebody else put a link that leads out of it.
+
+    Raises:
+        InputError: The link is named, and who made it.
+    """
+    with (
+        contextlib.suppress(PermissionError, FileNotFoundError),
+        os.scandir(folder or study) as all_,
+    ):
+        for entry in all_:
+            if entry.is_dir(follow_symlinks=False):
+                refuse_foreign_links(study, entry.path)
+            elif entry.is_symlink():
+                foreign = entry.stat(follow_symlinks=False).st_uid not in (0, os.getuid())
+                if foreign and study.resolve() not in Path(entry.path).resolve().parents:
+                    raise _no_plain_file(entry.path)
+
+
+def write_script(path: Path, text: str) -> None:
+    """Write a script that others may run, and only its user change."""
+    with replacing(path, binary=True) as file:  # as bytes: a path may be any
+        file.write(os.fsencode(text))
+        mode = os.fstat(file.fileno()).st_mode & 0o644
+        os.fchmod(file.fileno(), mode | mode >> 2 & 0o111)
 
 
 @contextlib.contextmanager
@@ -193,11 +258,45 @@ def read_json(path: Path) -> Any:
         InputError: The file was damaged: w2ltune never leaves a part of a file.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with open(path, encoding="utf-8", opener=open_plain) as file:
+            return json.load(file)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"damaged, restore or remove it: {error}", path=path) from None
+
+
+@contextlib.contextmanager
+def shaped(path: Path) -> Iterator[None]:
+    """Take the errors of a block, over a content of another shape, for damage of the file.
+
+    Raises:
+        InputError: The content is not what w2ltune writes there.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"damaged, restore or remove it: {reason}", path=path) from None
+
+
+def fits(value: object, hint: Any) -> bool:
+    """Return whether a value read from JSON is of a type, as a field of a dataclass has it."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return value in inner
+    if origin is tuple and isinstance(value, (list, tuple)):
+        kinds = inner[:1] * len(value) if inner[-1] is ... else inner
+        return len(kinds) == len(value) and all(map(fits, value, kinds))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        pairs = value.items() if isinstance(value, dict) else [(None, None)]
+        return all(fits(name, inner[0]) and fits(entry, inner[1]) for name, entry in pairs)
+    if inner and origin is not tuple:  # a union
+        return any(fits(value, kind) for kind in inner)
+    if isinstance(value, bool):
+        return hint is bool
+    kind = (int, float) if hint is float else origin or hint
+    return isinstance(value, kind) and origin is not tuple
 
 
 def create_exclusively(path: Path, text: str) -> bool:

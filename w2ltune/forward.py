@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import shutil
 import sys
 import time
@@ -72,9 +71,10 @@ def run(given: ForwardInput, options: ForwardOptions, console: Console) -> int:
     from w2ltune.report.forwarding import table
     from w2ltune.runs.rundir import make_shared
     from w2ltune.runs.shards import ShardFolder
+    from w2ltune.runs.sharing import share
     from w2ltune.trials.lmsource import COLUMNS
 
-    os.umask(0o002)
+    share(given.folder)
     for output in given.outputs:
         make_shared(output.path.parent)
     with _owned(given.folder) as lock:

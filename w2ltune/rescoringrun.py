@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -38,6 +37,7 @@ from w2ltune.runs.lock import StudyLock, this_process
 from w2ltune.runs.provenance import SweepRequest, fingerprints, git_commit, settle_request, versions
 from w2ltune.runs.rescored import Rating, Rescored, as_json, looked, read_looks, write_rescored
 from w2ltune.runs.rundir import make_shared
+from w2ltune.runs.sharing import share
 from w2ltune.runs.signals import by_hand, stopping_signals
 from w2ltune.scoring.kernels import Batch
 from w2ltune.scoring.text import join_units
@@ -63,7 +63,7 @@ def search(given: RescoreInput, *, command: Sequence[str]) -> int:
     check_method(given.options.chosen_method, given.weights, LENGTHS[given.options.length])
     as_text = given.options.format == "table"
     console = make_console() if as_text else Console(stderr=True, highlight=False)
-    os.umask(0o002)
+    share(given.folder)
     make_shared(given.folder)
     lock = StudyLock(given.folder / "lock", this_process())
     lock.acquire()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from w2ltune.report.trainingterminal import finish_single, finish_training
 from w2ltune.runs.lock import StudyLock, this_process
 from w2ltune.runs.provenance import settle_request
 from w2ltune.runs.rundir import claim, has_checkpoints, make_shared, refuse_overwriting
+from w2ltune.runs.sharing import share
 from w2ltune.runs.signals import stopping_signals
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 from w2ltune.search.method import PlainMethod
@@ -39,7 +39,7 @@ def run(given: TrainInput, console: Console) -> int:
     rescoring = _prepare_rescoring(given)
     for note in given.notes:
         console.print(f"  {note}", markup=False, soft_wrap=True)
-    os.umask(0o002)
+    share(given.folder)
     begun = (given.folder / "sweep.json").exists()
     if given.single and given.job.mode != "continue" and not begun:
         refuse_overwriting(given.folder)

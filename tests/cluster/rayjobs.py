@@ -94,7 +94,7 @@ class Job:
         assert not {n: left for n in nodes if (left := self._left(n, alone))}
         for n in nodes:
             assert not list((self.slurm.root(n) / "tmp").glob(f"r{self.number}.*"))
-        slurm = self.study / "slurm"
+        slurm = self.study / "slurm" / "of-root"
         assert not alone or not (slurm / "cluster.json").exists()
         assert not list(slurm.glob(f".token-{self.number}.*"))
 

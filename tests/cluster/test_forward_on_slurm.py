@@ -90,7 +90,7 @@ def test_it_submits_itself_to_two_nodes_and_survives_a_preemption(slurm: Cluster
     preempt_and_release(slurm, job, folder)
     check(folder, workers=4)
     assert not (study / "shards").exists()
-    output = next((study / "slurm").glob("*.out")).read_text()
+    output = next((study / "slurm").glob("of-*/*.out")).read_text()
     assert output.count("requeued: SLURM ends this run") == 1
     assert "scored before)" in output
     assert "scores: " in output

@@ -68,4 +68,4 @@ def test_a_node_that_hung_writes_nothing_beside_the_one_that_took_over(slurm: Cl
     slurm.wait(run.job, "COMPLETED", restarts=1)
     run.is_whole(1, 120)
     assert int(slurm.job(run.job)["Restarts"]) == 1  # the old one asked for nothing
-    assert not (run.study / "slurm" / "cluster.json").exists()
+    assert not (run.study / "slurm" / "of-root" / "cluster.json").exists()

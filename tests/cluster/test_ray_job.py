@@ -27,8 +27,8 @@ def test_preempted_before_its_driver_begins_and_at_work_it_continues_to_the_end(
         assignments=["W2LTUNE_GPUS=1", "W2LTUNE_DASHBOARD=1",
                      "W2LTUNE_NEED_NODES=$((${SLURM_RESTART_COUNT:-0} ? 2 : 3))"],
     )  # fmt: skip
-    wait_for((job.study / "slurm" / "cluster.json").exists)
-    token = next((job.study / "slurm").glob(".token*"))
+    wait_for((job.study / "slurm" / "of-root" / "cluster.json").exists)
+    token = next((job.study / "slurm" / "of-root").glob(".token*"))
     assert token.stat().st_mode & 0o777 == 0o600
     bench.preempt()
     job.says("requeued: SLURM ends this run")
@@ -44,7 +44,7 @@ def test_preempted_before_its_driver_begins_and_at_work_it_continues_to_the_end(
     assert bench.slurm.job(job.number)["ExitCode"] == "0:0"
     assert len(list((job.study / "trials").glob("*/result.json"))) == 2
     assert re.search(r"ssh -L (\d+):127.0.0.1:\1 root@n\d", output)
-    assert (job.study / "slurm" / "finished").exists()
+    assert (job.study / "slurm" / "of-root" / "finished").exists()
 
 
 @pytest.mark.slow(seconds=35)
@@ -56,7 +56,7 @@ def test_an_operator_may_requeue_and_what_is_cancelled_stays_cancelled(bench: Be
     bench.slurm.run(["scancel", job.number])
     output = job.ends("CANCELLED", restarts=1)
     assert output.count("requeued by SLURM") == output.count("requeued") == 1
-    assert (job.study / "slurm" / "finished").read_text() == "the job was cancelled\n"
+    assert (job.study / "slurm" / "of-root" / "finished").read_text() == "the job was cancelled\n"
 
 
 @pytest.mark.slow(seconds=20)

@@ -101,7 +101,7 @@ def test_emissions_are_made_in_the_job_and_survive_a_preemption(slurm: Cluster) 
     slurm.wait(job, "RUNNING", restarts=1)
     hold.unlink()
     slurm.wait(job, "COMPLETED", restarts=1)
-    output = next((study / "slurm").glob("*.out")).read_text()
+    output = next((study / "slurm").glob("of-*/*.out")).read_text()
     assert output.count("requeued: SLURM ends this run") == 1
     assert len(list(making.glob("*.lst-*/made.json"))) == 2
     results = [json.loads(path.read_text()) for path in study.glob("trials/*/result.json")]

@@ -110,7 +110,7 @@ def test_a_study_goes_from_user_to_user_and_its_cluster_belongs_to_one(slurm: Cl
 
 def nobody_else_talks_to_it(slurm: Cluster, run: Training) -> None:
     """Assert that another user on the head's node reaches nothing of the cluster."""
-    cluster = files.read_json(run.study / "slurm" / "cluster.json")
+    cluster = files.read_json(run.study / "slurm" / "of-alice" / "cluster.json")
     token = Path(cluster["token"])
     assert token.stat().st_mode & 0o777 == 0o600
     intruder = slurm.folder / "intruder.py"

@@ -78,7 +78,7 @@ class Training:
 
     def head(self) -> int:
         """Return the number of the node on which Ray's head and the driver are."""
-        cluster = files.read_json(self.study / "slurm" / "cluster.json")
+        cluster = files.read_json(next((self.study / "slurm").glob("of-*/cluster.json")))
         return int(cluster["node"].removeprefix("n"))
 
     def hold_at(self, update: int) -> None:
@@ -101,7 +101,7 @@ class Training:
 
     def output(self, job: str = "") -> str:
         """Return what the study's job wrote, or another one."""
-        logs = sorted((self.study / "slurm").glob(f"[!.]*-{job or self.job}.*"))
+        logs = sorted((self.study / "slurm").glob(f"of-*/[!.]*-{job or self.job}.*"))
         return "".join(log.read_text(encoding="utf-8") for log in logs)
 
 

@@ -131,3 +131,13 @@ def test_what_is_wrong_with_an_lm_is_what_kenlm_says(
     assert "\n" not in str(caught.value)
     assert "lm/" not in str(caught.value)
     assert ("cut short" in str(caught.value)) == ("cut" in message)
+
+
+def test_a_binary_that_kenlm_dies_of_costs_no_more_than_a_child(tmp_path: Path) -> None:
+    whole = (REPOSITORY / "tests" / "data" / "voice_commands.klm").read_bytes()
+    words = sorted(lm_words(REPOSITORY / "tests" / "data" / "voice_commands.klm") or ())
+    damaged = tmp_path / "lm.bin"
+    for begin in (3664, 7228):
+        damaged.write_bytes(whole[:begin] + b"\xff" * 200 + whole[begin + 200 :])
+        with pytest.raises(InputError, match=r"lm.bin: damaged: KenLM dies of it \(SIG\w+\)"):
+            SentenceLM(damaged, words)

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -16,6 +17,7 @@ from w2ltune.report.leaderboard import (
     show_value,
     table,
 )
+from w2ltune.report.progress import make_console
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 
 
@@ -152,3 +154,21 @@ def test_weights_in_other_tools():
         "torchaudio lm_weight, word_score as here",
     )
     assert elsewhere(result(0, 0.5)) == ()
+
+
+def test_what_files_hold_is_no_formula_and_no_command_to_the_terminal():
+    evil = "=HYPERLINK(1)\x1b[2J\x9b3J"
+    board = rank([result(0, 0.5, params={"a": evil, "b": "-0.5", "+c": "@x"}, reason=evil)])
+    (names, row) = csv.reader(io.StringIO(as_csv(board)))
+    assert names[7:10] == ["'+c", "a", "b"]
+    shown = "'=HYPERLINK(1)\\u001b[2J\\u009b3J"
+    assert row[7:10] == ["'@x", shown, "-0.5"]
+    assert row[-1] == shown
+    said = as_json(board, Path("study"))
+    assert "\x9b" not in said and json.loads(said)["trials"][0]["reason"] == evil
+    screen = make_console()
+    screen.file = io.StringIO()
+    screen.print(table(board, metric="wer"))
+    screen.print(evil, markup=False)
+    assert not {"\x1b", "\x9b"} & set(screen.file.getvalue())
+    assert "HYPERLINK(1)\\u001b[2J" in screen.file.getvalue()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from w2ltune.errors import InputError, StudyMismatchError, UsageError
+from w2ltune.files import write_text
 from w2ltune.formats.checkpoint import write_header
 from w2ltune.runs.rundir import (
     claim,
@@ -24,6 +25,7 @@ from w2ltune.runs.rundir import (
     user_name,
     write_script,
 )
+from w2ltune.runs.sharing import make_own, share
 
 HOSTILE = ["a b", "x'y", 'say "no"', "$HOME", "`id`", "; exit 3", "two\nlines", "é", "\\", "*", ""]
 
@@ -39,15 +41,49 @@ def umask():
     os.umask(old)
 
 
-def test_folders_are_open_to_the_group_whatever_the_umask(tmp_path, umask):
-    (tmp_path / "root").mkdir(mode=0o700)
-    folder = tmp_path / "root" / "project" / "name_lr0.1"
+@pytest.mark.parametrize(
+    ("above", "folders", "files"),
+    [
+        (0o2775, 0o2775, 0o664),  # prepared for a group: it counts, whatever the umask
+        (0o2770, 0o2770, 0o660),
+        (0o2777, 0o2775, 0o664),
+        (0o755, 0o700, 0o600),  # else the umask alone
+        (0o775, 0o700, 0o600),
+        (0o2755, 0o2700, 0o600),
+    ],
+)
+def test_what_is_shared_follows_the_folder_above(tmp_path, umask, above, folders, files):
+    root = tmp_path / "root"
+    root.mkdir()
+    root.chmod(above)
+    folder = root / "project" / "name_lr0.1"
+    share(folder)
     make_shared(folder)
-    assert [mode(path) for path in (folder, folder.parent)] == [0o2775, 0o2775]
-    assert mode(tmp_path / "root") == 0o700
+    assert [mode(path) for path in (folder, folder.parent)] == [folders] * 2
+    write_text(folder / "sweep.json", "")
+    assert mode(folder / "sweep.json") == files
+    assert mode(root) == above
     folder.chmod(0o750)
     make_shared(folder)
     assert mode(folder) == 0o750
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can make what is another user's")
+def test_a_folder_of_ones_own(tmp_path):
+    shared = tmp_path / "slurm"
+    shared.mkdir()
+    shared.chmod(0o2775)
+    make_own(shared / "of-jane")
+    make_own(shared / "of-jane")
+    assert (mode(shared / "of-jane"), mode(shared)) == (0o2755, 0o3775)
+    (shared / "of-joe").mkdir()
+    os.chown(shared / "of-joe", 50001, 50000)
+    (shared / "of-jim").symlink_to(shared / "of-jane")
+    (shared / "of-jill").mkdir()
+    (shared / "of-jill").chmod(0o775)
+    for name in ("of-joe", "of-jim", "of-jill"):
+        with pytest.raises(UsageError, match=f"{name} must be a folder of yours that nobody else"):
+            make_own(shared / name)
 
 
 def test_a_file_in_the_way(tmp_path):
@@ -113,7 +149,7 @@ def test_a_script_runs_exactly_what_was_run(tmp_path):
         tmp_path / "run", "jane", 3, [*program, *HOSTILE], {"ODD": "a'b\n$c"}, directory=where
     )
     assert script == tmp_path / "run" / "scripts" / "jane-0003.sh"
-    assert mode(script) == 0o775
+    assert mode(script) == 0o755
     done = subprocess.run([script], capture_output=True, text=True, check=True, cwd="/")
     assert done.stdout == ascii((HOSTILE, str(where), "a'b\n$c")) + "\n"
     assert [path.name for path in script.parent.iterdir()] == ["jane-0003.sh"]

@@ -121,3 +121,26 @@ def test_trials_are_listed_by_number_and_strangers_passed_over(tmp_path):
     numbers = [directory.number for directory in trial_directories(tmp_path)]
     assert numbers == [2, 10, 9999, 10000]
     assert list(trial_directories(tmp_path / "none")) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]", "3", '"x"', "{}", '{"number": 0}',
+        *(
+            f'{{"number": 0, "attempt": 1, "state": "COMPLETE", "value": 0.1, {field}}}'
+            for field in (
+                '"state": "DONE"', '"value": "x"', '"value": [1]', '"number": "0"', '"counts": 3',
+                '"counts": [1, 2]', '"interval": ["a", "b"]', '"params": []', '"flags": {"a": 1}',
+                '"lists": {"a": [0.5]}', '"seconds": null', '"reason": 5', '"strange": 1',
+            )
+        ),
+        "1" * 5000, "[" * 100_000,
+    ],
+)  # fmt: skip
+def test_a_result_of_another_shape_is_damage(tmp_path, content):
+    directory = TrialDirectory(tmp_path, 0)
+    directory.path.mkdir()
+    directory.result.write_text(content.replace("\n", ""))
+    with pytest.raises(InputError, match=r"result\.json: damaged, restore or remove it"):
+        directory.read_result()

@@ -279,7 +279,9 @@ def test_a_path_of_any_bytes():
     study = Path(os.fsdecode(b"/checkpoints/\xff/x"))
     job = cluster_job(study=study)
     assert f"W2LTUNE_STUDY='{study}'" in assignments(job)
-    assert any(f'"--output={study}/slurm/alice-%j.out"' in line for line in directives(job))
+    assert any(
+        f'"--output={study}/slurm/of-alice/alice-%j.out"' in line for line in directives(job)
+    )
 
 
 @pytest.mark.parametrize(

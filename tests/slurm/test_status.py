@@ -44,7 +44,9 @@ def test_what_is_said_of_a_study(submitted, capsys):
         TrialResult(number=0, attempt=1, state="FAIL", value=None, flags={}, reason="x")
     )
     cluster = {"address": "10.0.0.1:20000", "token": "/t/.token", "dashboard_port": 20001}
-    (submitted / "slurm" / "cluster.json").write_text(json.dumps({**cluster, "node": "n1"}))
+    own = submitted / "slurm" / f"of-{user_name()}"
+    own.mkdir()
+    (own / "cluster.json").write_text(json.dumps({**cluster, "node": "n1"}))
     code, said = run(capsys, "status", submitted)
     assert code == 0
     assert f"  job 41 of {user_name()} (RUNNING on n[1-2]), 0 times requeued, partition low" in said
@@ -83,7 +85,9 @@ def test_without_jobs(programs, study, capsys):
 
 def test_how_it_ended(submitted, programs, capsys):
     programs.job(submitted, state="FAILED")
-    (submitted / "slurm" / "finished").write_text("three runs in a row came to nothing\n")
+    (submitted / "slurm" / "of-alice" / "finished").write_text(
+        "three runs in a row came to nothing\n"
+    )
     assert "  ended: three runs in a row came to nothing" in run(capsys, "status", submitted)[1]
 
 

@@ -23,6 +23,7 @@ from w2ltune.cluster.submit import submit as submit_script
 from w2ltune.cluster.submit import submit_command
 from w2ltune.errors import InputError, StudyOwnedError, UsageError, W2LTuneError
 from w2ltune.runs.lock import StudyLock, this_process
+from w2ltune.runs.rundir import user_name
 
 RESOURCES = SlurmResources(nodes=2, needed_nodes=1, gpus_per_node=8, cpus_per_node=16)
 
@@ -40,8 +41,10 @@ def test_submit(programs, study):
     assert (done.job, done.number) == (41, 1)
     assert done.script == study / "slurm" / "alice-0001.sbatch"
     assert done.script.read_text(encoding="utf-8") == "#!/bin/bash\ntrue größe\n"
-    assert stat.S_IMODE(done.script.stat().st_mode) == 0o775
-    assert study.stat().st_mode & 0o2070 == 0o2070  # the group's
+    assert stat.S_IMODE(done.script.stat().st_mode) == 0o755  # nobody else may change it
+    own = study / "slurm" / "of-alice"
+    assert stat.S_IMODE(own.stat().st_mode) == 0o755
+    assert own.parent.stat().st_mode & stat.S_ISVTX
     assert programs.asked("sbatch") == ["--parsable", str(done.script), "---"]
     assert submissions(study) == [done]
     record = json.loads(done.record.read_text(encoding="utf-8"))
@@ -278,11 +281,12 @@ def test_the_whole_command(programs, study, tmp_path, monkeypatch, capsys):
     options = SlurmOptions(partition="low", hours=2)
     arguments = ["--config=a b.cfg", "--partition=low", "--hours=2"]
     umask = os.umask(0o022)
+    tmp_path.chmod(0o2770)
     try:
         code = submit_command(
             "w2ltune.train", arguments, study=study, options=options, gpus=2, site=Site()
         )
-        assert os.umask(umask) == 0o002
+        assert os.umask(umask) == 0o007  # as the folder above the study
     finally:
         os.umask(umask)
     assert code == 0
@@ -295,7 +299,8 @@ def test_the_whole_command(programs, study, tmp_path, monkeypatch, capsys):
     assert "submitted job 41 (librispeech:tds): 1 node with 2 GPUs and 2 cores, 2 hours\n" in shown
     assert f"script: {done.script}\n" in shown
     assert "squeue --jobs=41\n" in shown
-    assert f"tail -F '{done.script.parent}/{done.script.stem[:-5]}-41.out'\n" in shown
+    log = done.script.parent / f"of-{user_name()}" / f"{user_name()}-41.out"
+    assert f"tail -F '{log}'\n" in shown
     assert f"python -m w2ltune.collect '--logdir={study.parent}' --prefix=tds --watch\n" in shown
 
 

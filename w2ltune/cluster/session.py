@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -16,15 +14,12 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from w2ltune.cluster.guard import guarded
+from w2ltune.cluster.scratch import in_use, make_scratch
 from w2ltune.cluster.watch import answers, watched
 from w2ltune.errors import StoppedError, W2LTuneError
-from w2ltune.runs.lock import process_start
-
-_PREFIX = "w2ltune-"
-_IN_USE = "in-use"
 
 LOCAL_NODE_WAIT_MINUTES = 0.1
 
@@ -116,10 +111,13 @@ def connect(job_name: str, *, cores: int | None = None) -> Iterator[Session]:
         yield _live[-1]
         return
     address = os.environ.get("RAY_ADDRESS")
-    remove_abandoned(Path(tempfile.gettempdir()))
-    scratch = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-{_start_mark()}-"))
+    scratch = make_scratch()
     with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+        for folder in {
+            scratch,
+            Path(tempfile.gettempdir(), scratch.name),
+        }:  # workers have the other
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.enter_context(in_use(scratch))
         os.environ |= _ENVIRONMENT
         token = os.environ.get("RAY_AUTH_TOKEN_PATH")
@@ -182,7 +180,7 @@ def _init(job_name: str, address: str | None, cores: int | None, scratch: Path) 
 
 def _start(ray: Any, cores: int, scratch: Path, common: dict[str, Any]) -> None:
     """Start a local cluster; Ray allows 30 s for it, too few on a very busy machine: twice."""
-    for folder in ("ray", "ray2"):
+    for folder in ("r", "r2"):
         try:
             ray.init(
                 address="local",
@@ -195,7 +193,7 @@ def _start(ray: Any, cores: int, scratch: Path, common: dict[str, Any]) -> None:
             )
             return
         except Exception as error:
-            if folder == "ray2" or "timed out during startup" not in str(error):
+            if folder == "r2" or "timed out during startup" not in str(error):
                 raise
             ray.shutdown()
 
@@ -236,54 +234,3 @@ def _write_token(scratch: Path) -> Path:
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(secrets.token_hex(32))
     return path
-
-
-def _start_mark() -> str:
-    return process_start(os.getpid()) or "0"
-
-
-def remove_abandoned(folder: Path) -> None:
-    """Remove the private folders that killed sweeps of this user left in ``folder``."""
-    if process_start(os.getpid()) is None:
-        return  # without /proc nobody can tell the dead from the living
-    for path in folder.glob(f"{_PREFIX}*"):
-        match = re.fullmatch(rf"{_PREFIX}(\d+)-(\d+)-\w+", path.name)
-        with contextlib.suppress(OSError):
-            if (
-                match
-                and path.stat().st_uid == os.getuid()
-                and process_start(int(match[1])) != match[2]
-                and not _is_named_by_a_process(path)
-            ):
-                _remove_unused(path)
-
-
-def in_use(folder: Path) -> IO[str]:
-    """Make a private folder of this node, and keep it as long as the file returned is open.
-
-    The command it belongs to may run on another node, or where its processes cannot be seen.
-    """
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            file = (folder / _IN_USE).open("a")
-            with contextlib.suppress(OSError):  # where locks are not to be had
-                fcntl.flock(file, fcntl.LOCK_SH)
-            if (folder / _IN_USE).exists():  # it was not being removed just then
-                return file
-
-
-def _remove_unused(folder: Path) -> None:
-    """Remove a folder that no process keeps; none is let in meanwhile."""
-    with contextlib.suppress(BlockingIOError), (folder / _IN_USE).open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_named_by_a_process(folder: Path) -> bool:
-    """Whether a guard still cleans up there: it would take us, at work in the folder, for Ray."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if str(folder).encode() in (process / "cmdline").read_bytes():
-                return True
-    return False

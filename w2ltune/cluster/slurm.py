@@ -76,6 +76,16 @@ def job_name(study: Path) -> str:
     return ":".join(Path(os.path.abspath(study)).parts[-2:]).removeprefix("/:")  # noqa: PTH100
 
 
+def slurm_folder(study: Path) -> Path:
+    """Return the folder of a study's scripts and records."""
+    return Path(os.path.abspath(study)) / "slurm"  # noqa: PTH100 (links are the user's own)
+
+
+def own_folder(study: Path, user: str) -> Path:
+    """Return where only one user writes, though the study is a group's: logs, token, address."""
+    return slurm_folder(study) / f"of-{plain_name(user)}"
+
+
 def read_template(name: str) -> str:
     """Return a script of ``slurm/`` with the functions that it shares with others put into it.
 
@@ -130,7 +140,7 @@ def directives(job: ClusterJob) -> list[str]:
         raise UsageError(
             f"{study!r}: SLURM takes no backslash in the path of a log; use another folder"
         )
-    log = f"{study}/slurm/{plain_name(job.user)}-".replace("%", "%%") + "%j"
+    log = f"{own_folder(job.study, job.user)}/{plain_name(job.user)}-".replace("%", "%%") + "%j"
     gpus = resources.gpus_per_node
     values: dict[str, object] = {
         "job-name": job_name(job.study) + ("/worker" if job.worker else ""),
@@ -172,6 +182,7 @@ def assignments(job: ClusterJob) -> list[str]:
     python = site.python or job.command[0]
     lines = [
         f"W2LTUNE_STUDY={shlex.quote(_study(job))}",
+        f"W2LTUNE_USER={shlex.quote(plain_name(job.user))}",
         f"W2LTUNE_PYTHON={shlex.quote(python)}",
         *_array("W2LTUNE_COMMAND", [shlex.quote(word) for word in (python, *job.command[1:])]),
         *_array("W2LTUNE_PREFIX", [_with_variables(word) for word in site.container]),

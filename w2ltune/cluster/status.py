@@ -10,9 +10,10 @@ from pathlib import Path
 
 from w2ltune import files
 from w2ltune.cluster.jobs import Job, find_jobs, run_slurm
-from w2ltune.cluster.submissions import FINISHED, newest_job, slurm_folder, submissions
+from w2ltune.cluster.slurm import own_folder, slurm_folder
+from w2ltune.cluster.submissions import FINISHED, newest_job, submissions
 from w2ltune.cluster.workers import worker_jobs
-from w2ltune.errors import UsageError, run_command
+from w2ltune.errors import UsageError, printable, run_command
 from w2ltune.runs.lock import current_owner
 from w2ltune.runs.trialdir import TrialDirectory, trial_directories
 
@@ -35,7 +36,7 @@ def main(arguments: list[str]) -> int:
     """Print the state of each study that is named, else of all that have a job of this user."""
     studies = _studies(arguments, STATUS_USAGE) if arguments else list(_own_studies())
     for study in studies:
-        print("\n".join(describe(study)))
+        print(printable("\n".join(describe(study))))
     if not studies:
         print("no study of yours has a SLURM job; name one to see how it ended")
     return 0
@@ -67,18 +68,24 @@ def describe(study: Path) -> list[str]:
     shards = list((study / "shards").glob("[!.]*.npy"))
     done = f"shards: {len(shards)} scored" if shards else f"trials: {_trials(study, job)}"
     lines.append(f"  {done}")
-    cluster = files.read_json(slurm_folder(study) / "cluster.json")
-    if cluster is not None and job is not None and job.state == "RUNNING":
-        port = cluster["dashboard_port"]  # 0 for none
-        if port:
-            lines.append(
-                f"  dashboard: ssh -L {port}:127.0.0.1:{port} {job.user}@{cluster['node']}, then "
-                f"http://127.0.0.1:{port} with the token in {cluster['token']}"
-            )
+    if job is not None and job.state == "RUNNING":
+        lines += _dashboard(own_folder(study, job.user) / "cluster.json", job)
     if job is not None and job.live:
         watch = ["python", "-m", "w2ltune.collect", f"--logdir={study.parent}"]
         lines.append(f"  watch: {shlex.join([*watch, f'--prefix={study.name}', '--watch'])}")
     return lines
+
+
+def _dashboard(path: Path, job: Job) -> Iterator[str]:
+    """Say where Ray's dashboard is, if the user of the job says so and no other."""
+    cluster = files.read_json(path)
+    if not isinstance(cluster, dict) or files.user_of(path.lstat().st_uid) != job.user:
+        return
+    if port := cluster.get("dashboard_port"):  # 0 for none
+        yield (
+            f"  dashboard: ssh -L {port}:127.0.0.1:{port} {job.user}@{cluster.get('node')}, then "
+            f"http://127.0.0.1:{port} with the token in {cluster.get('token')}"
+        )
 
 
 def _about_job(study: Path, job: Job | None) -> Iterator[str]:
@@ -92,9 +99,10 @@ def _about_job(study: Path, job: Job | None) -> Iterator[str]:
         yield f"  job {made[0].job}: ended; SLURM has forgotten it"
     else:
         yield "  no SLURM job was submitted for it"
-    reason = slurm_folder(study) / FINISHED
-    if reason.exists() and not (job is not None and job.live):
-        yield f"  ended: {reason.read_text(encoding='utf-8').strip()}"
+    for submission in submissions(study)[:1]:
+        reason = submission.own / FINISHED
+        if reason.exists() and not (job is not None and job.live):
+            yield f"  ended: {reason.read_text(encoding='utf-8', errors='replace').strip()}"
 
 
 def _trials(study: Path, job: Job | None) -> str:

@@ -7,7 +7,6 @@ and only one process can create a number; the job's number is added when sbatch 
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,13 +14,13 @@ from pathlib import Path
 from w2ltune import files
 from w2ltune.cluster.jobs import Job, find_jobs, read_job
 from w2ltune.cluster.resources import SlurmResources
-from w2ltune.cluster.slurm import job_name
+from w2ltune.cluster.slurm import job_name, own_folder, slurm_folder
 from w2ltune.errors import InputError, StudyOwnedError, W2LTuneError
 from w2ltune.runs.lock import Owner, current_owner
 
 FORMAT = 1
 FINISHED = "finished"
-"""In the study's ``slurm/``: why its job ended for good."""
+"""In the folder of the job's user: why it ended for good."""
 
 SUBMITTING_SECONDS = 600.0
 """sbatch tries for minutes to reach its controller, not longer; then a submission has died."""
@@ -57,6 +56,11 @@ class Submission:
         """The file that records it."""
         return self.script.parent / "jobs" / f"{self.number:04d}.json"
 
+    @property
+    def own(self) -> Path:
+        """Where only its user writes."""
+        return own_folder(self.study, self.script.stem.rpartition("-")[0])
+
     def in_progress(self) -> bool:
         """Return whether the process may still be waiting for sbatch's answer."""
         lives = self.owner.lives_on_this_host()
@@ -76,11 +80,6 @@ class Submission:
             "owner": asdict(self.owner),
         }
         return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-
-
-def slurm_folder(study: Path) -> Path:
-    """Return the folder of a study's scripts, logs and records."""
-    return Path(os.path.abspath(study)) / "slurm"  # noqa: PTH100 (links are the user's own)
 
 
 def submissions(study: Path) -> list[Submission]:

@@ -21,21 +21,23 @@ from w2ltune.cluster.slurm import (
     ClusterJob,
     directives,
     job_name,
+    own_folder,
     read_template,
     render_job,
+    slurm_folder,
 )
 from w2ltune.cluster.slurmoptions import SlurmOptions
 from w2ltune.cluster.submissions import (
     FINISHED,
     Submission,
     refuse_second_job,
-    slurm_folder,
     submissions,
 )
 from w2ltune.errors import StudyOwnedError, UsageError, W2LTuneError
 from w2ltune.runs.lock import this_process
 from w2ltune.runs.rundir import make_shared, user_name
 from w2ltune.runs.runname import plain_name
+from w2ltune.runs.sharing import make_own, share
 
 
 def submit_command(
@@ -79,7 +81,7 @@ def submit_command(
     if options.dry_run:
         show_script(script)
         return 0
-    os.umask(0o002)  # sbatch hands it on to the job
+    share(study)  # sbatch hands the umask on to the job
     done = submit(study, script, user=job.user, resources=job.resources)
     print("\n".join(directives(job)))
     print(f"submitted job {done.job} ({job_name(study)}): {job.resources}")
@@ -102,7 +104,7 @@ def watching(submission: Submission, study: Path, *, board: bool = True) -> list
     collect = ["python", "-m", "w2ltune.collect", *folder, "--watch"]
     return [
         ["squeue", f"--jobs={submission.job}"],
-        ["tail", "-F", str(submission.script.with_name(log))],
+        ["tail", "-F", str(submission.own / log)],
         collect if board else ["python", "-m", "w2ltune", "status", str(study)],
     ]
 
@@ -123,7 +125,7 @@ def submit(study: Path, script: str, *, user: str, resources: SlurmResources) ->
         StudyOwnedError: The study has a job already, is being submitted, or runs elsewhere.
         UsageError: SLURM refuses; nothing is left of the attempt.
     """
-    with _shared(slurm_folder(study) / "jobs") as folder:
+    with _made(slurm_folder(study) / "jobs", own_folder(study, user)) as folder:
         number = max((done.number for done in submissions(study)), default=0) + 1
         refuse_second_job(study)  # after the number: whoever was faster has taken it
         path = folder.parent / f"{plain_name(user)}-{number:04d}.sbatch"
@@ -134,9 +136,9 @@ def submit(study: Path, script: str, *, user: str, resources: SlurmResources) ->
         if not files.create_exclusively(submission.record, submission.as_json()):
             raise StudyOwnedError(f"{study} is being submitted by another command: see squeue")
         try:
-            write_script(path, script)
+            files.write_script(path, script)
             # Nodes that are added must not take the end of an earlier job for the end of this one.
-            (folder.parent / FINISHED).unlink(missing_ok=True)
+            (submission.own / FINISHED).unlink(missing_ok=True)
             submission = replace(submission, job=sbatch(path))
         except (W2LTuneError, OSError):
             path.unlink(missing_ok=True)
@@ -144,13 +146,6 @@ def submit(study: Path, script: str, *, user: str, resources: SlurmResources) ->
             raise
         files.write_text(submission.record, submission.as_json())
     return submission
-
-
-def write_script(path: Path, script: str) -> None:
-    """Write a script that the group may run."""
-    with files.replacing(path, binary=True) as file:  # as bytes: a path may be any
-        file.write(os.fsencode(script))
-        os.fchmod(file.fileno(), 0o775)
 
 
 def sbatch(path: Path) -> int:
@@ -186,10 +181,11 @@ def show_script(script: str) -> None:
 
 
 @contextlib.contextmanager
-def _shared(folder: Path) -> Iterator[Path]:
-    """Make a shared folder; when the block fails, remove it and those above that were made."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+def _made(folder: Path, own: Path) -> Iterator[Path]:
+    """Make a shared folder and one's own; when the block fails, remove all that was made."""
+    missing = [path for path in (own, folder, *folder.parents) if not path.exists()]
     make_shared(folder)
+    make_own(own)
     try:
         yield folder
     except (W2LTuneError, OSError):

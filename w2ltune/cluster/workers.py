@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from w2ltune import files
 from w2ltune.cluster.jobs import Job, find_jobs, read_job
 from w2ltune.cluster.resources import SlurmResources, time_limit
 from w2ltune.cluster.site import Site, read_site
@@ -21,16 +22,19 @@ from w2ltune.cluster.slurm import (
     WORKER_TEMPLATE,
     ClusterJob,
     directives,
+    own_folder,
     read_template,
     render_job,
+    slurm_folder,
 )
 from w2ltune.cluster.slurmoptions import SlurmOptions
-from w2ltune.cluster.submissions import newest_job, slurm_folder, submissions
-from w2ltune.cluster.submit import sbatch, show_script, write_script
+from w2ltune.cluster.submissions import newest_job, submissions
+from w2ltune.cluster.submit import sbatch, show_script
 from w2ltune.commandline import option, parse_own
 from w2ltune.errors import UsageError, did_you_mean, run_command
 from w2ltune.runs.rundir import make_shared, user_name
 from w2ltune.runs.runname import plain_name
+from w2ltune.runs.sharing import make_own
 
 USAGE = """
 usage: w2ltune workers --add=N [--partition=NAME] [--hours=H] STUDY
@@ -183,11 +187,12 @@ def _write(study: Path, script: str) -> Path:
     """Write the script of this command, with a number of its own."""
     folder = slurm_folder(study) / "workers"
     make_shared(folder)
+    make_own(own_folder(study, user_name()))
     taken = [
         int(found[1]) for path in folder.iterdir() if (found := re.search(r"-(\d+)\.", path.name))
     ]
     path = folder / f"{plain_name(user_name())}-{max(taken, default=0) + 1:04d}.sbatch"
-    write_script(path, script)
+    files.write_script(path, script)
     return path
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import mmap
 import os
 import re
+import signal
 import struct
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,9 @@ _HEADER = struct.Struct("<50s50x?7xQ")
 
 COUNTED_BYTES = 2**30
 """Of an LM that cannot be loaded; counting the lines of a larger one would take minutes."""
+
+TRIED_WORDS = 10_000
+"""Of a KenLM binary, scored by a child before it is used."""
 
 _UNKNOWN = {"<unk>", "<UNK>"}
 NEVER_A_WORD = "<no such word>"
@@ -105,11 +112,58 @@ def load_kenlm(path: Path, entries: Any) -> Any:
     """
     _, _, kenlm = import_flashlight()
     check_lm_head(path)
+    with open_lm(path) as file:
+        if file.read(8) == b"mmap lm ":
+            words = [entries.get_entry(n) for n in range(min(entries.index_size(), TRIED_WORDS))]
+            _try_elsewhere(path.absolute(), path.stat().st_mtime_ns, "\n".join(words))
     try:
         with quiet_stderr():
             return kenlm.KenLM(str(path), entries)
     except (RuntimeError, ValueError, OSError) as error:
         raise InputError(_why_not_loaded(path, str(error)), path=path) from None
+
+
+_TRIAL = """
+import random
+import sys
+sys.path = [path for path in sys.path if path]  # without the current folder, which may be anyone's
+from flashlight.lib.text.decoder.kenlm import KenLM
+from flashlight.lib.text.dictionary import Dictionary
+entries = Dictionary()
+for word in sys.stdin.buffer.read().decode("utf-8", "replace").split("\\n"):
+    entries.add_entry(word)
+lm = KenLM(sys.argv[1], entries)
+state, order = lm.start(False), list(range(entries.index_size()))
+for _ in range(4):
+    for index in order:
+        lm.score(lm.start(False), index)
+        state, _ = lm.score(state, index)
+        lm.finish(state)
+    random.Random(0).shuffle(order)
+"""
+
+
+@functools.cache
+def _try_elsewhere(path: Path, changed: int, words: str) -> None:
+    """Let a child load a KenLM binary and score words: of a damaged one KenLM may die.
+
+    Args:
+        path: The LM.
+        changed: When, in nanoseconds.
+        words: A line each.
+
+    Raises:
+        InputError: The child died.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", _TRIAL, path],
+        input=words.encode("utf-8", "replace"),
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        raise InputError(f"damaged: KenLM dies of it ({name}); build it anew", path=path)
 
 
 def _why_not_loaded(path: Path, said: str) -> str:

@@ -13,8 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from w2ltune import files
 from w2ltune.errors import InputError, UsageError, existing_file
 from w2ltune.formats.distributions import parse_float
+
+_RUN = ("binary", "test_binary", "normalize", "command", "space", "perturb")
+"""Flags whose value is run."""
 
 FLAGSFILE_NAMES = ("flagsfile", "flagfile")  # the binaries' own flag, and that of gflags
 
@@ -218,6 +222,9 @@ def _read(
         except ValueError as error:
             raise InputError(f"{line!r}: {error}", path=path, line=number) from None
         flag = Flag(name=name, value=value, path=path, line=number)
+        runs = name in _RUN and not value.endswith(".glm")
+        if value and (runs or (name == "arch" and value.endswith(".so"))):
+            _refuse_anothers(found, flag)
         if name == "flagsfile" and value:
             raise InputError(
                 f"--flagsfile={value}: the programs do not read a --flagsfile that stands in a "
@@ -229,6 +236,24 @@ def _read(
             yield from _named_flagsfiles(flag, boolean, (*chain, path))
         else:
             yield flag
+
+
+def _refuse_anothers(path: Path, flag: Flag) -> None:
+    """Refuse to run what a flagsfile names that another user has written, or could have."""
+    stat = path.stat()
+    groups = stat.st_mode & 0o020 and stat.st_gid != os.getgid()  # many have a group of their own
+    if stat.st_uid not in (0, os.getuid()):
+        whose = f"is {files.user_of(stat.st_uid)}'s"
+    elif groups or stat.st_mode & 0o002:
+        whose = f"may be written by {'its group' if groups else 'everybody'}"
+    else:
+        return
+    raise InputError(
+        f"--{flag.name}={flag.value} is a program, and this file {whose}: if you trust it, give "
+        "the flag on the command line, and take it out of a copy of the file",
+        path=path,
+        line=flag.line,
+    )
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -120,7 +120,7 @@ def read_utterances(study: Path, number: int) -> UtteranceResults | None:
         matrix = np.array(counts, dtype=np.int32).reshape(4, len(rows)).T
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InputError(f"damaged, restore or remove it: {error}", path=path) from None
     return UtteranceResults(ids=ids, counts=matrix, hypotheses=hypotheses)
 

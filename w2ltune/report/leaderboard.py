@@ -15,6 +15,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from w2ltune.errors import printable
+from w2ltune.formats.distributions import parse_float
 from w2ltune.formats.known_flags import number_of
 from w2ltune.runs.trialdir import TrialResult, trial_directories
 
@@ -163,7 +165,7 @@ def as_json(board: Leaderboard, study: Path, *, metric: str = "wer") -> str:
         "running": list(board.running),
         "trials": [_row(result, more) for result in board.results],
     }
-    return json.dumps(value, indent=1, ensure_ascii=False)
+    return printable(json.dumps(value, indent=1, ensure_ascii=False))
 
 
 def _row(result: TrialResult, more: Iterable[str] = ()) -> dict[str, Any]:
@@ -193,32 +195,32 @@ def as_csv(board: Leaderboard, *, metric: str = "wer") -> str:
     names = sorted({name for result in board.results for name in result.params})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        [
-            "number",
-            "state",
-            "wer",
-            "low",
-            "high",
-            "errors",
-            "reference_words",
-            *names,
-            "seconds",
-            "reason",
-            *more,
-        ]
-    )
+    begin = ("number", "state", "wer", "low", "high", "errors", "reference_words")
+    writer.writerow([*begin, *map(_cell, names), "seconds", "reason", *more])
     for result in board.results:
         row = _row(result, more)
         low, high = result.interval or ("", "")
         writer.writerow(
             [
                 row["number"], row["state"], row["wer"], low, high, row["errors"],
-                row["reference_words"], *(result.params.get(name, "") for name in names),
-                row["seconds"], row["reason"], *(row[name] for name in more),
+                row["reference_words"], *(_cell(result.params.get(name, "")) for name in names),
+                row["seconds"], _cell(row["reason"]), *(_cell(row[name]) for name in more),
             ]
         )  # fmt: skip
     return text.getvalue()
+
+
+def _cell(value: object) -> object:
+    """Return what may stand in a cell: a text that a spreadsheet would take for a formula may not.
+
+    Example:
+        >>> _cell("=1+1"), _cell("-0.5"), _cell("-x")
+        ("'=1+1", '-0.5', "'-x")
+    """
+    if not isinstance(value, str):
+        return value
+    formula = value[:1] in tuple("=+-@\t\r") and parse_float(value) is None
+    return printable(f"'{value}" if formula else value)
 
 
 def elsewhere(best: TrialResult) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -12,9 +12,11 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import Progress
 from rich.progress_bar import ProgressBar
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from w2ltune.errors import printable
 from w2ltune.report.leaderboard import (
     COUNTED,
     Leaderboard,
@@ -79,9 +81,19 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+class _Console(Console):
+    """Shows the control characters of what it is given; its own it writes."""
+
+    def _render_buffer(self, buffer: Iterable[Segment]) -> str:
+        return super()._render_buffer(
+            segment if segment.control else segment._replace(text=printable(segment.text))
+            for segment in buffer
+        )
+
+
 def make_console() -> Console:
     """Return the console; in a log, lines are not folded at 80 characters."""
-    console = Console(highlight=False)
+    console = _Console(highlight=False)
     if not console.is_terminal:
         console.width = LOG_WIDTH
     return console

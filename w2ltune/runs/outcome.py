@@ -183,6 +183,11 @@ def read_outcome(study: Path) -> Outcome:
         StudyMismatchError: It was written by a newer w2ltune.
     """
     content: dict[str, Any] = files.read_json(study / NAME) or {}
+    with files.shaped(study / NAME):
+        return _outcome(content, study)
+
+
+def _outcome(content: dict[str, Any], study: Path) -> Outcome:
     if content.get("format", FORMAT) > FORMAT:
         raise StudyMismatchError(
             f"format {content['format']} is newer than this w2ltune (format {FORMAT}); use the "

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from w2ltune import files
 from w2ltune.errors import TrialFailedError, UsageError
 from w2ltune.runs import processguard
 
@@ -157,10 +158,16 @@ def start(program: Program, *, attempts: Path | None = None, attempt: int = 0) -
     }
     ours, theirs = socket.socketpair()
     try:
-        with theirs, program.log.open("ab") as log, contextlib.ExitStack() as stack:
+        with (
+            theirs,
+            open(program.log, "ab", opener=files.open_plain) as log,
+            contextlib.ExitStack() as stack,
+        ):
             stdin = stack.enter_context((program.stdin or Path(os.devnull)).open("rb"))
             stdout = (
-                log if program.stdout is None else stack.enter_context(program.stdout.open("wb"))
+                log
+                if program.stdout is None
+                else stack.enter_context(open(program.stdout, "wb", opener=files.open_plain))
             )
             log.write(_title(program, attempt).encode("utf-8", errors="surrogateescape"))
             log.flush()

@@ -218,6 +218,11 @@ def read_rescored(folder: Path) -> Rescored:
     content: dict[str, Any] | None = files.read_json(folder / NAME)
     if content is None:
         raise InputError(f"no {NAME}: the rescoring has not come to its end", path=folder)
+    with files.shaped(folder / NAME):
+        return _rescored(content, folder)
+
+
+def _rescored(content: dict[str, Any], folder: Path) -> Rescored:
     if content["format"] > FORMAT:
         raise InputError(f"format {content['format']} is newer than this w2ltune", path=folder)
     for name in ("format", "errors", "wer", "interval"):

@@ -17,6 +17,7 @@ import itertools
 import json
 import os
 import shlex
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,13 +30,16 @@ from w2ltune.runs.runname import plain_name
 
 FORMAT = 1
 CONFIG_SOURCE = "config_source.json"
-SHARED_MODE = 0o2775  # setgid: what is made inside belongs to the group too
+SHARED = stat.S_ISGID | stat.S_IWGRP
+"""How a folder is prepared for a group: what is made inside is the group's, and it may write."""
 
 
 def make_shared(folder: Path) -> None:
-    """Create a folder and its missing parents, open to the group whatever the umask is.
+    """Create a folder and its missing parents, open to whom the folder above them is open.
 
-    What exists is left as it is; where nothing can be written into it, it is refused.
+    In a folder that was prepared for a group (``chmod g+ws``) they are the group's whatever the
+    umask is; elsewhere the umask alone counts. What exists is left as it is; where nothing can be
+    written into it, it is refused.
 
     Raises:
         UsageError: A file is in the way, or this user may not write there.
@@ -48,13 +52,15 @@ def make_shared(folder: Path) -> None:
                 f"cannot create the folder {folder}: {existing} is a file; move it away, or choose "
                 "another place"
             )
+        mode = existing.stat().st_mode
         for path in reversed(above[: above.index(existing)]):
             try:
                 path.mkdir()
             except FileExistsError:  # someone was faster
                 continue
-            with contextlib.suppress(OSError):  # a file system without modes
-                path.chmod(SHARED_MODE)
+            if mode & SHARED == SHARED:
+                with contextlib.suppress(OSError):  # a file system without modes
+                    path.chmod(0o2770 | mode & 0o005)
     except OSError as error:
         raise UsageError(
             f"cannot create the folder {error.filename or folder}: {error.strerror}; "
@@ -111,9 +117,7 @@ def write_script(
     ]
     path = folder / "scripts" / f"{plain_name(user)}-{attempt:04d}.sh"
     make_shared(path.parent)
-    with files.replacing(path, binary=True) as file:  # as bytes: a path may be any
-        file.write(os.fsencode("\n".join(lines) + "\n"))
-        os.fchmod(file.fileno(), 0o775)
+    files.write_script(path, "\n".join(lines) + "\n")
     return path
 
 

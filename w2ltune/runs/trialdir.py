@@ -18,6 +18,7 @@
 from __future__ import annotations
 
 import json
+import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -187,15 +188,23 @@ class TrialDirectory:
         return result
 
     def read_result(self) -> TrialResult | None:
-        """Return the outcome, or None while there is none."""
+        """Return the outcome, or None while there is none.
+
+        Raises:
+            InputError: It is damaged.
+        """
         content = files.read_json(self.result)
         if content is None:
             return None
-        for name in ("counts", "interval"):
-            content[name] = tuple(content[name]) if content[name] is not None else None
-        reports = content.get("reports", {}).items()
-        content["reports"] = {int(step): value for step, value in reports}
-        return TrialResult(**content)
+        with files.shaped(self.result):
+            for name in ("counts", "interval"):
+                content[name] = tuple(content[name]) if content[name] is not None else None
+            reports = content.get("reports", {}).items()
+            content["reports"] = {int(step): value for step, value in reports}
+            for name, hint in typing.get_type_hints(TrialResult).items():
+                if name in content and not files.fits(content[name], hint):
+                    raise ValueError(f"{name} is {content[name]!r}")
+            return TrialResult(**content)
 
 
 def trial_directories(trials: Path) -> Iterator[TrialDirectory]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
@@ -21,6 +22,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.trial import FrozenTrial, TrialState
 
+from w2ltune import files
 from w2ltune.errors import InputError
 from w2ltune.runs.lock import StudyLock, leave_to_another
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
@@ -40,15 +42,16 @@ def repair_journal(path: Path) -> int:
     Returns:
         The number of bytes cut off; 0 when the journal was whole or absent.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return 0
-    with path.open("r+b") as file:
+    with open(path, "r+b", opener=files.open_plain) as file:
         size = file.seek(0, os.SEEK_END)
         end = _last_line_end(file.fileno(), size)
         if end == size:
             return 0
         torn = os.pread(file.fileno(), size - end, end)
-        path.with_name(f"{path.name}.torn-{time.time_ns()}").write_bytes(torn)
+        with path.with_name(f"{path.name}.torn-{time.time_ns()}").open("xb") as copy:
+            copy.write(torn)
         file.truncate(end)
         os.fsync(file.fileno())
     return size - end
@@ -70,9 +73,9 @@ def _refuse_damage(path: Path, *, trials: bool) -> None:
 
     A last line that is torn does no harm: it is cut off before the first append.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         return
-    with path.open("rb") as file:
+    with open(path, "rb", opener=files.open_plain) as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 return
@@ -116,6 +119,18 @@ class OwnershipCheck(BaseJournalFileLock):
         """Do nothing: the study stays ours until the driver ends."""
 
 
+class _Journal(JournalFileBackend):
+    """Optuna's, which itself would follow a link."""
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        self._lock.acquire()
+        with open(self._file_path, "ab", opener=files.open_plain) as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+
 def open_study(folder: Path, lock: StudyLock) -> optuna.Study:
     """Open or create the study of a folder for writing; ``lock`` must be held.
 
@@ -130,10 +145,12 @@ def open_study(folder: Path, lock: StudyLock) -> optuna.Study:
     trials = next((folder / "trials").glob("[0-9]*"), None) is not None
     _refuse_damage(path, trials=trials)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(path), lock_obj=OwnershipCheck(lock, path)))
-    return optuna.create_study(
-        study_name=STUDY_NAME, storage=storage, load_if_exists=True, direction="minimize"
-    )
+    with files.shaped(path):
+        storage = JournalStorage(_Journal(str(path), lock_obj=OwnershipCheck(lock, path)))
+    with files.shaped(path):  # each line is JSON, which may be none of Optuna's
+        return optuna.create_study(
+            study_name=STUDY_NAME, storage=storage, load_if_exists=True, direction="minimize"
+        )
 
 
 def counts(trial: FrozenTrial) -> bool:

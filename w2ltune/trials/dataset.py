@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from w2ltune import files
 from w2ltune.errors import InputError
 from w2ltune.formats.emissions import EmissionSet, open_emissions
 from w2ltune.formats.known_flags import Generation
@@ -223,10 +224,11 @@ def read_utterance_counts(path: Path, *, shuffled: bool = True) -> npt.NDArray[n
         path: The file.
         shuffled: In the fixed shuffled order, as trials report them; else in that of the list.
     """
-    # Not splitlines(): it also splits at characters that a hypothesis may hold.
-    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")[1:]
-    rows = [line.split("\t", 5)[1:5] for line in lines]
-    counts = np.array(rows, dtype=np.int32).reshape(-1, 4)
+    with files.shaped(path):
+        # Not splitlines(): it also splits at characters that a hypothesis may hold.
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")[1:]
+        rows = [line.split("\t", 5)[1:5] for line in lines]
+        counts = np.array(rows, dtype=np.int32).reshape(-1, 4)
     if not shuffled:
         return counts
     order = [index for block in blocks(len(counts)) for index in block]

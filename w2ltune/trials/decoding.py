@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from ray.exceptions import RayError
 from w2ltune import files
 from w2ltune.formats.nbest import write_nbest
 from w2ltune.runs.lock import is_overtaken
+from w2ltune.runs.sharing import share
 from w2ltune.runs.trialdir import TrialDirectory
 from w2ltune.scoring.nbest import concatenate
 from w2ltune.trials.dataset import blocks
@@ -91,7 +91,7 @@ class DecodeTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take a trial; it begins with the first step."""
-        os.umask(0o002)
+        share(Path(config["trials"]))
         self._ids: tuple[str, ...] = ()
         self._start(config)
 

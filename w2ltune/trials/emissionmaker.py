@@ -24,6 +24,7 @@ from w2ltune.formats.listfile import read_list, write_list
 from w2ltune.runs.explain import explain_exit
 from w2ltune.runs.process import Program, start
 from w2ltune.runs.rundir import make_shared
+from w2ltune.runs.sharing import share
 from w2ltune.runs.signals import by_hand
 from w2ltune.trials.emissionsource import EMISSIONS, NOTE, EmissionSource
 from w2ltune.trials.ranks import with_devices
@@ -128,7 +129,7 @@ def _make_list(source: EmissionSource, making: Path) -> tuple[str, str]:
     Returns:
         What went wrong, or "", and the node where the program was killed, or "".
     """
-    os.umask(0o002)
+    share(making.parent)
     # Of this attempt: one that was lost with its node may still write to its own.
     folder = making.with_name(f"{making.name}-{uuid.uuid4().hex[:8]}")
     log = folder / "log"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 import time
 from collections import Counter, deque
@@ -18,7 +17,8 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from w2ltune.cluster.session import in_use, require_ray
+from w2ltune.cluster.scratch import in_use
+from w2ltune.cluster.session import require_ray
 from w2ltune.errors import StoppedError, TrialFailedError, UsageError, W2LTuneError
 from w2ltune.runs.shards import Shard
 from w2ltune.runs.signals import by_hand
@@ -44,7 +44,6 @@ class ScoringWorker:
     """
 
     def __init__(self, source: LMSource, scratch: str) -> None:
-        os.umask(0o002)
         self._source = source
         self._scratch = Path(tempfile.gettempdir(), scratch)
         self._scorer: Scorer | None = None
@@ -56,6 +55,7 @@ class ScoringWorker:
     def load(self, vocabulary: Sequence[str]) -> None:
         """Load the LM."""
         self._kept = in_use(self._scratch)
+        self._scratch = Path(self._kept.name).parent
         self._scorer = self._source.load(vocabulary, self._scratch)
 
     def score(self, sentences: Sequence[str]) -> npt.NDArray[np.float64]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from w2ltune.errors import TrialFailedError
 from w2ltune.runs.process import Child, Program, start, stop
+from w2ltune.runs.sharing import share
 from w2ltune.trials.trainjob import TrainJob
 
 ANSWER_SECONDS = 30.0
@@ -93,11 +93,11 @@ class NodeLauncher:
     """Starts the ranks of another node; an actor in that node's bundle."""
 
     def __init__(self) -> None:
-        os.umask(0o002)
         self._ranks: NodeRanks | None = None
 
     def start(self, programs: Sequence[Program], attempts: Path, attempt: int) -> None:
         """Start the programs with this node's GPUs."""
+        share(attempts)
         self._ranks = NodeRanks([with_devices(p) for p in programs], attempts, attempt)
 
     def poll(self) -> Sequence[int | None]:

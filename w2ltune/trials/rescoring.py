@@ -13,7 +13,6 @@ as those of a decode.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +27,7 @@ from w2ltune.cluster.session import require_ray
 from w2ltune.errors import StoppedError, TrialFailedError, W2LTuneError
 from w2ltune.runs.explain import explain_exit
 from w2ltune.runs.process import Program, start
+from w2ltune.runs.sharing import share
 from w2ltune.runs.signals import by_hand
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 from w2ltune.trials.ranks import with_devices
@@ -135,7 +135,7 @@ def _stopped(reason: str, done: int, total: int) -> StoppedError:
 
 def _run_program(arguments: Sequence[str], file_name: str, job: TrainJob, trial: Path) -> Decoded:
     """Run the program to its end, on the node and with the GPU that Ray chose."""
-    os.umask(0o002)
+    share(trial)
     launches = trial / "rescored"
     try:
         number = _begin_launch(launches)

@@ -389,7 +389,10 @@ class Supervisor:
     def _say(self, text: str) -> None:
         """Write a line of ours to the log, between the program's own."""
         # A full disk must not end what the line is about.
-        with contextlib.suppress(OSError), self._log.open("a", encoding="utf-8") as log:
+        with (
+            contextlib.suppress(OSError),
+            open(self._log, "a", encoding="utf-8", opener=files.open_plain) as log,
+        ):
             log.write(f"w2ltune: {time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def _clean(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from ray.exceptions import RayError
 
 from w2ltune.formats.known_flags import number_of
 from w2ltune.runs.lock import is_overtaken
+from w2ltune.runs.sharing import share
 from w2ltune.runs.trialdir import TrialDirectory
 from w2ltune.trials.ranks import NodeLostError, start_ranks
 from w2ltune.trials.supervisor import Supervisor
@@ -44,7 +44,7 @@ class TrainTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Prepare for a trial."""
-        os.umask(0o002)
+        share(Path(config["trials"]))
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from w2ltune.cluster.session import in_use
+from w2ltune.cluster.scratch import in_use
 from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderflags import DecoderFlags, decoder_flags, is_linear
 from w2ltune.errors import W2LTuneError
@@ -88,6 +88,7 @@ class DecoderWorker:
     ) -> BlockResult:
         if self._dataset is None:
             self._kept = in_use(self._scratch)
+            self._scratch = Path(self._kept.name).parent
             self._dataset = Dataset(self._task, scratch=self._scratch)
         if flags.get("lm"):
             staged = stage(Path(flags["lm"]), self._scratch, mode=self._task.stage_lm)
