@@ -90,6 +90,7 @@ def test_train_again_continue_and_fork(tmp_path: Path, start: Make) -> None:
     """All names hold what a shell or a parser could take for its own."""
     folder = tmp_path / "a b;$(touch x)'ü"
     folder.mkdir()  # a list's row is split at blanks: audio cannot lie in such a folder
+    tmp_path.chmod(0o2775)  # as a folder is that a group shares
     binary = binary_with(folder)
     config = write_config(folder, make_training(tmp_path / "data"), "na me's.cfg")
     command = [binary, f"--config={config}", "--extra=--lr=0.01 --itersave", "--local"]
