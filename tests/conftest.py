@@ -16,6 +16,14 @@ sys.path.insert(0, str(Path(__file__).parent))  # tests/killing.py
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 VOICE_COMMANDS = REPOSITORY / "experiments" / "voice_commands"
+VOICE_FLAGS = {
+    "tokens": str(VOICE_COMMANDS / "tokens.txt"),
+    "lexicon": str(VOICE_COMMANDS / "lexicon.txt"),
+    "lm": str(VOICE_COMMANDS / "lm.arpa"),
+    "smearing": "max",
+    "beamsizetoken": "20",
+}
+"""A decoder's flags for the project's own list, without beam and weights."""
 
 # What the shell left behind must not decide: `nohup pytest &` ignores signals, for every child
 # too, and a login on a cluster sets variables that Ray, SLURM and the doubles read.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from conftest import VOICE_COMMANDS
+from conftest import VOICE_COMMANDS, VOICE_FLAGS
 
 from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderflags import decoder_flags, is_linear
@@ -25,15 +25,7 @@ from w2ltune.scoring.wer import count_matrix
 from w2ltune.search import decodespace
 from w2ltune.search.linear import Box, Point
 
-FLAGS = {
-    "tokens": str(VOICE_COMMANDS / "tokens.txt"),
-    "lexicon": str(VOICE_COMMANDS / "lexicon.txt"),
-    "lm": str(VOICE_COMMANDS / "lm.arpa"),
-    "smearing": "max",
-    "beamsize": "50",
-    "beamsizetoken": "20",
-    "beamthreshold": "25",
-}
+FLAGS = {**VOICE_FLAGS, "beamsize": "50", "beamthreshold": "25"}
 
 
 @dataclass(frozen=True, kw_only=True)

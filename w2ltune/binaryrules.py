@@ -13,19 +13,17 @@ from pathlib import Path
 from types import MappingProxyType
 
 from w2ltune.embedded.decoderfiles import (
-    UNKNOWN_WORD,
     added_tokens,
     dictionary_of,
     read_lexicon,
 )
-from w2ltune.embedded.decoderflags import DecoderFlags
+from w2ltune.embedded.decoderflags import CRITERIA, DecoderFlags
 from w2ltune.errors import FlagError, InputError, UsageError, did_you_mean
 from w2ltune.formats.known_flags import KNOWN_FLAGS, Generation, number_of
-from w2ltune.formats.listfile import Utterance
 from w2ltune.runs.rundir import nearest_sibling
 from w2ltune.trials.trainjob import Mode
 
-SEQUENCE_TO_SEQUENCE = ("s2srnn", "s2stransformer", "seq2seq", "transformer")
+SEQUENCE_TO_SEQUENCE = CRITERIA[2:]
 
 _OPTIMIZERS = ("sgd", "adam", "rmsprop", "adadelta", "adagrad", "amsgrad", "novograd")
 _NAMES: Mapping[str, tuple[str, ...]] = {
@@ -255,17 +253,3 @@ def check_decoder(
 def _separator_hint(names: Iterable[str]) -> str:
     marked = next((mark for mark in ("▁", "_", "|") if mark in names), "")
     return f"; {marked!r} is one" if marked else "; add it to the token list, as the model has it"
-
-
-def refuse_unknown_word(utterances: Iterable[Utterance]) -> None:
-    """Refuse references with ``<unk>``: the programs look for its spelling and crash.
-
-    Raises:
-        InputError: The first utterance is named.
-    """
-    for utterance in utterances:
-        if UNKNOWN_WORD in utterance.reference:
-            raise InputError(
-                f"the reference of {utterance.id!r} has the word {UNKNOWN_WORD}, at which the "
-                "program crashes (SIGSEGV): write the word that was said"
-            )

@@ -11,7 +11,7 @@ from shlex import quote
 import numpy as np
 import numpy.typing as npt
 
-from w2ltune.binaryrules import check_decoder, refuse_unknown_word
+from w2ltune.binaryrules import check_decoder
 from w2ltune.decodeprogram import piece_note, settle_flags, with_model_flags
 from w2ltune.embedded.decoderfiles import read_tokens, unknown_spelling
 from w2ltune.embedded.decoderflags import decoder_flags, refuse_in_process
@@ -20,6 +20,7 @@ from w2ltune.formats.blanks import split_words
 from w2ltune.formats.listfile import list_name
 from w2ltune.formats.nbest import BYTES_PER_HYPOTHESIS, NBest
 from w2ltune.idleflags import idle_flags
+from w2ltune.listcheck import refuse_unknown_word
 from w2ltune.report.recount import require_same_counts
 from w2ltune.runs.outcome import NAME as OUTCOME
 from w2ltune.runs.provenance import (
@@ -226,7 +227,8 @@ def prepare(
     if no_end and program is None and not sources:  # else as the binary decodes
         dataset.task = task = replace(task, end_tokens=free)
     if program is not None and options.decoder != "process":
-        refuse_unknown_word(dataset.utterances)
+        for utterance in dataset.utterances:
+            refuse_unknown_word(utterance.reference, f"the reference of {utterance.id!r}")
     if options.warm_start is not None:
         warm_lists(options.warm_start)
         require_same_counts(dataset, options.warm_start)

@@ -108,6 +108,25 @@ def overlap_notes(train: Iterable[ListContent], valid: Sequence[ListContent]) ->
     return notes
 
 
+def refuse_unknown_word(words: Collection[str], whose: str, *, path: Path | None = None) -> None:
+    """Refuse ``<unk>`` in a reference: the programs look for its spelling and crash.
+
+    Args:
+        words: Of references.
+        whose: They are.
+        path: The list.
+
+    Raises:
+        InputError: It is among the words.
+    """
+    if UNKNOWN_WORD in words:
+        raise InputError(
+            f"{whose} has the word {UNKNOWN_WORD}, at which the programs crash (SIGSEGV): write "
+            "the word that was said",
+            path=path,
+        )
+
+
 def check_words(
     lists: Sequence[ListContent],
     lexicon: Path | None,
@@ -136,12 +155,7 @@ def check_words(
         InputError: A word needs a token that does not exist, or is ``<unk>``.
     """
     for content in lists:
-        if UNKNOWN_WORD in content.words:
-            raise InputError(
-                f"a reference has the word {UNKNOWN_WORD}, at which the programs crash (SIGSEGV): "
-                "write the word that was said",
-                path=content.path,
-            )
+        refuse_unknown_word(content.words, "a reference", path=content.path)
     if lexicon is None:
         return []
     if decodes and tokens and separator and separator not in tokens:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import VOICE_COMMANDS
+from conftest import VOICE_COMMANDS, VOICE_FLAGS
 
 from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderfiles import check_lm_head, read_lexicon, read_tokens
@@ -17,16 +17,7 @@ from w2ltune.errors import FlagError, InputError, UsageError
 from w2ltune.formats.beamdump import read_beam_dump
 from w2ltune.formats.emissions import open_emissions
 
-VOICE = {
-    "tokens": str(VOICE_COMMANDS / "tokens.txt"),
-    "lexicon": str(VOICE_COMMANDS / "lexicon.txt"),
-    "lm": str(VOICE_COMMANDS / "lm.arpa"),
-    "smearing": "max",
-    "beamsize": "50",
-    "beamsizetoken": "20",
-    "lmweight": "1.5",
-    "wordscore": "0.5",
-}
+VOICE = {**VOICE_FLAGS, "beamsize": "50", "lmweight": "1.5", "wordscore": "0.5"}
 
 
 def captured_flags(captures: Path, **changes: str) -> dict[str, str]:

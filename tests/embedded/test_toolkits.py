@@ -19,7 +19,7 @@ from w2ltune.__main__ import _dispatch
 from w2ltune.commandline import parse
 from w2ltune.errors import InputError, UsageError
 from w2ltune.formats.emissions import open_emissions
-from w2ltune.formats.spelling import spell
+from w2ltune.formats.spelling import speller
 from w2ltune.formats.toolkitfiles import read_vocabulary
 from w2ltune.formats.toolkits import arrange, kind_of
 
@@ -301,9 +301,9 @@ def test_vocabularies(tmp_path: Path) -> None:
 
 
 def test_spellings() -> None:
-    assert spell("aab", ["a", "aa", "b", "|"]) == ["aa", "b", "|"]
-    assert spell("ab", ["▁", "▁a", "a", "b", "ab"]) == ["▁a", "b"]
-    assert spell("x", ["a"]) is None
+    assert speller(["a", "aa", "b", "|"])("aab") == ["aa", "b", "|"]
+    assert speller(["▁", "▁a", "a", "b", "ab"])("ab") == ["▁a", "b"]
+    assert speller(["a"])("x") is None
 
 
 def test_a_lexicon_of_the_words_of_an_lm(in_folder: Path) -> None:
@@ -326,13 +326,13 @@ def test_the_word_separator_is_in_no_word(
 ) -> None:
     # It stands at the end: a word with it inside would be decoded as two.
     for word in ("|", "||", "a|b", "a|", "|a", ""):
-        assert spell(word, ["|", "a", "b"]) is None
-    assert spell("a|b", ["_", "|", "a", "b"], separator="_") == ["a", "|", "b", "_"]
-    assert spell("a_b", ["_", "|", "a", "b"], separator="_") is None
-    assert spell("ab", ["a", "b"]) == ["a", "b"]
-    assert spell("a|b", ["▁a", "|", "b"]) == ["▁a", "|", "b"]
+        assert speller(["|", "a", "b"])(word) is None
+    assert speller(["_", "|", "a", "b"], separator="_")("a|b") == ["a", "|", "b", "_"]
+    assert speller(["_", "|", "a", "b"], separator="_")("a_b") is None
+    assert speller(["a", "b"])("ab") == ["a", "b"]
+    assert speller(["▁a", "|", "b"])("a|b") == ["▁a", "|", "b"]
     for word in ("▁", "a▁a", "▁a", ""):
-        assert spell(word, ["▁a", "▁", "a"]) is None
+        assert speller(["▁a", "▁", "a"])(word) is None
     (in_folder / "tokens.txt").write_text("|\ny\ne\ns\nn\no\n")
     (in_folder / "words.txt").write_text("|\nyes\nyes|no\nno\n")
     given = ["lexicon", "--tokens=tokens.txt", "--words=words.txt"]

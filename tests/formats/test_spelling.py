@@ -2,7 +2,7 @@ import unicodedata
 
 import pytest
 
-from w2ltune.formats.spelling import spell, why_unlike
+from w2ltune.formats.spelling import speller, why_unlike
 
 WORDS = ["été", "größe", "yes"]
 NFD = [unicodedata.normalize("NFD", word) for word in WORDS]
@@ -42,7 +42,7 @@ def test_why_words_are_not_the_known_ones(words, known, why):
 
 @pytest.mark.parametrize("word", [WORDS[0], NFD[0]])
 def test_a_word_is_spelled_in_the_form_of_the_tokens(word):
-    assert spell(word, [*"éte|"]) == ["é", "t", "é", "|"]
-    assert spell(word, [*"te\u0301|"]) == ["e", "\u0301", "t", "e", "\u0301", "|"]
-    assert spell(word, ["▁é", "té"]) == ["▁é", "té"]
-    assert spell(word, [*"te|"]) is None
+    assert speller([*"éte|"])(word) == ["é", "t", "é", "|"]
+    assert speller([*"te\u0301|"])(word) == ["e", "\u0301", "t", "e", "\u0301", "|"]
+    assert speller(["▁é", "té"])(word) == ["▁é", "té"]
+    assert speller([*"te|"])(word) is None

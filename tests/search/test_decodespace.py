@@ -9,6 +9,7 @@ import pytest
 from w2ltune.decodeprogram import with_model_flags
 from w2ltune.formats.checkpoint import write_header
 from w2ltune.formats.distributions import Choice, FloatRange, IntegerRange
+from w2ltune.report.terminal import _for_target
 from w2ltune.search.decodespace import sample_settings, standing_alone
 from w2ltune.search.space import SearchSpace
 
@@ -95,3 +96,10 @@ def test_flags_that_need_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (old["datadir"], old["am"]) == (f"{here}/data", f"{here}/m.bin")
     assert "criterion" not in old  # its model says
     assert "datadir" not in standing_alone({**given, "test": "/a/dev.lst"})
+
+
+def test_the_flagsfile_of_one_of_several_lists_names_that_list() -> None:
+    flags = {"datadir": "data", "test": "dev-clean.lst,other/text,third.lst", "beamsize": "5"}
+    assert _for_target(flags, "other")["test"] == "other/text"
+    assert _for_target(flags, "third.lst")["test"] == "third.lst"
+    assert _for_target(flags, "") == flags  # of all lists together

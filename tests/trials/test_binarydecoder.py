@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import VOICE_COMMANDS, VOICE_FLAGS
 
 from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderflags import decoder_flags, is_linear
@@ -28,12 +29,8 @@ from w2ltune.trials.binarydecoder import (
 from w2ltune.trials.dataset import Dataset, DecodeProgram, DecodeTask
 
 DOUBLES = Path(__file__).parents[1] / "doubles"
-VOICE_COMMANDS = Path(__file__).parents[2] / "experiments" / "voice_commands"
 FLAGS = {
-    "tokens": str(VOICE_COMMANDS / "tokens.txt"),
-    "lexicon": str(VOICE_COMMANDS / "lexicon.txt"),
-    "lm": str(VOICE_COMMANDS / "lm.arpa"),
-    "smearing": "max",
+    **VOICE_FLAGS,
     "beamsize": "30",
     "beamsizetoken": "10",
     "lmweight": "1.5",

@@ -7,24 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import VOICE_COMMANDS
+from conftest import VOICE_COMMANDS, VOICE_FLAGS
 
 from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderflags import decoder_flags
 from w2ltune.formats.emissions import open_emissions, write_emissions
 from w2ltune.trials.dataset import Dataset, DecodeTask
 from w2ltune.trials.ending import bare_beginnings, end_tokens
+from w2ltune.trials.padding import padding_note
+from w2ltune.trials.sanity import _probabilities
 
-FLAGS = {
-    "tokens": str(VOICE_COMMANDS / "tokens.txt"),
-    "lexicon": str(VOICE_COMMANDS / "lexicon.txt"),
-    "lm": str(VOICE_COMMANDS / "lm.arpa"),
-    "smearing": "max",
-    "beamsize": "100",
-    "beamsizetoken": "20",
-    "lmweight": "2",
-    "wordscore": "1",
-}
+FLAGS = {**VOICE_FLAGS, "beamsize": "100", "lmweight": "2", "wordscore": "1"}
 TOKENS = [line.split()[0] for line in (VOICE_COMMANDS / "tokens.txt").read_text().splitlines()]
 SEPARATOR, BLANK = TOKENS.index("|"), len(TOKENS)
 
@@ -83,6 +76,23 @@ def test_a_frame_for_the_separator_brings_last_words_back(folder: Path) -> None:
     assert rate(whole) == pytest.approx(as_trained, abs=1e-9)
     assert whole.frames(0) == len(whole.emission(0)) == len(cut.emission(0))
     assert cut.emission_file(0) is None
+
+
+def test_the_frame_hides_nothing_of_what_was_given(folder: Path) -> None:
+    """Probabilities, which decoders take for bad logarithms, and padding are seen as before."""
+    known = open_emissions(folder / "cut.npz")
+    rows = {name: np.exp(known.emission(name)) for name in known.ids}
+    shares = {name: array / array.sum(axis=1, keepdims=True) for name, array in rows.items()}
+    padded = {
+        name: np.concatenate([known.emission(name), np.eye(BLANK + 1, dtype=np.float32)[[0] * n]])
+        for n, name in enumerate(known.ids, start=1)
+    }
+    for arrays, seen in ((shares, "probabilities"), (padded, "end in one and the same frame")):
+        write_emissions(folder / "odd.npz", arrays.items())
+        task = DecodeTask(lists=(folder / "dev.lst",), emissions=(folder / "odd.npz",))
+        for end in ((), (SEPARATOR, BLANK)):
+            dataset = Dataset(replace(task, end_tokens=end))
+            assert seen in f"{_probabilities(dataset)} {padding_note(dataset)}"
 
 
 def test_where_no_word_needs_an_end(folder: Path) -> None:

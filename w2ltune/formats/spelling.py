@@ -67,21 +67,6 @@ def with_edges(token: str, mark: str) -> str:
     return token
 
 
-def spell(word: str, tokens: Iterable[str], *, separator: str = "|") -> list[str] | None:
-    """Return the tokens of a word; None where they cannot spell it. See `speller`.
-
-    Example:
-        >>> spell("yes", ["|", "y", "e", "s"])
-        ['y', 'e', 's', '|']
-        >>> spell("yesterday", ["▁yes", "▁yesterday's", "ter", "day", "t", "er"])
-        ['▁yes', 'ter', 'day']
-        >>> spell("yester", ["yes@@", "yes", "ter"])
-        ['yes@@', 'ter']
-        >>> spell("no", ["▁yes"])
-    """
-    return speller(tokens, separator=separator)(word)
-
-
 def speller(tokens: Iterable[str], *, separator: str = "|") -> Callable[[str], list[str] | None]:
     """Return what spells words by tokens; it returns None where they cannot spell a word.
 
@@ -93,6 +78,15 @@ def speller(tokens: Iterable[str], *, separator: str = "|") -> Callable[[str], l
         tokens: Of the model.
         separator: Stands at the end of a word that is spelled by letters, where it is a token; a
             word with it inside cannot be spelled, as it would be two.
+
+    Example:
+        >>> speller(["|", "y", "e", "s"])("yes")
+        ['y', 'e', 's', '|']
+        >>> speller(["▁yes", "▁yesterday's", "ter", "day", "t", "er"])("yesterday")
+        ['▁yes', 'ter', 'day']
+        >>> speller(["yes@@", "yes", "ter"])("yester")
+        ['yes@@', 'ter']
+        >>> speller(["▁yes"])("no")
     """
     names = list(tokens)
     mark = piece_mark(names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 
@@ -10,6 +10,7 @@ from rich.console import Console
 
 from w2ltune import files
 from w2ltune.formats.flagsfile import format_flagsfile
+from w2ltune.formats.listfile import list_name
 from w2ltune.report.content import Content, choice_name, find_warnings, rate, read_content
 from w2ltune.report.findings import compare_settings
 from w2ltune.report.leaderboard import (
@@ -182,9 +183,16 @@ def _write_choice(study: Path, content: Content, choice: Choice) -> None:
     ]
     if chosen.missing:
         comments.append(f"{chosen.missing} utterances have no hypothesis and count as deletions")
-    flags = standing_alone(chosen.flags)
+    flags = standing_alone(_for_target(chosen.flags, choice.target))
     text = format_flagsfile(flags, comments=[*comments, *elsewhere(chosen)])
     files.write_text(study / best_name(choice), text)
+
+
+def _for_target(flags: Mapping[str, str], target: str) -> Mapping[str, str]:
+    """Return the flags with the list alone that a choice is for."""
+    folder = Path(flags.get("datadir", ""))
+    own = [name for name in flags.get("test", "").split(",") if list_name(folder / name) == target]
+    return {**flags, "test": own[0]} if own else flags
 
 
 def _say(console: Console, text: str) -> None:

@@ -163,8 +163,12 @@ class Dataset:
 
     def emission(self, index: int) -> npt.NDArray[np.float32]:
         """Return the [frames, tokens] emission of an utterance, float32 and C-contiguous."""
-        emission = self._sets[self.list_of[index]].emission(self.ids[index])
+        emission = self.as_given(index)
         return _with_end(emission, self.task.end_tokens) if self.task.end_tokens else emission
+
+    def as_given(self, index: int) -> npt.NDArray[np.float32]:
+        """Return an emission without the frame that `DecodeTask.end_tokens` adds."""
+        return self._sets[self.list_of[index]].emission(self.ids[index])
 
     def emission_file(self, index: int) -> Path | None:
         """Return the ``.bin`` file of just this emission; None where there is no such file."""

@@ -70,7 +70,7 @@ def _written(
     blank = len(tokens) + flags.replabel
     with contextlib.suppress(InputError, KeyError):  # damage is told by the next check
         for utterance in shuffled_order(dataset.dev_count)[:MOST_UTTERANCES]:
-            emission = dataset.emission(utterance)
+            emission = dataset.as_given(utterance)
             if emission.shape[1] != blank + 1:
                 return
             best = emission.argmax(axis=1)

@@ -14,7 +14,7 @@ def padding_note(dataset: Dataset) -> str:
     """Return that emissions end in a frame that is perhaps padding, and no blank, or ""."""
     counts: dict[bytes, list[int]] = defaultdict(list)
     for index in range(min(MOST_LOOKED_AT, len(dataset.ids)) if dataset.emission_sets else 0):
-        emission = dataset.emission(index)
+        emission = dataset.as_given(index)
         if len(emission) and emission[-1].argmax() != emission.shape[1] - 1:
             frame, count = repeated_end(emission)
             counts[frame].append(count)

@@ -110,7 +110,7 @@ def refuse_absurd(findings: Sequence[Finding]) -> None:
 def _probabilities(dataset: Dataset) -> Finding:
     """Probabilities have the same best tokens as their logarithms: greedy decoding looks well."""
     sample = range(min(PROBABILITY_UTTERANCES, len(dataset.ids)))
-    if any(kind_of(dataset.emission(index)) != "probabilities" for index in sample):
+    if any(kind_of(dataset.as_given(index)) != "probabilities" for index in sample):
         return Finding(text="")
     return Finding(
         text="the emissions add up to 1 in each frame, so they are probabilities",
