@@ -130,9 +130,7 @@ def test_an_unknown_word_in_a_reference(
     path = tmp_path / "data" / "dev.lst"
     rows = path.read_text().splitlines()
     path.write_text("\n".join([*rows[:-1], f"{rows[-1]} <unk>"]) + "\n")
-    assert "has the word <unk>, at which the programs crash" in refused(
-        arguments(decoding), capsys
-    )
+    assert "has the word <unk>, at which the programs crash" in refused(arguments(decoding), capsys)
     assert "SIGSEGV" in program_ends(tmp_path, decoding)
 
 
