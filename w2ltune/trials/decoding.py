@@ -114,7 +114,6 @@ class DecodeTrial(tune.Trainable):
         self._most: int = config["most_blocks"]
         self._blocks: dict[int, list[int]] = {}
         self._results: dict[int, BlockResult] = {}
-        self._over = False
 
     def step(self) -> dict[str, Any]:
         """Wait a moment for news and report what there is."""
@@ -133,7 +132,6 @@ class DecodeTrial(tune.Trainable):
             done = False
         except Exception as error:  # Tune would try the same again without end
             failure, done = f"{type(error).__name__}: {error}", True
-        self._over = done
         return self._report(done=done, failure=failure)
 
     def _collect(self) -> str:
@@ -235,9 +233,9 @@ class DecodeTrial(tune.Trainable):
         """Load nothing."""
 
     def cleanup(self) -> None:
-        """Tell the pool to forget the trial if it is not over."""
+        """Tell the pool to forget the trial: nothing of it is asked for again."""
         files.unfence(self._directory.path, self._is_newest)
-        if self._attempt and not self._over:
+        if self._attempt:
             try:
                 pool: Any = ray.get_actor(self._pool)
                 ray.get(pool.cancel.remote(self._directory.number, self._attempt), timeout=5)

@@ -83,6 +83,9 @@ class DecoderPool:
     ) -> dict[int, BlockResult] | None:
         """Return the results beyond those that the caller has, after waiting for some.
 
+        What the caller has leaves the pool. What is on the way to it does not, until it is said to
+        have come: the answer may be lost and asked for again.
+
         Returns:
             Results by block number; None when the pool does not know this attempt (it was
             restarted): submit again.
@@ -95,10 +98,11 @@ class DecoderPool:
                 return None
             if job.failure:
                 return {-1: BlockResult(failure=job.failure)}
-            finished = len(job.done) == len(job.blocks)
+            job.done = {block: job.done[block] for block in job.done if block not in having}
+            finished = len(job.done.keys() | having & job.blocks.keys()) == len(job.blocks)
             rest = deadline - time.monotonic()
             if finished or rest <= 0:
-                return {block: job.done[block] for block in job.done if block not in having}
+                return dict(job.done)
             async with self._news:
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._news.wait(), rest)
