@@ -1,6 +1,7 @@
 import errno
 import importlib
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -83,6 +84,23 @@ def test_full_disk(capsys):
     message = capsys.readouterr().err
     assert "disk full while writing a/b.json (No space left on device)" in message
     assert "the same command again" in message
+
+
+def test_a_terminal_that_is_gone_ends_nothing(monkeypatch):
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr("sys.stdout", terminal)
+
+        def main(arguments):
+            print("shown", flush=True)
+            shown.append(os.read(ours, 100))
+            os.close(ours)
+            print("not shown", flush=True)
+            return 3
+
+        shown = []
+        assert run_command(main, []) == 3
+        assert shown == [b"shown\r\n"]
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path, capsys):

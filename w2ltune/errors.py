@@ -24,6 +24,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -150,6 +151,19 @@ def existing_file(path: str | os.PathLike[str], what: str) -> Path:
     return found
 
 
+class _Terminal(io.FileIO):
+    """A terminal; when it is closed, the work goes on or is ended in order, and is not shown."""
+
+    def write(self, content: Any, /) -> int:
+        """Write what can be written."""
+        try:
+            return super().write(content)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return memoryview(content).nbytes
+
+
 def run_command(main: Callable[[list[str]], int], arguments: list[str]) -> int:
     """Run a command's ``main`` and turn its errors into one line and an exit code.
 
@@ -162,6 +176,11 @@ def run_command(main: Callable[[list[str]], int], arguments: list[str]) -> int:
         0 done, 1 failed, 2 wrong usage or input, 75 stopped and to be continued.
     """
     debug = "--debug" in arguments
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and stream.isatty():
+            file = io.BufferedWriter(_Terminal(stream.fileno(), "w", closefd=False))
+            setattr(sys, name, io.TextIOWrapper(file, stream.encoding, line_buffering=True))
     for stream in (sys.stdout, sys.stderr):  # a locale without our characters gets "?" for them
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="replace")
