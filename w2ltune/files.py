@@ -103,11 +103,21 @@ def user_of(uid: int) -> str:
         return str(uid)
 
 
-def refuse_foreign_links(study: Path, folder: str | os.PathLike[str] = "") -> None:
-    """Refuse a study into which somebody else put a link that leads out of it.
+def refuse_planted(
+    study: Path, folder: str | os.PathLike[str] = "", *, to_read: bool = False
+) -> None:
+    """Refuse a study in which somebody put what no command may touch.
+
+    That is a link of somebody else that leads out of it, and a pipe or device, at which whoever
+    opens it waits for ever.
+
+    Args:
+        study: Its folder.
+        folder: The part of it to look at.
+        to_read: Nothing is to be written: links are left alone, which may be their owner's.
 
     Raises:
-        InputError: The link is named, and who made it.
+        InputError: The file is named, and who made it.
     """
     with (
         contextlib.suppress(PermissionError, FileNotFoundError),
@@ -115,11 +125,14 @@ def refuse_foreign_links(study: Path, folder: str | os.PathLike[str] = "") -> No
     ):
         for entry in all_:
             if entry.is_dir(follow_symlinks=False):
-                refuse_foreign_links(study, entry.path)
+                refuse_planted(study, entry.path, to_read=to_read)
             elif entry.is_symlink():
                 foreign = entry.stat(follow_symlinks=False).st_uid not in (0, os.getuid())
-                if foreign and study.resolve() not in Path(entry.path).resolve().parents:
+                outside = study.resolve() not in Path(entry.path).resolve().parents
+                if foreign and outside and not to_read:
                     raise _no_plain_file(entry.path)
+            elif not entry.is_file(follow_symlinks=False):
+                raise _no_plain_file(entry.path)
 
 
 def write_script(path: Path, text: str) -> None:

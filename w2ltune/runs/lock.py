@@ -147,7 +147,7 @@ class StudyLock:
         Raises:
             StudyOwnedError: Another process owns the study; it is named, with the way to override.
         """
-        files.refuse_foreign_links(self._folder.parent)
+        files.refuse_planted(self._folder.parent)
         self._folder.mkdir(exist_ok=True)
         last: Owner | None = None
         since = time.monotonic()
