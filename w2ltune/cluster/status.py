@@ -155,6 +155,7 @@ def _studies(arguments: list[str], usage: str) -> list[Path]:
     for study in studies:
         if not (study / "sweep.json").exists() and not slurm_folder(study).is_dir():
             raise UsageError(f"{study}: no study there (no sweep.json)")
+        files.refuse_planted(study, to_read=True)
     return studies
 
 

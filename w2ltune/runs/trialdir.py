@@ -148,14 +148,18 @@ class TrialDirectory:
 
     def attempt(self) -> int:
         """Return the number of the newest launch; 0 before the first."""
-        return max((int(path.name) for path in self.attempts.glob("[0-9]*")), default=0)
+        return max((int(path.name) for path in self._launches()), default=0)
+
+    def _launches(self) -> list[Path]:
+        return sorted(path for path in self.attempts.glob("[0-9]*") if path.name.isdecimal())
 
     def attempt_notes(self) -> dict[int, str]:
         """Return the notes of all launches by number."""
-        return {
-            int(path.name): path.read_text(encoding="utf-8")
-            for path in sorted(self.attempts.glob("[0-9]*"))
-        }
+        notes = {}
+        for path in self._launches():
+            with open(path, encoding="utf-8", opener=files.open_plain) as file:
+                notes[int(path.name)] = file.read()
+        return notes
 
     def begin_attempt(self, note: str = "") -> int:
         """Return the number of a new launch; all earlier ones may publish nothing any more.
