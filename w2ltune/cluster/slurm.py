@@ -148,6 +148,7 @@ def directives(job: ClusterJob) -> list[str]:
         "account": options.account or site.account,
         "qos": options.qos or site.qos,
         "reservation": options.reservation or site.reservation,
+        "clusters": site.clusters,
         "constraint": _constraint(options, site),
         "exclude": options.exclude,
         "comment": options.comment,

@@ -54,7 +54,7 @@ def stop_main(arguments: list[str]) -> int:
         if not jobs:
             raise UsageError(f"{study}: there is no SLURM job to stop{f' ({job})' if job else ''}")
         for live in jobs:
-            run_slurm(["scancel", str(live.number)])
+            run_slurm(live.cancel)
             print(f"stopped {live}")
         print("the same command submits it again, and goes on")
     return 0
