@@ -38,8 +38,8 @@ from w2ltune.errors import (
         (StoppedError("a"), 75),
         (StoppedError("a", interrupted=True), 130),
         (KeyboardInterrupt(), 130),
-        (OSError(errno.ENOSPC, "No space left on device", "a/b.json"), 1),
-        (OSError(errno.EDQUOT, "Disk quota exceeded"), 1),
+        (OSError(errno.ENOSPC, "No space left on device", "a/b.json"), 75),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), 75),
         (PermissionError(errno.EACCES, "Permission denied", "a/b.json"), 1),
     ],
 )
