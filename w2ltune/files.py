@@ -163,14 +163,26 @@ def replacing(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
     made = temporary(path)
     try:
         mode, encoding = ("wb", None) if binary else ("w", "utf-8")
-        with made.open(mode, encoding=encoding) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        rename(made, path)
+        with _named(path):
+            with made.open(mode, encoding=encoding) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            rename(made, path)
     except BaseException:
         with contextlib.suppress(OSError):
             made.unlink()
+        raise
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name a file in errors of what stands in for it until it takes the name."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or TEMPORARY_MARK in os.fsdecode(error.filename):
+            error.filename = str(path)
         raise
 
 
@@ -336,17 +348,18 @@ def create_exclusively(path: Path, text: str) -> bool:
     """
     made = temporary(path)
     try:
-        with made.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        _leave_what_is_not_ours(made)
-        try:
-            os.link(made, path)
-        except FileExistsError:
-            # NFS may answer so to the repetition of our own call that had gone well.
-            return made.stat().st_nlink == 2
-        return True
+        with _named(path):
+            with made.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            _leave_what_is_not_ours(made)
+            try:
+                os.link(made, path)
+            except FileExistsError:
+                # NFS may answer so to the repetition of our own call that had gone well.
+                return made.stat().st_nlink == 2
+            return True
     finally:
         with contextlib.suppress(OSError):
             made.unlink()

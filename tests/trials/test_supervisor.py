@@ -1,5 +1,6 @@
 """A training from start to end, with the double of the binary and without Ray."""
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from trainingtask import BINARY, make_training
 from waiting import PATIENCE_SECONDS, wait_for
 
+from w2ltune.errors import KilledError, StorageError
 from w2ltune.formats.checkpoint import read_header
 from w2ltune.runs.snapshots import read_snapshots, verify
 from w2ltune.runs.trialdir import TrialDirectory
@@ -291,6 +293,41 @@ def test_a_file_server_that_is_away_for_a_while_is_waited_for(supervise, monkeyp
     done = advance(supervise())
     assert done.finished.updates == 100
     assert len(calls) == 4
+
+
+def test_a_file_server_that_stays_away_is_no_failure_of_the_training(supervise, monkeypatch):
+    from w2ltune.trials import supervisor as module
+
+    def recover_never(*arguments, **options):
+        raise OSError(errno.ESTALE, "Stale file handle", "run")
+
+    monkeypatch.setattr(module, "recover", recover_never)
+    monkeypatch.setattr(module, "TROUBLE_SECONDS", 0.0)
+    assert isinstance(advance(supervise()).fault, StorageError)
+
+
+def test_a_full_disk_of_the_program_is_no_failure_of_the_training(supervise, tmp_path):
+    model = tmp_path / "trials" / "0007" / "run" / "001_model_last.bin"
+    program = tmp_path / "fl_asr_train"
+    program.write_text(f'#!/bin/sh\nln -s /dev/full {model}\nexec {BINARY} "$@"\n')
+    program.chmod(0o755)
+    stopped = advance(supervise(program=(str(program),)))
+    assert isinstance(stopped.fault, StorageError)
+    assert "disk full while writing" in stopped.failure
+    assert not stopped.directory.finished.exists()
+    assert advance(supervise()).finished.updates == 100
+
+
+def test_a_program_that_is_killed_each_time_is_tried_again_by_a_later_command(supervise):
+    running = supervise(leave=20)
+    for number in range(1, 6):
+        advance(running, lambda s, n=number: s._launch is not None and s.attempt == n)
+        kill(running)
+    advance(running)
+    assert isinstance(running.fault, KilledError)
+    assert "killed (SIGKILL), most likely for want of memory: 5 times; the same command" in (
+        running.failure
+    )
 
 
 def test_a_superseded_supervisor_stands_still(supervise):

@@ -46,7 +46,6 @@ def finish_training(study: Path, console: Console) -> int:
     """
     content = read_training(study)
     best = content.best
-    files.write_text(study / "trials.csv", as_csv(content.board, metric=content.metric))
     console.print(training_table(content.board, metric=content.metric))
     if best is None:
         _say(console, "no training was completed")
@@ -57,6 +56,7 @@ def finish_training(study: Path, console: Console) -> int:
         _say(console, f"  {_how_known(best)}")
         _say(console, f"flagsfile: {study / FLAGS_NAME}")
         _say(console, f"model: {_model_text(content, best)}")
+    files.write_text(study / "trials.csv", as_csv(content.board, metric=content.metric))
     _say_the_rest(content, console)
     return EXIT_FAILED if best is None else 0
 

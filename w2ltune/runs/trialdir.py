@@ -56,6 +56,7 @@ class TrialResult:
         lists: Error counts of each list, by its name; empty where there is one.
         linear: Whether the n-best lists' scores were linear in the weights.
         reason: Why it failed or was stopped.
+        again: Whether it failed of being killed from outside: a later command tries it again.
         epoch: Of a training, the epoch of ``value``, its best one.
         epochs: Epochs done.
         updates: Updates done.
@@ -79,6 +80,7 @@ class TrialResult:
     lists: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     linear: bool = True
     reason: str = ""
+    again: bool = False
     epoch: int = 0
     epochs: int = 0
     updates: int = 0
@@ -190,6 +192,14 @@ class TrialDirectory:
                 return stands
         files.write_json(self.result, asdict(result))
         return result
+
+    def reopen(self) -> bool:
+        """Take back an outcome that is to be tried again; return whether it was such a one."""
+        result = self.read_result()
+        again = result is not None and result.again
+        if again:
+            self.result.unlink()
+        return again
 
     def read_result(self) -> TrialResult | None:
         """Return the outcome, or None while there is none.

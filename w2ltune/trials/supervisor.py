@@ -11,11 +11,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 from w2ltune import files
-from w2ltune.errors import TrialFailedError, W2LTuneError
+from w2ltune.errors import (
+    KilledError,
+    StorageError,
+    TrialFailedError,
+    W2LTuneError,
+    storage_fault,
+)
 from w2ltune.formats.known_flags import number_of
 from w2ltune.formats.logs import LogTail, TrainLine, read_history
 from w2ltune.runs.adoption import adopt
-from w2ltune.runs.explain import explain_exit, load_failure
+from w2ltune.runs.explain import failure, killed_again, load_failure
 from w2ltune.runs.process import Program
 from w2ltune.runs.recovery import recover, set_aside_failed
 from w2ltune.runs.rundir import log_path, make_shared, user_name, write_script
@@ -46,8 +52,6 @@ STOP_SECONDS = 20.0
 PEERS_SECONDS = 60.0
 """How long ranks may take to end after the first one that was done."""
 
-KILLED = (-9, -15)
-
 StartRanks = Callable[[TrainJob, Sequence[Program], Path, int], Ranks]
 
 
@@ -75,7 +79,7 @@ class Supervisor:
     ) -> None:
         self.directory = directory
         self.attempt = 0
-        self.failure = ""
+        self.fault: W2LTuneError | None = None
         self.note = ""
         self.kept: Snapshot | None = None
         self.finished: Finished | None = None
@@ -96,8 +100,13 @@ class Supervisor:
 
     @property
     def over(self) -> bool:
-        """Whether the training is finished or has failed for good."""
-        return bool(self.failure) or self.finished is not None
+        """Whether the training is finished, has failed, or cannot go on in this run."""
+        return self.fault is not None or self.finished is not None
+
+    @property
+    def failure(self) -> str:
+        """Why it has failed or cannot go on, or ""."""
+        return str(self.fault or "")
 
     @property
     def seconds(self) -> float:
@@ -139,10 +148,12 @@ class Supervisor:
                 self._trouble_since = 0.0
             else:
                 self._watch(self._launch)
-        except W2LTuneError as error:  # what no second try mends
-            self._give_up(str(error))
-        except OSError as error:  # a full disk, a file server that is away: worth a second try
-            self._trouble(f"{error.filename or self._rundir}: {error.strerror or error}")
+        except (W2LTuneError, OSError) as error:
+            fault = storage_fault(error)
+            if isinstance(error, W2LTuneError) and fault is None:  # what no second try mends
+                self._give_up(error)
+            else:  # a full disk, a file server that is away
+                self._trouble(error, fault)
 
     def stop(self) -> None:
         """End the processes, after a checkpoint that is being written."""
@@ -281,9 +292,12 @@ class Supervisor:
         elif any(code == 0 for code in codes):
             launch.first_end = min(launch.first_end, time.monotonic())
             if time.monotonic() - launch.first_end > PEERS_SECONDS:
-                self._end_launch(launch, "some processes did not end with the others")
+                self._end_launch(
+                    launch, TrialFailedError("some processes did not end with the others")
+                )
         elif minutes := launch.hung_minutes():
-            self._end_launch(launch, f"hung: no new line for {minutes:.1f} minutes")
+            silent = f"hung: no new line for {minutes:.1f} minutes"
+            self._end_launch(launch, TrialFailedError(silent))
 
     def _read_curve(self) -> None:
         if self._rundir.exists():
@@ -295,12 +309,17 @@ class Supervisor:
         log = self._rank_log(rank)
         unread = load_failure(log)
         folder = Path(self._job.folder)
-        reason = explain_exit(code, log, lists=self._lists(folder), folder=folder)
+        name = f"rank {rank}" if self._job.ranks > 1 else ""
+        reason = failure(code, log, name=name, lists=self._lists(folder), folder=folder)
         if unread is not None and launch.index > 1 and not launch.lines:
             launch.ranks.stop(self._rundir, patience_seconds=0)
             self._unreadable += 1
             if self._unreadable >= MOST_UNREADABLE:
-                self._give_up(f"{self._unreadable} checkpoints in a row cannot be loaded: {reason}")
+                self._give_up(
+                    TrialFailedError(
+                        f"{self._unreadable} checkpoints in a row cannot be loaded: {reason}"
+                    )
+                )
                 return
             self._say(f"{unread.name} cannot be loaded; going back to the checkpoint before it")
             set_aside_failed(
@@ -308,11 +327,9 @@ class Supervisor:
             )
             self._launch = None
             return
-        if self._job.ranks > 1:
-            reason = f"rank {rank}: {reason}"
-        self._end_launch(launch, reason, killed=code in KILLED)
+        self._end_launch(launch, reason)
 
-    def _end_launch(self, launch: Launch, reason: str, *, killed: bool = False) -> None:
+    def _end_launch(self, launch: Launch, fault: W2LTuneError) -> None:
         """End all ranks; the next step starts again, unless it has failed in this way before."""
         launch.ranks.stop(self._rundir, patience_seconds=STOP_SECONDS)
         with contextlib.suppress(OSError):
@@ -322,17 +339,23 @@ class Supervisor:
         newest = next(iter(read_snapshots(self.directory.snapshots)), None)
         if newest is not None and newest.updates > launch.begins_with:
             self._failures.clear()
+        reason = str(fault)
         self._failures.append(reason)
         self._say(f"ended: {reason}")
         self.note = reason
         same = [r for r in self._failures if _shape(r) == _shape(reason)]
+        killed = isinstance(fault, KilledError)
         if len(same) >= (ANY_FAILURES if killed else SAME_FAILURES):
-            self._give_up(reason)
+            self._give_up(killed_again(fault, times=len(same)) if killed else fault)
         elif len(self._failures) >= ANY_FAILURES:
-            self._give_up(f"{len(self._failures)} failures in a row, the last one: {reason}")
+            many = f"{len(self._failures)} failures in a row, the last one: {reason}"
+            self._give_up(fault if isinstance(fault, StorageError) else TrialFailedError(many))
 
-    def _trouble(self, reason: str) -> None:
+    def _trouble(self, error: OSError | W2LTuneError, fault: StorageError | None) -> None:
         """Let the next steps try again what failed outside of the program."""
+        reason = str(error)
+        if isinstance(error, OSError):
+            reason = f"{error.filename or self._rundir}: {error.strerror or error}"
         if self._superseded:
             self.stop()
             return
@@ -344,10 +367,10 @@ class Supervisor:
         lasted = now - self._trouble_since
         self._retry_at = now + min(60.0, 1.0 + lasted / 4)
         if lasted > TROUBLE_SECONDS:
-            self._give_up(reason)
+            self._give_up(fault or TrialFailedError(reason))
 
-    def _give_up(self, reason: str) -> None:
-        self.failure = reason
+    def _give_up(self, fault: W2LTuneError) -> None:
+        self.fault = fault
         self.stop()
 
     def _end(self, launch: Launch) -> None:
@@ -355,7 +378,8 @@ class Supervisor:
         total = int(number_of("iter", self._flags)) if self._flags.get("iter") else 0
         early = self._job.generation == "flashlight" and self.curve.updates < total
         if early and not launch.finished:
-            self._end_launch(launch, f"ended well after {self.curve.updates} of {total} updates")
+            short = f"ended well after {self.curve.updates} of {total} updates"
+            self._end_launch(launch, TrialFailedError(short))
             return
         launch.keeper.look(list)
         self._launch = None
@@ -363,7 +387,7 @@ class Supervisor:
         self._read_curve()
         best = self.best()
         if best is None:
-            self._give_up(self.curve.why_no_value())
+            self._give_up(TrialFailedError(self.curve.why_no_value()))
             return
         self.finished = Finished(
             value=best[1],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from ray import tune
 from ray.exceptions import RayError
 
+from w2ltune.errors import TrialFailedError, storage_fault
 from w2ltune.formats.known_flags import number_of
 from w2ltune.runs.lock import is_overtaken
 from w2ltune.runs.sharing import share
@@ -32,7 +34,7 @@ class TrainTrial(tune.Trainable):
         attempt     the number of this launch of the trial
         seconds     time spent in the updates that count
         done        whether the trial is over
-        failure     why it failed, or ""
+        failure     why it failed, or cannot go on now (a `StorageError`), or None
         step        the newest epoch with a report
         value       the best value of the metric so far, its fraction
         by_epoch    [(epoch, value)]
@@ -73,12 +75,14 @@ class TrainTrial(tune.Trainable):
         supervisor = self._supervisor
         deadline = time.monotonic() + SLICE_SECONDS
         known = supervisor.curve.updates
-        if supervisor.directory.result.exists():
-            # Tune starts a trial again that was stopped or done when its process died.
-            supervisor.failure = supervisor.failure or "the trial has a result already"
-        if is_overtaken(self._study / "lock", self._generation):
-            time.sleep(SLICE_SECONDS)
-            return self._report()
+        with contextlib.suppress(OSError):  # a file server that is away: the training goes on
+            if supervisor.directory.result.exists():
+                # Tune starts a trial again that was stopped or done when its process died.
+                done = TrialFailedError("the trial has a result already")
+                supervisor.fault = supervisor.fault or done
+            if is_overtaken(self._study / "lock", self._generation):
+                time.sleep(SLICE_SECONDS)
+                return self._report()
         while not supervisor.over:
             self._advance()
             if time.monotonic() > deadline or supervisor.curve.updates > known:
@@ -92,7 +96,8 @@ class TrainTrial(tune.Trainable):
         except (RayError, NodeLostError):
             raise  # Tune starts the trial again, where there is room
         except Exception as error:  # Tune would try the same again without end
-            self._supervisor.failure = f"{type(error).__name__}: {error}"
+            fault = storage_fault(error)
+            self._supervisor.fault = fault or TrialFailedError(f"{type(error).__name__}: {error}")
 
     def _report(self) -> dict[str, Any]:
         supervisor, curve = self._supervisor, self._supervisor.curve
@@ -100,7 +105,7 @@ class TrainTrial(tune.Trainable):
         total = int(number_of("iter", self._flags)) if self._flags.get("iter") else 0
         return {
             "done": supervisor.over,
-            "failure": supervisor.failure,
+            "failure": supervisor.fault,
             "attempt": supervisor.attempt,
             "seconds": supervisor.seconds,
             "step": by_epoch[-1][0] if by_epoch else 0,
