@@ -14,7 +14,7 @@ from pathlib import Path
 from w2ltune import files
 from w2ltune.cluster.jobs import Job, find_jobs, read_job
 from w2ltune.cluster.resources import SlurmResources
-from w2ltune.cluster.slurm import job_name, own_folder, slurm_folder
+from w2ltune.cluster.slurm import job_name, slurm_folder
 from w2ltune.errors import InputError, StudyOwnedError, W2LTuneError
 from w2ltune.runs.lock import Owner, current_owner
 
@@ -31,6 +31,7 @@ class Submission:
     """One submission of a study.
 
     Attributes:
+        study: The study's folder.
         number: From 1.
         script: What was submitted.
         owner: Which process did it.
@@ -39,6 +40,7 @@ class Submission:
         job: SLURM's number; None before its answer.
     """
 
+    study: Path
     number: int
     script: Path
     owner: Owner
@@ -47,19 +49,14 @@ class Submission:
     job: int | None = None
 
     @property
-    def study(self) -> Path:
-        """The study's folder."""
-        return self.script.parent.parent
-
-    @property
     def record(self) -> Path:
         """The file that records it."""
-        return self.script.parent / "jobs" / f"{self.number:04d}.json"
+        return slurm_folder(self.study) / "jobs" / f"{self.number:04d}.json"
 
     @property
     def own(self) -> Path:
         """Where only its user writes."""
-        return own_folder(self.study, self.script.stem.rpartition("-")[0])
+        return self.script.parent / f"of-{self.script.stem.rpartition('-')[0]}"
 
     def in_progress(self) -> bool:
         """Return whether the process may still be waiting for sbatch's answer."""
@@ -70,11 +67,13 @@ class Submission:
 
     def as_json(self) -> str:
         """Return the content of the record."""
+        folder = slurm_folder(self.study)
+        inside = self.script.is_relative_to(folder)  # the study may be moved, a home may not
         content = {
             "format": FORMAT,
             "number": self.number,
             "job": self.job,
-            "script": self.script.name,
+            "script": str(self.script.relative_to(folder) if inside else self.script),
             "seconds": self.seconds,
             "resources": asdict(self.resources),
             "owner": asdict(self.owner),
@@ -96,6 +95,7 @@ def submissions(study: Path) -> list[Submission]:
             continue
         try:
             submission = Submission(
+                study=study,
                 number=int(content["number"]),
                 script=folder / content["script"],
                 owner=Owner(**content["owner"]),

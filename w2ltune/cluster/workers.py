@@ -25,7 +25,7 @@ from w2ltune.cluster.slurm import (
     own_folder,
     read_template,
     render_job,
-    slurm_folder,
+    scripts_folder,
 )
 from w2ltune.cluster.slurmoptions import SlurmOptions
 from w2ltune.cluster.submissions import newest_job, submissions
@@ -103,8 +103,8 @@ def worker_jobs(study: Path) -> list[Job]:
     Raises:
         UsageError: SLURM does not answer.
     """
-    folder = slurm_folder(study) / "workers"
-    numbers = [number for number, path in find_jobs().items() if path.parent == folder]
+    folders = {submission.script.parent / "workers" for submission in submissions(study)}
+    numbers = [number for number, path in find_jobs().items() if path.parent in folders]
     return [job for number in numbers if (job := read_job(number)) is not None]
 
 
@@ -185,7 +185,7 @@ def _resources(options: WorkerOptions, site: Site, study: Path) -> SlurmResource
 
 def _write(study: Path, script: str) -> Path:
     """Write the script of this command, with a number of its own."""
-    folder = slurm_folder(study) / "workers"
+    folder = scripts_folder(study) / "workers"
     make_shared(folder)
     make_own(own_folder(study, user_name()))
     taken = [
