@@ -51,14 +51,21 @@ def unfence(folder: Path, is_ours: Callable[[], bool]) -> None:
 
 def rename(made: Path, path: Path) -> None:
     """Let a temporary file take its name, which must be ours to write."""
-    _leave_what_is_not_ours(made)
+    require_ours(path, made)
     made.replace(path)
 
 
-def _leave_what_is_not_ours(made: Path) -> None:
+def require_ours(path: Path, temporary: Path | None = None) -> None:
+    """Leave what a fence says is no longer ours, before a file is moved, removed or replaced.
+
+    Args:
+        path: The file.
+        temporary: Removed where it is not ours.
+    """
     for folder, (is_ours, leave) in [*_fences.items()]:
-        if made.absolute().is_relative_to(folder) and not is_ours():
-            made.unlink(missing_ok=True)
+        if path.absolute().is_relative_to(folder) and not is_ours():
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
             leave()
 
 
@@ -353,7 +360,7 @@ def create_exclusively(path: Path, text: str) -> bool:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            _leave_what_is_not_ours(made)
+            require_ours(path, made)
             try:
                 os.link(made, path)
             except FileExistsError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from w2ltune import files
 from w2ltune.cluster.jobs import Job, find_jobs, run_slurm
-from w2ltune.cluster.slurm import own_folder, slurm_folder
+from w2ltune.cluster.slurm import HOME_FOLDER, own_folder, slurm_folder
 from w2ltune.cluster.submissions import FINISHED, newest_job, submissions
 from w2ltune.cluster.workers import worker_jobs
 from w2ltune.errors import UsageError, printable, run_command
@@ -126,11 +127,22 @@ def _short(trial: TrialDirectory) -> str:
 def _own_studies() -> Iterator[Path]:
     """Yield the studies with a job of this user, each once."""
     scripts = find_jobs(user=str(os.getuid())).values()
-    folders = [path.parent.parent if path.parent.name == "workers" else path.parent
-               for path in scripts]  # fmt: skip
-    for folder in dict.fromkeys(folders):
-        if folder.name == "slurm" and (folder / "jobs").is_dir():
-            yield folder.parent
+    for study in dict.fromkeys(map(_study_of, scripts)):
+        if study is not None and (slurm_folder(study) / "jobs").is_dir():
+            yield study
+
+
+def _study_of(script: Path) -> Path | None:
+    """Return the study of a script, which lies in it or, beside others, says which it is for."""
+    folder = script.parent.parent if script.parent.name == "workers" else script.parent
+    if folder.name == "slurm":
+        return folder.parent
+    with contextlib.suppress(OSError, ValueError):
+        lines = script.read_bytes().split(b"\n") if folder.parent.name == HOME_FOLDER else []
+        named = next((line for line in lines if line.startswith(b"W2LTUNE_STUDY=")), b"")
+        if named:
+            return Path(shlex.split(os.fsdecode(named))[0].partition("=")[2])
+    return None
 
 
 def _times(count: int) -> str:

@@ -90,6 +90,7 @@ def recover(rundir: Path, snapshots_folder: Path, *, trust_live: bool = False) -
     Raises:
         OSError: There is no room for the copy, or the disk fails; nothing is lost.
     """
+    files.require_ours(rundir)
     for leftover in rundir.glob(f".[0-9]*_model_last.bin{files.TEMPORARY_MARK}*"):
         leftover.unlink(missing_ok=True)
     notes: list[str] = []
@@ -238,6 +239,7 @@ def _index_of(path: Path) -> int:
 
 def _set_aside(path: Path) -> Path:
     """Move a file to ``torn/``, under a name that is free there; return that."""
+    files.require_ours(path)
     folder = path.parent / TORN_FOLDER
     folder.mkdir(exist_ok=True)
     numbered = (f"{path.name}.{number}" for number in itertools.count(2))

@@ -39,8 +39,8 @@ def make_shared(folder: Path) -> None:
     """Create a folder and its missing parents, open to whom the folder above them is open.
 
     In a folder that was prepared for a group (``chmod g+ws``) they are the group's whatever the
-    umask is; elsewhere the umask alone counts. What exists is left as it is; where nothing can be
-    written into it, it is refused.
+    umask is; elsewhere they are open as the folder above is, and no more than the umask allows.
+    What exists is left as it is; where nothing can be written into it, it is refused.
 
     Raises:
         UsageError: A file is in the way, or this user may not write there.
@@ -55,11 +55,12 @@ def make_shared(folder: Path) -> None:
             )
         mode = existing.stat().st_mode
         for path in reversed(above[: above.index(existing)]):
+            shared = mode & SHARED == SHARED
             try:
-                path.mkdir()
+                path.mkdir(0o777 if shared else mode & 0o777 | 0o700)
             except FileExistsError:  # someone was faster
                 continue
-            if mode & SHARED == SHARED:
+            if shared:
                 with contextlib.suppress(OSError):  # a file system without modes
                     path.chmod(0o2770 | mode & 0o005)
         if os.statvfs(folder).f_flag & os.ST_RDONLY:

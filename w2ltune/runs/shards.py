@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from w2ltune.errors import storage_fault
-from w2ltune.files import replacing
+from w2ltune.files import replacing, require_ours
 from w2ltune.runs.rundir import make_shared
 
 
@@ -79,6 +79,7 @@ class ShardFolder:
 
     def remove(self) -> None:
         """Remove all pieces."""
+        require_ours(self._folder)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _path(self, shard: Shard) -> Path:

@@ -164,6 +164,7 @@ def write_manifest(snapshot: Snapshot) -> None:
 def discard(snapshot: Snapshot) -> Path:
     """Take a snapshot out of the good ones; its bytes are kept, as ``.bad``, and its path given."""
     bad = snapshot.path.with_suffix(".bad")
+    files.require_ours(bad)
     snapshot.path.with_suffix(".json").unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError):
         snapshot.path.replace(bad)
@@ -178,6 +179,7 @@ def prune(folder: Path, *, keep: int, protect: Collection[int] = ()) -> None:
         keep: How many of the newest stay, at least 1.
         protect: Updates of snapshots that stay in any case.
     """
+    files.require_ours(folder)
     snapshots = read_snapshots(folder)
     best = best_snapshot(snapshots)
     for snapshot in snapshots[max(keep, 1) :]:
@@ -244,5 +246,6 @@ def _read_manifest(manifest: Path) -> Snapshot | None:
 
 def remove(snapshot: Snapshot) -> None:
     """Remove a snapshot, its manifest first."""
+    files.require_ours(snapshot.path)
     snapshot.path.with_suffix(".json").unlink(missing_ok=True)
     snapshot.path.unlink(missing_ok=True)

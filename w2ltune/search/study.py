@@ -124,8 +124,8 @@ class _Journal(JournalFileBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        self._lock.acquire()
         with open(self._file_path, "ab", opener=files.open_plain) as file:
+            self._lock.acquire()  # nothing but the write comes after it
             file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())

@@ -420,7 +420,8 @@ class Supervisor:
             log.write(f"w2ltune: {time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def _clean(self) -> None:
-        shutil.rmtree(self.directory.path / "launches", ignore_errors=True)
+        if self._is_newest():
+            shutil.rmtree(self.directory.path / "launches", ignore_errors=True)
 
 
 def _shape(reason: str) -> str:
