@@ -15,14 +15,11 @@ from pathlib import Path
 from w2ltune import files
 from w2ltune.cluster.jobs import Job, find_job, read_job
 from w2ltune.cluster.resources import SlurmResources
-from w2ltune.cluster.slurm import job_name, own_folder, slurm_folder
+from w2ltune.cluster.slurm import FINISHED, job_name, own_folder, slurm_folder
 from w2ltune.errors import InputError, StudyOwnedError, W2LTuneError
 from w2ltune.runs.lock import Owner, current_owner
 
 FORMAT = 1
-FINISHED = "finished"
-"""In the folder of the job's user: why it ended for good."""
-
 SUBMITTING_SECONDS = 600.0
 """sbatch tries for minutes to reach its controller, not longer; then a submission has died."""
 
