@@ -112,12 +112,12 @@ def _why_unknown(source: LMSource, text: str) -> str:
 @contextlib.contextmanager
 def _owned(folder: Path) -> Iterator[StudyLock]:
     """Own the folder of the shards; what of it serves no longer is removed at the end."""
+    from w2ltune.cluster.jobs import study_lock
     from w2ltune.forwardinput import NOTE
-    from w2ltune.runs.lock import StudyLock, this_process
     from w2ltune.runs.rundir import make_shared
 
     make_shared(folder)
-    lock = StudyLock(folder / "lock", this_process())
+    lock = study_lock(folder)
     lock.acquire()
     try:
         yield lock
