@@ -6,13 +6,14 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from w2ltune.cluster.jobs import study_lock
 from w2ltune.cluster.session import connect
 from w2ltune.errors import TrialFailedError, UsageError
 from w2ltune.report.leaderboard import read_leaderboard
 from w2ltune.report.progress import State, View, bar
 from w2ltune.report.running import Running
 from w2ltune.report.trainingterminal import finish_single, finish_training
-from w2ltune.runs.lock import StudyLock, this_process
+from w2ltune.runs.lock import StudyLock
 from w2ltune.runs.provenance import settle_request
 from w2ltune.runs.rundir import claim, has_checkpoints, make_shared, refuse_overwriting
 from w2ltune.runs.sharing import share
@@ -46,7 +47,7 @@ def run(given: TrainInput, console: Console) -> int:
     make_shared(given.folder)
     if given.options.config is not None and given.job.mode != "continue":
         claim(given.folder, given.options.config)
-    lock = StudyLock(given.folder / "lock", this_process())
+    lock = study_lock(given.folder)
     lock.acquire()
     try:
         request = given.request

@@ -8,11 +8,13 @@ import stat
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from waiting import PATIENCE_SECONDS, wait_for
 
+from w2ltune import files
 from w2ltune.cluster.jobs import find_job, read_job, run_slurm
 from w2ltune.cluster.resources import SlurmResources
 from w2ltune.cluster.site import Site
@@ -22,7 +24,7 @@ from w2ltune.cluster.submissions import submissions
 from w2ltune.cluster.submit import submit as submit_script
 from w2ltune.cluster.submit import submit_command
 from w2ltune.errors import InputError, StudyOwnedError, UsageError, W2LTuneError
-from w2ltune.runs.lock import StudyLock, this_process
+from w2ltune.runs.lock import StudyLock, current_owner, this_process
 from w2ltune.runs.rundir import user_name
 
 RESOURCES = SlurmResources(nodes=2, needed_nodes=1, gpus_per_node=8, cpus_per_node=16)
@@ -58,7 +60,11 @@ def test_answers_of_federations_and_remarks(programs, study, capsys):
     assert capsys.readouterr().err == "sbatch: lua: be nice\n"
 
 
-@pytest.mark.parametrize("state", ["PENDING", "RUNNING", "COMPLETING", "SUSPENDED"])
+LIVE = ["PENDING", "RUNNING", "COMPLETING", "SUSPENDED"]
+ENDED = ["COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "forgotten"]
+
+
+@pytest.mark.parametrize("state", LIVE)
 def test_a_study_has_one_job(programs, study, state):
     submit(study, "", user="alice")
     programs.job(study, state=state)
@@ -70,7 +76,7 @@ def test_a_study_has_one_job(programs, study, state):
     assert programs.asked("scontrol") == ["--oneliner", "show", "job", "41", "---"]
 
 
-@pytest.mark.parametrize("state", ["COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "forgotten"])
+@pytest.mark.parametrize("state", ENDED)
 def test_a_job_that_has_ended_is_followed(programs, study, state):
     submit(study, "1", user="alice")
     if state != "forgotten":
@@ -269,21 +275,39 @@ def test_a_study_that_runs_here(programs, study):
     study.mkdir(parents=True)
     lock = StudyLock(study / "lock", this_process())
     lock.acquire()
-    with pytest.raises(StudyOwnedError, match=rf"is running already \(process {os.getpid()} of "):
+    with pytest.raises(StudyOwnedError, match=rf": running already \(process {os.getpid()} of "):
         submit(study, "", user="alice")
     lock.release()
     submit(study, "", user="alice")
 
 
-def test_a_study_that_runs_in_a_job_submitted_by_hand(programs, study, monkeypatch):
-    study.mkdir(parents=True)
-    monkeypatch.setenv("SLURM_JOB_ID", "77")
-    lock = StudyLock(study / "lock", this_process())
-    lock.acquire()
-    programs.job(study, number=77)
-    with pytest.raises(StudyOwnedError, match="has job 77 of alice"):
+SILENT = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
+
+
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        *((state, f"SLURM shows job 77 of alice ({state} on n[1-2])") for state in LIVE),
+        ("silent", f"SLURM does not say whether that job is over (scontrol: {SILENT})"),
+        *((state, "") for state in ENDED),
+    ],
+)
+def test_an_owner_in_a_job_of_another_kind_is_dead_when_slurm_says_so(programs, study, state, why):
+    owner = replace(this_process(), host="n1", job_id="77", pid=5, generation=1)
+    (study / "lock").mkdir(parents=True)
+    files.write_json(study / "lock" / "000001.json", asdict(owner))
+    if state == "silent":
+        programs.answer("scontrol", err=SILENT, code=1)
+    elif state != "forgotten":
+        programs.job(study, number=77, state=state, name="interactive")
+    if why:
+        with pytest.raises(StudyOwnedError) as caught:
+            submit(study, "", user="alice")
+        assert f"on n1, SLURM job 77: {why}); wait for it, or stop it" in str(caught.value)
+        assert submissions(study) == []
+    else:
         submit(study, "", user="alice")
-    lock.release()
+        assert current_owner(study / "lock").released  # for the job, which might not see it
 
 
 def test_missing_programs(tmp_path, study, monkeypatch):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from w2ltune.errors import UsageError, W2LTuneError
+from w2ltune.runs.lock import Owner, StudyLock, this_process
 
 _ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED"}
 _ENDED |= {"OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "REVOKED"}
@@ -182,6 +183,22 @@ def job_id(answer: str) -> tuple[int, str] | None:
     found = [re.fullmatch(form, line.strip(), re.ASCII) for line in answer.splitlines()]
     last = [match for match in found if match][-1:]
     return (int(last[0][1]), last[0][2] or "") if last else None
+
+
+def study_lock(study: Path) -> StudyLock:
+    """Return the lock of a study; of an owner in a job it asks SLURM."""
+    return StudyLock(study / "lock", this_process(), _why_job_lives)
+
+
+def _why_job_lives(owner: Owner) -> str:
+    """Return why the job of a study's owner may be at work, or "" when it is over."""
+    try:
+        config, _ = run_slurm(["scontrol", "show", "config"]) if owner.cluster else ("", [])
+        here = re.search(rf"^ClusterName *= *{re.escape(owner.cluster)} *$", config, re.MULTILINE)
+        job = read_job(int(owner.job_id), cluster="" if here else owner.cluster)
+    except (W2LTuneError, ValueError) as error:
+        return f"SLURM does not say whether that job is over ({error})"
+    return f"SLURM shows {job}" if job is not None and job.live else ""
 
 
 def run_slurm(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from w2ltune import files
 from w2ltune.cluster.jobs import Job, find_jobs, run_slurm
-from w2ltune.cluster.slurm import HOME_FOLDER, own_folder, slurm_folder
-from w2ltune.cluster.submissions import FINISHED, newest_job, submissions
+from w2ltune.cluster.slurm import FINISHED, HOME_FOLDER, own_folder, slurm_folder
+from w2ltune.cluster.submissions import newest_job, submissions
 from w2ltune.cluster.workers import worker_jobs
 from w2ltune.errors import UsageError, printable, run_command
 from w2ltune.runs.lock import current_owner

@@ -13,16 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from w2ltune import files
-from w2ltune.cluster.jobs import Job, find_job, read_job
+from w2ltune.cluster.jobs import Job, find_job, read_job, study_lock
 from w2ltune.cluster.resources import SlurmResources
-from w2ltune.cluster.slurm import job_name, slurm_folder
+from w2ltune.cluster.slurm import FINISHED, job_name, slurm_folder
 from w2ltune.errors import InputError, StudyOwnedError, W2LTuneError
-from w2ltune.runs.lock import Owner, current_owner
+from w2ltune.runs.lock import Owner
 
 FORMAT = 1
-FINISHED = "finished"
-"""In the folder of the job's user: why it ended for good."""
-
 SUBMITTING_SECONDS = 600.0
 """sbatch tries for minutes to reach its controller, not longer; then a submission has died."""
 
@@ -171,13 +168,7 @@ def refuse_second_job(study: Path) -> None:
             f"shows none of {made[0].script}; where you know that there is none, remove "
             f"{made[0].record}"
         )
-    owner = current_owner(study / "lock")
-    if owner is None or owner.released:
-        return
-    if owner.job_id.isdigit():  # a script that was submitted by hand
-        _refuse_live(study, read_job(int(owner.job_id)))
-    elif owner.lives_on_this_host():
-        raise StudyOwnedError(f"{study} is running already ({owner}); wait for it, or stop it")
+    study_lock(study).free()  # the job may not be able to see that the owner is dead
 
 
 def _refuse_live(study: Path, job: Job | None) -> None:

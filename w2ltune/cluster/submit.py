@@ -18,6 +18,7 @@ from w2ltune.cluster.resources import SlurmResources, job_resources
 from w2ltune.cluster.site import Site, read_site, unused_variables
 from w2ltune.cluster.slurm import (
     CLUSTER_TEMPLATE,
+    FINISHED,
     ClusterJob,
     directives,
     job_name,
@@ -27,12 +28,7 @@ from w2ltune.cluster.slurm import (
     slurm_folder,
 )
 from w2ltune.cluster.slurmoptions import SlurmOptions
-from w2ltune.cluster.submissions import (
-    FINISHED,
-    Submission,
-    refuse_second_job,
-    submissions,
-)
+from w2ltune.cluster.submissions import Submission, refuse_second_job, submissions
 from w2ltune.errors import StudyOwnedError, UsageError, W2LTuneError
 from w2ltune.runs.lock import this_process
 from w2ltune.runs.rundir import make_shared, user_name
