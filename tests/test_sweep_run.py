@@ -254,6 +254,13 @@ def test_a_signal_before_in_and_after_the_trials(
     assert pace.finished() == 2
 
 
+def outlives_terminal(pid: int) -> bool:
+    """Whether a process blocks or ignores HUP."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    masks = [line.split()[1] for line in lines if line.startswith(("SigBlk:", "SigIgn:"))]
+    return any(int(mask, 16) >> (signal.SIGHUP - 1) & 1 for mask in masks)
+
+
 @pytest.mark.slow(seconds=40)
 @pytest.mark.parametrize("ignored", [False, True])
 def test_a_terminal_that_is_closed(
@@ -276,6 +283,8 @@ def test_a_terminal_that_is_closed(
     signal.signal(signal.SIGHUP, handler)
     os.close(theirs)
     sweep.wait_for(holds)
+    for kind in ("gcs", "raylet", "worker", "trial"):  # else nothing is stopped in order
+        assert all(map(outlives_terminal, sweep.victims(kind))), kind
     os.close(ours)
     if ignored:
         pace.allow()

@@ -55,12 +55,14 @@ class TrialResult:
         missing: Utterances of the list without a hypothesis; each counts as all deletions.
         lists: Error counts of each list, by its name; empty where there is one.
         linear: Whether the n-best lists' scores were linear in the weights.
-        reason: Why it failed or was stopped.
+        reason: Why it failed or was stopped; of a complete training, why its best model is no
+            snapshot.
         again: Whether it failed of being killed from outside: a later command tries it again.
         epoch: Of a training, the epoch of ``value``, its best one.
         epochs: Epochs done.
         updates: Updates done.
-        checkpoint: The best snapshot, relative to the study's folder; "" without one.
+        checkpoint: The best snapshot, relative to the study's folder; where there is none the
+            program's own model; "" without either.
         reports: The values reported on the way, by step, as the journal has them.
         rungs: What a pruner noted of the trial in the journal.
     """

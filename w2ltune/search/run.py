@@ -203,7 +203,8 @@ class StudyRun:
             until = _until(result, live.pruned)
             outcome = self._outcome(live, until, state="PRUNED", reason=reason)
         elif result.get("done"):
-            outcome = self._outcome(live, result, state="COMPLETE")
+            reason = str(result.get("unkept", ""))
+            outcome = self._outcome(live, result, state="COMPLETE", reason=reason)
         else:
             return
         if not self.plan.is_ours():

@@ -28,7 +28,7 @@ from w2ltune.runs.rundir import log_path, make_shared, user_name, write_script
 from w2ltune.runs.snapshots import Snapshot, best_snapshot, read_snapshots, take_snapshot
 from w2ltune.runs.trialdir import TrialDirectory
 from w2ltune.trials.curve import Curve, Finished
-from w2ltune.trials.keeper import Keeper
+from w2ltune.trials.keeper import Keeper, own_model
 from w2ltune.trials.launch import Launch, announce, record_processes, wait_for_the_last
 from w2ltune.trials.ranks import Ranks
 from w2ltune.trials.trainjob import TrainJob, rank_arguments
@@ -83,7 +83,7 @@ class Supervisor:
         self.note = ""
         self.kept: Snapshot | None = None
         self.finished: Finished | None = None
-        self._rundir = rundir
+        self.rundir = rundir
         self._job = job
         self._flags = flags
         self._launched = launched
@@ -118,6 +118,9 @@ class Supervisor:
         if self.curve.updates < updates:
             self._read_curve()
         return self.curve.value_at(updates)
+
+    def _rates_at(self, updates: int) -> Mapping[str, float]:
+        return self.curve.rates_at(updates)
 
     @property
     def has_best(self) -> bool:
@@ -158,13 +161,13 @@ class Supervisor:
     def stop(self) -> None:
         """End the processes, after a checkpoint that is being written."""
         if self._launch is not None:
-            self._launch.ranks.stop(self._rundir, patience_seconds=STOP_SECONDS)
+            self._launch.ranks.stop(self.rundir, patience_seconds=STOP_SECONDS)
             self._launch = None
             self._clean()
         self._unfence()
 
     def _unfence(self) -> None:
-        for folder in (self.directory.path, self._rundir):
+        for folder in (self.directory.path, self.rundir):
             files.unfence(folder, self._is_newest)
 
     def _is_newest(self) -> bool:
@@ -176,28 +179,28 @@ class Supervisor:
         if (known := files.read_json(self.directory.finished)) is not None:
             self.finished = Finished(**known)
             return
-        for folder in (self._rundir, self._log.parent, self.directory.snapshots):
+        for folder in (self.rundir, self._log.parent, self.directory.snapshots):
             make_shared(folder)
         self._unfence()
         wait_for_the_last(self.directory)
         newest = next(iter(read_snapshots(self.directory.snapshots)), None)
         self._refuse_a_loop(str(newest.updates if newest else 0))
         self.attempt = self.directory.begin_attempt(str(newest.updates if newest else 0))
-        for folder in (self.directory.path, self._rundir):
+        for folder in (self.directory.path, self.rundir):
             files.fence(folder, self._is_newest, self._refuse_to_fight)
         continuing = self._job.mode == "continue"
         if continuing:
-            for taken in adopt(self._rundir, self.directory.snapshots, value=self._value_at):
+            for taken in adopt(self.rundir, self.directory.snapshots, value=self._value_at):
                 self._say(f"took over the snapshot after update {taken.updates}")
         trust = continuing and not read_snapshots(self.directory.snapshots)
-        found = recover(self._rundir, self.directory.snapshots, trust_live=trust)
+        found = recover(self.rundir, self.directory.snapshots, trust_live=trust)
         anew = found.mode == "anew"
         for note in found.notes:
             self._say(note)
         unreadable = list(self.directory.snapshots.glob("*.bad"))
         if anew and (continuing or len(unreadable) >= MOST_UNREADABLE):
             raise TrialFailedError(
-                f"{self._rundir}: no checkpoint there can be loaded; what there was lies in torn/"
+                f"{self.rundir}: no checkpoint there can be loaded; what there was lies in torn/"
             )
         if found.unsaved is not None:
             self._save(found.unsaved)
@@ -210,9 +213,11 @@ class Supervisor:
         index = 1 if anew else found.index + 1
         output = LogTail(self._log, from_end=True)
         keeper = Keeper(
-            self.directory, self._job, rundir=self._rundir, index=index, attempt=self.attempt,
-            value_at=self._value_at, say=self._say,
+            self.directory, self._job, rundir=self.rundir, index=index, attempt=self.attempt,
+            value_at=self._value_at, rates_at=self._rates_at, say=self._say,
         )  # fmt: skip
+        if not anew:
+            keeper.drop_copied_models(newest=found.index)
         self._refuse_to_fight()
         announce(self.directory)
         self._launch = Launch(
@@ -220,7 +225,7 @@ class Supervisor:
             keeper=keeper,
             index=index,
             begins_with=0 if anew else found.updates,
-            reports=LogTail(self._rundir / f"{index:03d}_log"),
+            reports=LogTail(self.rundir / f"{index:03d}_log"),
             output=output,
             stall_minutes=self._job.stall_minutes,
             longest_silence=self._longest_silence,
@@ -233,7 +238,7 @@ class Supervisor:
         programs = [
             Program(
                 arguments=rank_arguments(
-                    job, self._flags, rundir=self._rundir, anew=anew, rank=rank, scratch=scratch
+                    job, self._flags, rundir=self.rundir, anew=anew, rank=rank, scratch=scratch
                 ),
                 log=self._rank_log(rank),
                 folder=Path(job.folder),
@@ -243,7 +248,7 @@ class Supervisor:
         ]
         first = programs[0]
         write_script(
-            self._rundir, user_name(), self.attempt, first.arguments, first.environment,
+            self.rundir, user_name(), self.attempt, first.arguments, first.environment,
             directory=first.folder,
         )  # fmt: skip
         return programs
@@ -253,7 +258,7 @@ class Supervisor:
         try:
             take_snapshot(
                 checkpoint, self.directory.snapshots,
-                value=self._value_at, is_busy=lambda: False,
+                value=self._value_at, rates=self._rates_at, is_busy=lambda: False,
                 is_ours=lambda: self.directory.attempt() == self.attempt,
             )  # fmt: skip
         except OSError as error:  # it is not needed to go on
@@ -300,8 +305,8 @@ class Supervisor:
             self._end_launch(launch, TrialFailedError(silent))
 
     def _read_curve(self) -> None:
-        if self._rundir.exists():
-            self.curve = Curve(lines=read_history(self._rundir), metric=self._job.metric)
+        if self.rundir.exists():
+            self.curve = Curve(lines=read_history(self.rundir), metric=self._job.metric)
             self.kept = best_snapshot(read_snapshots(self.directory.snapshots))
 
     def _failed(self, launch: Launch, rank: int, code: int) -> None:
@@ -312,7 +317,7 @@ class Supervisor:
         name = f"rank {rank}" if self._job.ranks > 1 else ""
         reason = failure(code, log, name=name, lists=self._lists(folder), folder=folder)
         if unread is not None and launch.index > 1 and not launch.lines:
-            launch.ranks.stop(self._rundir, patience_seconds=0)
+            launch.ranks.stop(self.rundir, patience_seconds=0)
             self._unreadable += 1
             if self._unreadable >= MOST_UNREADABLE:
                 self._give_up(
@@ -323,7 +328,7 @@ class Supervisor:
                 return
             self._say(f"{unread.name} cannot be loaded; going back to the checkpoint before it")
             set_aside_failed(
-                self._rundir, launch.index - 1, self.directory.snapshots, launch.begins_with
+                self.rundir, launch.index - 1, self.directory.snapshots, launch.begins_with
             )
             self._launch = None
             return
@@ -331,7 +336,7 @@ class Supervisor:
 
     def _end_launch(self, launch: Launch, fault: W2LTuneError) -> None:
         """End all ranks; the next step starts again, unless it has failed in this way before."""
-        launch.ranks.stop(self._rundir, patience_seconds=STOP_SECONDS)
+        launch.ranks.stop(self.rundir, patience_seconds=STOP_SECONDS)
         with contextlib.suppress(OSError):
             launch.keeper.look(list)
         self._launch = None
@@ -355,7 +360,7 @@ class Supervisor:
         """Let the next steps try again what failed outside of the program."""
         reason = str(error)
         if isinstance(error, OSError):
-            reason = f"{error.filename or self._rundir}: {error.strerror or error}"
+            reason = f"{error.filename or self.rundir}: {error.strerror or error}"
         if self._superseded:
             self.stop()
             return
@@ -382,6 +387,7 @@ class Supervisor:
             self._end_launch(launch, TrialFailedError(short))
             return
         launch.keeper.look(list)
+        unkept = launch.keeper.problem
         self._launch = None
         self._clean()
         self._read_curve()
@@ -396,6 +402,8 @@ class Supervisor:
             updates=self.curve.updates,
             seconds=self.seconds,
             checkpoint=self.kept.path.name if self.kept and self.has_best else "",
+            unkept="" if self.has_best else unkept or "no snapshot of the best epoch was taken",
+            model=own_model(self.rundir, best[0].updates, ended_well=launch.index),
         )
         if self.directory.attempt() == self.attempt:
             files.write_json(self.directory.finished, asdict(self.finished))

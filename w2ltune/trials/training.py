@@ -41,7 +41,8 @@ class TrainTrial(tune.Trainable):
         fraction    part of the updates that are done, where --iter tells
         note        for people: the epoch, or what is wrong
         writing     whether a checkpoint is being written
-        epoch       of the best value; epochs, updates: done; checkpoint: the best snapshot
+        epoch       of the best value; epochs, updates: done; checkpoint: the best model
+        unkept      why the best model is not a snapshot, or ""
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -118,14 +119,17 @@ class TrainTrial(tune.Trainable):
             "epochs": curve.epochs,
             "updates": curve.updates,
             "checkpoint": self._checkpoint(),
+            "unkept": supervisor.finished.unkept if supervisor.finished else "",
         }
 
     def _checkpoint(self) -> str:
-        """Return the best snapshot, relative to the study's folder."""
-        kept = self._supervisor.kept
-        if kept is None or not self._supervisor.has_best:
+        """Return the best snapshot, relative to the study's folder, or the program's own model."""
+        supervisor = self._supervisor
+        if supervisor.kept is not None and supervisor.has_best:
+            return str(supervisor.kept.path.relative_to(self._study))
+        if supervisor.finished is None or not supervisor.finished.model:
             return ""
-        return str(kept.path.relative_to(self._study))
+        return str((supervisor.rundir / supervisor.finished.model).relative_to(self._study))
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Save nothing: the trial's folder is the truth."""
