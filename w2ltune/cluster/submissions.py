@@ -98,12 +98,12 @@ def submissions(study: Path) -> list[Submission]:
             submission = Submission(
                 number=int(content["number"]),
                 script=folder / content["script"],
-                owner=Owner(**content["owner"]),
+                owner=files.fitted(Owner, content["owner"]),
                 seconds=float(content["seconds"]),
-                resources=SlurmResources(**content["resources"]),
+                resources=files.fitted(SlurmResources, content["resources"]),
                 job=None if content["job"] is None else int(content["job"]),
             )
-        except (KeyError, TypeError, ValueError):
+        except files.DAMAGE:
             raise InputError("no record of a submission; remove it", path=path) from None
         found.append(submission)
     return found

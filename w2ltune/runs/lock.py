@@ -258,6 +258,7 @@ def current_owner(folder: Path) -> Owner | None:
     while owners := _owners(folder):
         content = files.read_json(owners[0])
         if content is not None:
-            return Owner(**content)
+            with files.shaped(owners[0]):
+                return files.fitted(Owner, content)
         # It was removed between the two looks: there is a newer one.
     return None
