@@ -452,7 +452,7 @@ def mutate(content: bytes, choose: random.Random) -> bytes:
             _bytes, _bytes, _cut, _line, _word, _word, _word, _number, _number,
         ]  # fmt: skip
         if content[:1] in (b"{", b"["):
-            kinds += [_value] * 9
+            kinds += [mutate_value] * 9
         if content[:4] == b"PK\3\4":
             kinds += [_member] * 9
         if content[:6] == b"\x93NUMPY":
@@ -500,7 +500,7 @@ def _number(content: bytes, choose: random.Random) -> bytes:
     return content[:begin] + choose.choice(WORDS) + content[end:]
 
 
-def _value(content: bytes, choose: random.Random) -> bytes:
+def mutate_value(content: bytes, choose: random.Random) -> bytes:
     """Change one value of a JSON document."""
     try:
         root = [json.loads(content)]
