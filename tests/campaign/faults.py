@@ -46,7 +46,8 @@ SHORT, KILL_BEFORE, KILL_AFTER = 1001, 1002, 1003
 FOR_A_WHILE = 20
 FAULTS = {
     "ENOSPC": (errno.ENOSPC, 1), "ENOSPC, 20 calls": (errno.ENOSPC, FOR_A_WHILE),
-    "EIO": (errno.EIO, 1), "ESTALE": (errno.ESTALE, 1), "EROFS, 20 calls": (errno.EROFS, FOR_A_WHILE),
+    "EROFS, 20 calls": (errno.EROFS, FOR_A_WHILE), "EIO": (errno.EIO, 1),
+    "ESTALE": (errno.ESTALE, 1),
     "short write": (SHORT, 1), "killed before": (KILL_BEFORE, 1), "killed after": (KILL_AFTER, 1),
 }  # fmt: skip
 """The number that the shim knows, and how many calls it meets in all."""
