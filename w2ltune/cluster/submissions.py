@@ -102,14 +102,14 @@ def submissions(study: Path) -> list[Submission]:
                 study=study,
                 number=int(content["number"]),
                 script=folder / content["script"],
-                owner=Owner(**content["owner"]),
+                owner=files.fitted(Owner, content["owner"]),
                 seconds=float(content["seconds"]),
-                resources=SlurmResources(**content["resources"]),
+                resources=files.fitted(SlurmResources, content["resources"]),
                 job=None if content["job"] is None else int(content["job"]),
                 cluster=str(content.get("cluster", "")),
                 answer=str(content.get("answer", "")),
             )
-        except (KeyError, TypeError, ValueError):
+        except files.DAMAGE:
             raise InputError("no record of a submission; remove it", path=path) from None
         found.append(submission)
     return found
