@@ -50,8 +50,13 @@ def stop_main(arguments: list[str]) -> int:
         UsageError: A study has no job that is waiting or running.
     """
     for study in _studies(arguments, STOP_USAGE):
-        job = newest_job(study)
-        jobs = [*([job] if job is not None and job.live else []), *worker_jobs(study)]
+        try:
+            job = newest_job(study)
+            jobs = [*([job] if job is not None and job.live else []), *worker_jobs(study)]
+        except UsageError as error:
+            known = [made for made in submissions(study)[:1] if made.job is not None]
+            end = "".join(f"; {shlex.join(made.cancel)} ends its job" for made in known)
+            raise UsageError(f"{study}: SLURM does not answer ({error}){end}") from None
         if not jobs:
             raise UsageError(f"{study}: there is no SLURM job to stop{f' ({job})' if job else ''}")
         for live in jobs:
@@ -63,9 +68,15 @@ def stop_main(arguments: list[str]) -> int:
 
 def describe(study: Path) -> list[str]:
     """Return what there is to say of a study, a line each."""
-    job = newest_job(study)
-    lines = [str(study), *_about_job(study, job)]
-    lines += [f"  added: {worker}" for worker in worker_jobs(study)]
+    lines = [str(study)]
+    try:
+        job = newest_job(study)
+        lines += [*_about_job(study, job), *(f"  added: {worker}" for worker in worker_jobs(study))]
+    except UsageError as error:
+        job = None
+        lines += [f"  job {made.job}: SLURM does not answer ({error}); the rest is of its files"
+                  for made in submissions(study)[:1]]  # fmt: skip
+    lines += _reasons(study, job)
     shards = list((study / "shards").glob("[!.]*.npy"))
     done = f"shards: {len(shards)} scored" if shards else f"trials: {_trials(study, job)}"
     lines.append(f"  {done}")
@@ -100,10 +111,25 @@ def _about_job(study: Path, job: Job | None) -> Iterator[str]:
         yield f"  job {made[0].job}: ended; SLURM has forgotten it"
     else:
         yield "  no SLURM job was submitted for it"
+
+
+def _reasons(study: Path, job: Job | None) -> Iterator[str]:
+    """Yield why it ended, or which nodes are missing; the job's own user has noted it."""
     for submission in submissions(study)[:1]:
         reason = submission.own / FINISHED
         if reason.exists() and not (job is not None and job.live):
-            yield f"  ended: {reason.read_text(encoding='utf-8', errors='replace').strip()}"
+            yield f"  ended: {_text(reason)}"
+        for path in sorted(submission.own.glob("missing.*")):
+            yield f"  missing: {path.suffix[1:]}, where Ray has ended: {_text(path)}"
+
+
+def _text(path: Path) -> str:
+    """Return a note, if it is still there; no link is followed."""
+    try:
+        with open(path, encoding="utf-8", errors="replace", opener=files.open_plain) as file:
+            return file.read(2000).strip()
+    except OSError:
+        return ""
 
 
 def _trials(study: Path, job: Job | None) -> str:
