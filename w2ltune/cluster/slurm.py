@@ -20,11 +20,26 @@ from w2ltune.cluster.site import SITE_VARIABLE, Site
 from w2ltune.cluster.slurmoptions import SlurmOptions
 from w2ltune.errors import UsageError, W2LTuneError
 from w2ltune.runs.runname import plain_name
+from w2ltune.runs.sharing import others_can_move
 
 DIRECTIVES, ASSIGNMENTS = "# @directives", "# @assignments"
 FUNCTIONS, FUNCTIONS_FILE = "# @functions", "functions.bash"
+HOME_FOLDER = ".w2ltune"
 CLUSTER_TEMPLATE = "ray_cluster.sbatch"
 WORKER_TEMPLATE = "worker.sbatch"
+
+FINISHED = "finished"
+"""In the folder of the job's user: why it ended for good."""
+
+_SETUP_FAILED = """\
+setup_failed() {{ # status, file, line: nothing would be as it should be
+  trap - ERR EXIT
+  printf 'the set-up of the site failed with exit code %s in %s, line %s: %s\\n' \\
+    "$@" "$(sed -n "$3p" "$2")" | tee {finished}
+  exit 2
+}}
+trap 'setup_failed "$?" "${{BASH_SOURCE[0]}}" "$LINENO"' ERR EXIT
+"""
 
 _OURS = {
     **dict.fromkeys(("output", "o", "error", "e", "open-mode"), "logs lie in the study's folder"),
@@ -81,9 +96,30 @@ def slurm_folder(study: Path) -> Path:
     return Path(os.path.abspath(study)) / "slurm"  # noqa: PTH100 (links are the user's own)
 
 
+def scripts_folder(study: Path) -> Path:
+    """Return where this user's scripts of a study lie: its ``slurm`` folder if nobody can move it.
+
+    In a folder of a group anybody could put another one in its place, between any look at it and
+    any use. There they lie in the user's home folder, which all nodes see as well.
+
+    Raises:
+        UsageError: There is no home folder.
+    """
+    folder = slurm_folder(study)
+    if not others_can_move(folder / "x"):
+        return folder
+    try:
+        return Path.home() / HOME_FOLDER / plain_name(os.path.realpath(study))[-100:]
+    except RuntimeError:
+        raise UsageError(
+            f"{study}: others may write there, so that scripts and logs of jobs must lie in your "
+            "home folder, and HOME names none"
+        ) from None
+
+
 def own_folder(study: Path, user: str) -> Path:
     """Return where only one user writes, though the study is a group's: logs, token, address."""
-    return slurm_folder(study) / f"of-{plain_name(user)}"
+    return scripts_folder(study) / f"of-{plain_name(user)}"
 
 
 def read_template(name: str) -> str:
@@ -148,6 +184,7 @@ def directives(job: ClusterJob) -> list[str]:
         "account": options.account or site.account,
         "qos": options.qos or site.qos,
         "reservation": options.reservation or site.reservation,
+        "clusters": site.clusters,
         "constraint": _constraint(options, site),
         "exclude": options.exclude,
         "comment": options.comment,
@@ -158,8 +195,8 @@ def directives(job: ClusterJob) -> list[str]:
         "cpus-per-task": resources.cpus_per_node,
         "gres": f"{site.gres_name}:{gpus}" if gpus and site.gpu_option == "gres" else "",
         "gpus-per-node": gpus if gpus and site.gpu_option != "gres" else "",
-        "mem": "" if resources.memory_mb is None else _memory(resources.memory_mb),
-        "time": "" if resources.minutes is None else _time(resources.minutes),
+        "mem": resources.memory,
+        "time": resources.time,
         "chdir": job.directory,
         "output": f"{log}.out",
         "error": f"{log}.err",
@@ -183,6 +220,7 @@ def assignments(job: ClusterJob) -> list[str]:
     lines = [
         f"W2LTUNE_STUDY={shlex.quote(_study(job))}",
         f"W2LTUNE_USER={shlex.quote(plain_name(job.user))}",
+        *_elsewhere(job.study),
         f"W2LTUNE_PYTHON={shlex.quote(python)}",
         *_array("W2LTUNE_COMMAND", [shlex.quote(word) for word in (python, *job.command[1:])]),
         *_array("W2LTUNE_PREFIX", [_with_variables(word) for word in site.container]),
@@ -195,11 +233,16 @@ def assignments(job: ClusterJob) -> list[str]:
     ]
     if site.file is not None:
         lines.append(f"export {SITE_VARIABLE}={shlex.quote(str(site.file))}")
-    if site.modules:
-        lines.append("module load " + " ".join(map(shlex.quote, site.modules)))
-    if site.setup:
-        lines.append(f". {shlex.quote(site.setup)}")
-    return lines
+    setup = ["module load " + " ".join(map(shlex.quote, site.modules))] if site.modules else []
+    setup += [f". {shlex.quote(site.setup)}"] if site.setup else []
+    finished = "/dev/null" if job.worker else f"{own_folder(job.study, job.user)}/{FINISHED}"
+    failed = _SETUP_FAILED.format(finished=shlex.quote(finished)).splitlines()
+    return [*lines, *failed, *setup, "trap - ERR EXIT"] if setup else lines
+
+
+def _elsewhere(study: Path) -> list[str]:
+    folder = scripts_folder(study)
+    return [] if folder == slurm_folder(study) else [f"W2LTUNE_SLURM={shlex.quote(str(folder))}"]
 
 
 def shell_words(text: str) -> list[str]:
@@ -241,15 +284,6 @@ def _constraint(options: SlurmOptions, site: Site) -> str:
     if len(parts) > 1:  # a part may hold alternatives, which bind less than '&'
         parts = [f"({part})" if re.search(r"[|&]", part) else part for part in parts]
     return "&".join(parts)
-
-
-def _memory(mb: int) -> str:
-    return f"{mb}M" if mb % 1024 else f"{mb // 1024}G"
-
-
-def _time(minutes: int) -> str:
-    days, rest = divmod(minutes, 24 * 60)
-    return f"{days}-{rest // 60:02}:{rest % 60:02}:00"
 
 
 def _notice(resources: SlurmResources, site: Site) -> int:
