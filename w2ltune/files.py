@@ -32,10 +32,10 @@ OLD_SECONDS = 3600.0
 
 DAMAGE = (
     *(ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, RuntimeError),
-    *(SyntaxError, TokenError, MemoryError, OverflowError),
+    *(SyntaxError, TokenError, MemoryError, OverflowError, AssertionError),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
 )
-"""What JSON, numpy and zipfile raise over changed bytes; RuntimeError has RecursionError in it."""
+"""What JSON, numpy, zipfile and Optuna raise over changed bytes; RuntimeError has RecursionError in it."""
 
 MOST_JSON_BYTES = 2**28
 
