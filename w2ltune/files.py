@@ -35,10 +35,10 @@ MOST_JSON_BYTES = 2**28
 
 DAMAGE = (
     *(ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, RuntimeError),
-    *(SyntaxError, TokenError, MemoryError, OverflowError),
+    *(SyntaxError, TokenError, MemoryError, OverflowError, AssertionError),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
 )
-"""What JSON, numpy and zipfile raise over changed bytes; RuntimeError has RecursionError in it."""
+"""What JSON, numpy, zipfile and Optuna raise over changed bytes; RecursionError is a RuntimeError."""
 
 _fences: dict[Path, tuple[Callable[[], bool], Callable[[], object]]] = {}
 

@@ -29,7 +29,7 @@ import traceback
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -267,11 +267,11 @@ def readers(folder: Path) -> dict[str, Reader]:
         architecture=sizes, parameters=initial_parameters(sizes, seed=0),
         feature_mean=0.0, feature_deviation=1.0,
     ))  # fmt: skip
-    owner = this_process()
+    owner = replace(this_process(), generation=1)
     resources = SlurmResources(nodes=1, needed_nodes=1, gpus_per_node=0, cpus_per_node=1)
     script = folder / "slurm" / "user-0001.sbatch"
     submission = Submission(
-        number=1, script=script, owner=owner, seconds=1.0, resources=resources, job=3
+        study=folder, number=1, script=script, owner=owner, seconds=1.0, resources=resources, job=3
     )
     result = TrialResult(
         number=0, attempt=1, state="COMPLETE", value=0.5, counts=(1, 2, 3, 12),
@@ -644,7 +644,8 @@ class Campaign:
         """Let each reader read what is not damaged."""
         for name, reader in self.readers.items():
             for sound in reader.seeds:
-                give(reader._replace(seeds=[sound]), name, -1, self.seed, self.folder)
+                with contextlib.redirect_stderr(io.StringIO()):
+                    give(reader._replace(seeds=[sound]), name, -1, self.seed, self.folder)
 
     def start(self) -> None:
         name, numbers = self.ahead.pop(0)
