@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import functools
 import json
 import os
 import re
@@ -149,19 +150,50 @@ class Run:
     said: str
 
 
-def run(place: Place, command: list[str], beside: Callable[[], object] = lambda: None) -> Run:
-    """Give a command as Alice while others are at work beside it."""
+def environment(home: Path) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "SLURM", "W2LTUNE"))}
-    environment = kept | {
-        "HOME": str(place.alice), "PYTHONPATH": str(REPOSITORY), "USER": "alice",
-        "LOGNAME": "alice", "W2LTUNE_DASHBOARD": "0", "PYTHONDONTWRITEBYTECODE": "1",
+    names = ("USER", "LOGNAME")
+    kept = {k: v for k, v in kept.items() if k not in names} | {
+        "HOME": str(home), "PYTHONPATH": str(REPOSITORY), "W2LTUNE_DASHBOARD": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
     }  # fmt: skip
-    if ARGUMENTS.numbers:
-        environment = {k: v for k, v in environment.items() if k not in ("USER", "LOGNAME")}
+    return kept if ARGUMENTS.numbers else kept | dict.fromkeys(names, "alice")
+
+
+@functools.cache
+def ray_of_alice() -> dict[str, str]:
+    """Start a Ray of Alice's own for all commands but those that are about its start."""
+    home = Path(tempfile.mkdtemp(prefix="campaign-"))
+    token = home / "token"
+    token.write_text("0123456789abcdef" * 4)
+    token.chmod(0o600)
+    for path in (home, token):
+        os.chown(path, USERS["alice"], USERS["alice"])
+    known = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    cluster = subprocess.Popen(
+        [sys.executable, REPOSITORY / "tests" / "fakecluster.py", "1", "0"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        env=environment(home) | known, cwd="/", **identity("alice"),  # type: ignore[call-overload]
+    )  # fmt: skip
+    assert cluster.stdout is not None
+    address = cluster.stdout.readline().strip()
+    assert address, "no Ray was started"
+    return known | {"RAY_ADDRESS": address}
+
+
+def run(
+    place: Place,
+    command: list[str],
+    beside: Callable[[], object] = lambda: None,
+    *,
+    own_ray: bool = False,
+) -> Run:
+    """Give a command as Alice while others are at work beside it."""
+    variables = environment(place.alice) | ({} if own_ray else ray_of_alice())
     log = place.folder / "said"
     with log.open("w") as out:
         process = subprocess.Popen(
-            command, cwd=place.folder, env=environment, stdout=out, stderr=subprocess.STDOUT,
+            command, cwd=place.folder, env=variables, stdout=out, stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL, start_new_session=True, **identity("alice"),  # type: ignore
         )  # fmt: skip
         others = os.fork()
@@ -374,7 +406,7 @@ def _(place: Place) -> Run:
 
     as_user("eve", plant)
     try:
-        return run(place, place.command())
+        return run(place, place.command(), own_ray=True)
     finally:
         for folder in ("/tmp/ray", f"/tmp/w2l-{os.getpid()}-1-abcdefgh"):
             with contextlib.suppress(OSError):
@@ -391,7 +423,7 @@ def _(place: Place) -> Run:
                 return True
         return False
 
-    return run(place, place.command(), look)
+    return run(place, place.command(), look, own_ray=True)
 
 
 @case("a private study stays private (umask 077)")
