@@ -11,7 +11,8 @@ export RAY_USAGE_STATS_ENABLED=0
 # Its pages for Prometheus listen on all interfaces and ask for no token: there are none.
 export RAY_enable_metrics_collection=0 DASHBOARD_METRIC_PORT=-1 AUTOSCALER_METRIC_PORT=-1
 export RAY_gcs_rpc_server_reconnect_timeout_s=15 # a lost head is lost
-unset RAY_ADDRESS
+unset RAY_ADDRESS RAY_AUTH_TOKEN # which would win over the job's own
+export SLURM_EXPORT_ENV=ALL # for the steps, whatever sbatch was told by --export
 [ -z "$W2LTUNE_SCRATCH" ] || export TMPDIR=$W2LTUNE_SCRATCH # of the driver
 
 own_folder() { # makes it; one that others could have filled, or can, is not used
@@ -23,12 +24,18 @@ own_folder() { # makes it; one that others could have filled, or can, is not use
 
 log() { printf '[%(%F %T)T] %s\n' -1 "$*"; }
 
+small_step() { # in place of this shell: a step of one core that takes no GPU, as the job asks for them
+  unset "${!SLURM_GPUS@}" SLURM_MEM_PER_GPU SLURM_TRES_PER_TASK
+  exec srun --overlap --ntasks-per-node=1 --cpus-per-task=1 --gres=none "$@"
+}
+
 # A preemption sends TERM to the steps at once, and to the batch step only when the time of grace is
 # over. So a step that does nothing else passes it on.
 start_sentinel() {
-  srun --overlap --nodes=1 --ntasks=1 --cpus-per-task=1 --gres=none --nodelist="$SLURMD_NODENAME" \
+  (small_step --nodes=1 --ntasks=1 --nodelist="$SLURMD_NODENAME" \
     bash -c 'trap "kill -USR2 $1; exit" TERM; while kill -0 "$1"; do sleep 1 & wait $!; done' \
-    sentinel $$ >/dev/null 2>&1 &
+    sentinel $$ >/dev/null \
+    2> >(sed -n 's/^srun: error: Unable to/no early notice of preemptions: unable to/p' >&3)) 3>&1 &
 }
 
 kill_after() { # seconds, process; until "$timer" is killed
@@ -100,7 +107,8 @@ ray_node() { # what makes it the head or a worker
 read_job() {
   local _
   for _ in {1..5}; do
-    job=$(scontrol show job "$SLURM_JOB_ID" 2>/dev/null)
+    job=$(scontrol show job "$SLURM_JOB_ID" 2>&1)
+    silence=${job##*$'\n'} # why it says nothing
     job=${job#*$'\n'} # the first line has the name, which may be anything
     [[ $job == *JobState=* ]] && return
     sleep 1
@@ -158,7 +166,7 @@ go_on() { # as another run of this job, if that is for us to decide; else sets $
     case $fate in
       requeued) log "requeued by SLURM" && return ;;
       cancelled) final=1 why="the job was cancelled" && return ;;
-      unknown) log "SLURM does not answer: give the same command again" && return ;;
+      unknown) log "SLURM does not answer ($silence): give the same command again" && return ;;
     esac
     [ "$(field Requeue)" = 0 ] && break
     scontrol requeue "$SLURM_JOB_ID" && log "requeued: $why" && return

@@ -15,6 +15,7 @@ import pytest
 from w2ltune import files
 from w2ltune.cluster import scratch
 from w2ltune.cluster.slurm import scripts_folder
+from w2ltune.cluster.status import main as status_main
 from w2ltune.errors import InputError
 from w2ltune.formats.distributions import FloatRange
 from w2ltune.formats.flagsfile import parse_flagsfile
@@ -129,7 +130,7 @@ def test_links_of_ones_own_and_within_the_study_are_followed(study: Path, tmp_pa
     (study / "trials").symlink_to(tmp_path / "disk")
     (study / "model.bin").write_text("")
     as_bob(lambda: (study / "best_model.bin").symlink_to("model.bin"))
-    files.refuse_foreign_links(study)
+    files.refuse_planted(study)
 
 
 def test_a_link_that_is_put_there_while_a_study_is_written(study: Path, tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ def test_a_second_name_is_not_written(study: Path, private: Path) -> None:
     log = study / "root.log"
     log.hardlink_to(private)  # as others can, where the kernel does not forbid it
     with pytest.raises(InputError, match="has a second name, a hard link"):
-        files.open_plain(log, os.O_WRONLY)
+        files.open_plain(log, os.O_WRONLY | os.O_TRUNC)
     with open(log, opener=files.open_plain) as file:
         assert file.read() == PRIVATE
     os.chown(log, BOB, GROUP)  # a file of another's, as he likes
@@ -208,6 +209,17 @@ def test_a_pipe_is_no_file_to_wait_for(study: Path) -> None:
     as_bob(lambda: os.mkfifo(study / "sweep.json"))
     with pytest.raises(InputError, match="is a pipe made by 61002"):
         files.read_json(study / "sweep.json")
+
+
+@pytest.mark.parametrize("name", ["trials/0003/utterances.tsv", "trials/0003/attempts/0001"])
+def test_no_command_begins_with_a_study_that_holds_a_pipe(study: Path, name: str) -> None:
+    files.write_json(study / "sweep.json", {})
+    (study / name).parent.mkdir(parents=True)
+    os.mkfifo(study / name)
+    with pytest.raises(InputError, match=rf"{name}: is a pipe made by .*, not a file: remove it"):
+        StudyLock(study / "lock", this_process()).acquire()
+    with pytest.raises(InputError, match=rf"{name}: is a pipe"):
+        status_main([str(study)])
 
 
 def test_scratch_that_somebody_else_made(tmp_path: Path) -> None:

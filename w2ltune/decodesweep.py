@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from w2ltune.cluster.jobs import study_lock
 from w2ltune.cluster.session import Session, connect
 from w2ltune.decodeinput import DecodeInput
 from w2ltune.decoderchoice import Decision, check_answer, keep_decision
@@ -24,7 +25,7 @@ from w2ltune.report.leaderboard import read_leaderboard
 from w2ltune.report.progress import State, View, bar
 from w2ltune.report.running import Running
 from w2ltune.report.terminal import finish, write_best
-from w2ltune.runs.lock import StudyLock, this_process
+from w2ltune.runs.lock import StudyLock
 from w2ltune.runs.outcome import Choice, Look, Outcome, read_outcome, write_outcome
 from w2ltune.runs.provenance import settle_request
 from w2ltune.runs.rundir import make_shared
@@ -65,7 +66,7 @@ def run(given: DecodeInput, decision: Decision, console: Console) -> int:
         console.print(f"  {finding}", markup=False, soft_wrap=True)
     share(given.folder)
     make_shared(given.folder)
-    lock = StudyLock(given.folder / "lock", this_process())
+    lock = study_lock(given.folder)
     lock.acquire()
     try:
         keep_seed = given.options.seed is None

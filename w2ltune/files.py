@@ -26,6 +26,8 @@ TEMPORARY_MARK = ".tmp-"
 OLD_SECONDS = 3600.0
 """A temporary file of another host that was not written to for so long is nobody's."""
 
+MOST_JSON_BYTES = 2**28
+
 _fences: dict[Path, tuple[Callable[[], bool], Callable[[], object]]] = {}
 
 
@@ -79,21 +81,22 @@ def require_ours(path: Path, temporary: Path | None = None) -> None:
 def open_plain(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
     """Open a file of a folder that others can write too: a link is not followed.
 
-    As Python's ``opener``, or alone. A pipe, which would wait for ever, is refused as well, and to
-    write what is ours under a second name too: that may be any file of ours.
+    As Python's ``opener``, or alone. A pipe or a device, which would wait for ever, is refused as
+    well, and to write what is ours under a second name too: that may be any file of ours.
 
     Raises:
         InputError: It is no plain file; whose it is is said.
     """
+    safe = flags & ~os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+        descriptor = os.open(path, safe, mode)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):  # ENXIO: a pipe without a reader, a socket
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):  # ENXIO: a pipe, a socket
             raise _no_plain_file(path) from None
         raise
     found = os.fstat(descriptor)
     linked = found.st_nlink > 1 and not _is_foreign(found) and flags & (os.O_WRONLY | os.O_RDWR)
-    if stat.S_ISFIFO(found.st_mode) or linked:
+    if not stat.S_ISREG(found.st_mode) or linked:
         os.close(descriptor)
         if linked:
             raise InputError(
@@ -101,12 +104,20 @@ def open_plain(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: int
                 "place (cp FILE COPY && mv COPY FILE)", path=path,
             )  # fmt: skip
         raise _no_plain_file(path)
+    if flags & os.O_TRUNC:
+        os.ftruncate(descriptor, 0)
     return descriptor
 
 
+_KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
+
+
 def _no_plain_file(path: str | os.PathLike[str]) -> InputError:
-    what = f"a link to {str(Path(path).readlink())!r}" if Path(path).is_symlink() else "a pipe"
-    owner = user_of(os.lstat(path).st_uid)
+    found = os.lstat(path)
+    what = _KINDS.get(stat.S_IFMT(found.st_mode), "a device")
+    if stat.S_ISLNK(found.st_mode):
+        what = f"a link to {str(Path(path).readlink())!r}"
+    owner = user_of(found.st_uid)
     return InputError(f"is {what} made by {owner}, not a file: remove it", path=path)
 
 
@@ -131,11 +142,21 @@ def user_of(uid: int) -> str:
         return str(uid)
 
 
-def refuse_foreign_links(study: Path, folder: str | os.PathLike[str] = "") -> None:
-    """Refuse a study into which somebody else put a link that leads out of it.
+def refuse_planted(
+    study: Path, folder: str | os.PathLike[str] = "", *, to_read: bool = False
+) -> None:
+    """Refuse a study in which somebody put what no command may touch.
+
+    That is a link of somebody else that leads out of it, and a pipe or device, at which whoever
+    opens it waits for ever.
+
+    Args:
+        study: Its folder.
+        folder: The part of it to look at.
+        to_read: Nothing is to be written: links are left alone, which may be their owner's.
 
     Raises:
-        InputError: The link is named, and who made it.
+        InputError: The file is named, and who made it.
     """
     with (
         contextlib.suppress(PermissionError, FileNotFoundError),
@@ -143,11 +164,14 @@ def refuse_foreign_links(study: Path, folder: str | os.PathLike[str] = "") -> No
     ):
         for entry in all_:
             if entry.is_dir(follow_symlinks=False):
-                refuse_foreign_links(study, entry.path)
+                refuse_planted(study, entry.path, to_read=to_read)
             elif entry.is_symlink():
                 foreign = _is_foreign(entry.stat(follow_symlinks=False))
-                if foreign and study.resolve() not in Path(entry.path).resolve().parents:
+                outside = study.resolve() not in Path(entry.path).resolve().parents
+                if foreign and outside and not to_read:
                     raise _no_plain_file(entry.path)
+            elif not entry.is_file(follow_symlinks=False):
+                raise _no_plain_file(entry.path)
 
 
 def write_script(path: Path, text: str) -> None:
@@ -184,14 +208,26 @@ def replacing(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
     made = temporary(path)
     try:
         mode, encoding = ("xb", None) if binary else ("x", "utf-8")
-        with made.open(mode, encoding=encoding) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        rename(made, path)
+        with _named(path):
+            with made.open(mode, encoding=encoding) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            rename(made, path)
     except BaseException:
         with contextlib.suppress(OSError):
             made.unlink()
+        raise
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name a file in errors of what stands in for it until it takes the name."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or TEMPORARY_MARK in os.fsdecode(error.filename):
+            error.filename = str(path)
         raise
 
 
@@ -310,7 +346,11 @@ def read_json(path: Path) -> Any:
     """
     try:
         with open(path, encoding="utf-8", opener=open_plain) as file:
-            return json.load(file)
+            if (size := os.fstat(file.fileno()).st_size) > MOST_JSON_BYTES:
+                raise ValueError(f"{size} bytes are more than w2ltune writes")
+            if (value := json.load(file)) is None:
+                raise ValueError("null")  # which is no file to those who ask
+            return value
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, RecursionError) as error:
@@ -361,17 +401,18 @@ def create_exclusively(path: Path, text: str) -> bool:
     """
     made = temporary(path)
     try:
-        with made.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        require_ours(path, made)
-        try:
-            os.link(made, path)
-        except FileExistsError:
-            # NFS may answer so to the repetition of our own call that had gone well.
-            return made.stat().st_nlink == 2
-        return True
+        with _named(path):
+            with made.open("x", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            require_ours(path, made)
+            try:
+                os.link(made, path)
+            except FileExistsError:
+                # NFS may answer so to the repetition of our own call that had gone well.
+                return made.stat().st_nlink == 2
+            return True
     finally:
         with contextlib.suppress(OSError):
             made.unlink()

@@ -118,12 +118,13 @@ def _owned(folder: Path, outputs: Set[Path]) -> Iterator[StudyLock]:
         outputs: Where else only its owner writes.
     """
     from w2ltune import files
+    from w2ltune.cluster.jobs import study_lock
     from w2ltune.forwardinput import NOTE
-    from w2ltune.runs.lock import StudyLock, leave_to_another, this_process
+    from w2ltune.runs.lock import leave_to_another
     from w2ltune.runs.rundir import make_shared
 
     make_shared(folder)
-    lock = StudyLock(folder / "lock", this_process())
+    lock = study_lock(folder)
     lock.acquire()
     try:
         for place in outputs:

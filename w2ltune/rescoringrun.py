@@ -23,6 +23,7 @@ import numpy as np
 from rich.console import Console
 
 from w2ltune import files
+from w2ltune.cluster.jobs import study_lock
 from w2ltune.errors import StoppedError
 from w2ltune.formats.beamdump import Hypothesis, write_beam_dump
 from w2ltune.formats.blanks import split_words
@@ -33,7 +34,6 @@ from w2ltune.report.rescoringpage import build_rescoring_report
 from w2ltune.rescoreinput import RescoreInput
 from w2ltune.rescoreoptions import LENGTHS, parse_weights
 from w2ltune.rescoring import Rescoring
-from w2ltune.runs.lock import StudyLock, this_process
 from w2ltune.runs.provenance import SweepRequest, fingerprints, git_commit, settle_request, versions
 from w2ltune.runs.rescored import Rating, Rescored, as_json, looked, read_looks, write_rescored
 from w2ltune.runs.rundir import make_shared
@@ -65,7 +65,7 @@ def search(given: RescoreInput, *, command: Sequence[str]) -> int:
     console = make_console() if as_text else Console(stderr=True, highlight=False)
     share(given.folder)
     make_shared(given.folder)
-    lock = StudyLock(given.folder / "lock", this_process())
+    lock = study_lock(given.folder)
     lock.acquire()
     try:
         request = settle_request(
@@ -79,6 +79,11 @@ def search(given: RescoreInput, *, command: Sequence[str]) -> int:
         if given.test is not None:
             rescored = looked(rescored, given.test.name)
         write_rescored(given.folder, rescored)
+        if as_text:
+            print_answer(console, rescored)
+        else:
+            json.dump(as_json(rescored), sys.stdout, indent=1, ensure_ascii=False)
+            print()
         _write_lists(given, rescored)
         vector = given.vector(rescored.weights)
         dev, test = _rates(given.dev, rescored.k), None
@@ -96,11 +101,7 @@ def search(given: RescoreInput, *, command: Sequence[str]) -> int:
     finally:
         lock.release()
     if as_text:
-        print_answer(console, rescored)
         console.print(f"report: {report}", soft_wrap=True, markup=False)
-    else:
-        json.dump(as_json(rescored), sys.stdout, indent=1, ensure_ascii=False)
-        print()
     if rescoring.cut_short:
         raise StoppedError(
             f"stopped ({rescoring.stops[0]}); the answer above is that of what was found until "

@@ -38,6 +38,7 @@ def _sweep_decodes(arguments: list[str]) -> int:
     if options.local:
         options = replace(options, n=1, probe=False)
     # Not earlier: --help and mistakes on the command line are answered at once.
+    from w2ltune.cluster.jobs import study_lock
     from w2ltune.cluster.session import connect
     from w2ltune.cluster.slurmoptions import submits
     from w2ltune.cluster.submit import submit_command
@@ -46,7 +47,6 @@ def _sweep_decodes(arguments: list[str]) -> int:
     from w2ltune.decoderchoice import check_decoder, ensure_emissions, settle_decoder
     from w2ltune.decodesweep import run
     from w2ltune.report.progress import make_console
-    from w2ltune.runs.lock import StudyLock, this_process
     from w2ltune.search.decodespace import build_space
 
     space = build_space(
@@ -67,7 +67,7 @@ def _sweep_decodes(arguments: list[str]) -> int:
     console = make_console()
     with contextlib.ExitStack() as stack:
         if missing:
-            StudyLock(options.folder / "lock", this_process()).refuse_owned()
+            study_lock(options.folder).refuse_owned()
             stack.enter_context(connect(f"sweep:{options.prefix}", cores=options.cores))
             ensure_emissions(missing, console)
         decode = prepare(options, space, command=arguments, sources=sources)

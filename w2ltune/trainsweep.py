@@ -6,13 +6,14 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from w2ltune.cluster.jobs import study_lock
 from w2ltune.cluster.session import connect
 from w2ltune.errors import TrialFailedError, UsageError
 from w2ltune.report.leaderboard import read_leaderboard
 from w2ltune.report.progress import State, View, bar
 from w2ltune.report.running import Running
 from w2ltune.report.trainingterminal import finish_single, finish_training
-from w2ltune.runs.lock import StudyLock, this_process
+from w2ltune.runs.lock import StudyLock
 from w2ltune.runs.provenance import settle_request
 from w2ltune.runs.rundir import claim, has_checkpoints, make_shared, refuse_overwriting
 from w2ltune.runs.sharing import share
@@ -26,6 +27,7 @@ from w2ltune.search.study import Settled, open_study, settle, tell
 from w2ltune.traincheck import valid_sets
 from w2ltune.traininput import TrainInput, with_gpus
 from w2ltune.trainoptions import TrainSweepOptions
+from w2ltune.trials.keeper import keep_again
 from w2ltune.trials.rescoringinput import Rescoring, prepare_rescoring
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ def run(given: TrainInput, console: Console) -> int:
     make_shared(given.folder)
     if given.options.config is not None and given.job.mode != "continue":
         claim(given.folder, given.options.config)
-    lock = StudyLock(given.folder / "lock", this_process())
+    lock = study_lock(given.folder)
     lock.acquire()
     try:
         request = given.request
@@ -156,8 +158,12 @@ class TrainSweep:
         newest = max(self.results, key=lambda result: result.number, default=None)
         if newest is None:
             raise TrialFailedError("no training was started")
+        complete = [result for result in self.results if result.state == "COMPLETE"]
+        for result in complete:
+            directory = TrialDirectory(self.trials, result.number)
+            keep_again(directory, budget_bytes=self.given.job.disk_budget_bytes)
         failed = newest if self.given.single and newest.state == "FAIL" else None
-        if failed is None and not any(result.state == "COMPLETE" for result in self.results):
+        if failed is None and not complete:
             failed = min(self.results, key=lambda result: result.number)
         if failed is not None:
             logs = "" if self.given.single else f"trials/{failed.number:04d}/run/"

@@ -284,16 +284,21 @@ def test_a_path_of_any_bytes():
     )
 
 
+IN_JOB = {"RAY_ADDRESS": "a", "SLURM_JOB_ID": "3", "RAY_AUTH_TOKEN_PATH": "/s/.token-3.0"}
+
+
 @pytest.mark.parametrize(
     ("options", "local", "environment", "wanted"),
     [
         ({}, False, {}, False),
         ({"partition": "x"}, False, {}, True),
         ({"partition": "x"}, True, {}, False),
-        ({"partition": "x"}, False, {"RAY_ADDRESS": "a", "SLURM_JOB_ID": "3"}, False),
+        ({"partition": "x"}, False, IN_JOB, False),
+        ({"partition": "x"}, False, {**IN_JOB, "SLURM_JOB_ID": "4"}, True),
+        ({"partition": "x"}, False, {"RAY_ADDRESS": "a", "SLURM_JOB_ID": "3"}, True),
         ({"partition": "x"}, False, {"SLURM_JOB_ID": "3"}, True),
         ({"partition": "x"}, False, {"RAY_ADDRESS": "a"}, True),
-        ({"dry_run": True}, True, {"RAY_ADDRESS": "a", "SLURM_JOB_ID": "3"}, True),
+        ({"dry_run": True}, True, IN_JOB, True),
     ],
 )
 def test_submits(options, local, environment, wanted):

@@ -8,11 +8,13 @@ import stat
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from waiting import PATIENCE_SECONDS, wait_for
 
+from w2ltune import files
 from w2ltune.cluster.jobs import find_job, read_job, run_slurm
 from w2ltune.cluster.resources import SlurmResources
 from w2ltune.cluster.site import Site
@@ -22,7 +24,7 @@ from w2ltune.cluster.submissions import submissions
 from w2ltune.cluster.submit import submit as submit_script
 from w2ltune.cluster.submit import submit_command
 from w2ltune.errors import InputError, StudyOwnedError, UsageError, W2LTuneError
-from w2ltune.runs.lock import StudyLock, this_process
+from w2ltune.runs.lock import StudyLock, current_owner, this_process
 from w2ltune.runs.rundir import user_name
 
 RESOURCES = SlurmResources(nodes=2, needed_nodes=1, gpus_per_node=8, cpus_per_node=16)
@@ -58,7 +60,11 @@ def test_answers_of_federations_and_remarks(programs, study, capsys):
     assert capsys.readouterr().err == "sbatch: lua: be nice\n"
 
 
-@pytest.mark.parametrize("state", ["PENDING", "RUNNING", "COMPLETING", "SUSPENDED"])
+LIVE = ["PENDING", "RUNNING", "COMPLETING", "SUSPENDED"]
+ENDED = ["COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "forgotten"]
+
+
+@pytest.mark.parametrize("state", LIVE)
 def test_a_study_has_one_job(programs, study, state):
     submit(study, "", user="alice")
     programs.job(study, state=state)
@@ -70,7 +76,7 @@ def test_a_study_has_one_job(programs, study, state):
     assert programs.asked("scontrol") == ["--oneliner", "show", "job", "41", "---"]
 
 
-@pytest.mark.parametrize("state", ["COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "forgotten"])
+@pytest.mark.parametrize("state", ENDED)
 def test_a_job_that_has_ended_is_followed(programs, study, state):
     submit(study, "1", user="alice")
     if state != "forgotten":
@@ -111,8 +117,8 @@ def test_a_refusal_leaves_nothing(programs, study, tmp_path, there):
         "sbatch: invalid partition specified: nope; "
         "Batch job submission failed: Invalid partition name specified"
     )
-    kept = [path for path in sorted(tmp_path.rglob("*")) if "sbatch." not in path.name]
-    assert kept == [path for path in before if "sbatch." not in path.name]
+    kept = [path for path in sorted(tmp_path.rglob("*")) if path.parent != programs.folder]
+    assert kept == [path for path in before if path.parent != programs.folder]
     programs.answer("sbatch", out="41\n")
     assert submit(study, "", user="alice").number == 1
 
@@ -135,17 +141,58 @@ def test_an_answer_that_came_too_late(programs, study, listed, taken):
     if taken:
         assert submit(study, "", user="alice").job == 41
     else:
-        with pytest.raises(UsageError, match="Socket timed out"):
+        with submitter(study) as command:
+            message = command.communicate(timeout=PATIENCE_SECONDS)[1]
+        assert command.returncode == 2
+        assert "Socket timed out" in message and "look whether there is one" in message
+        programs.answer("squeue", out=f"41 {script}\n")  # it had taken it after all
+        programs.job(study)
+        with pytest.raises(StudyOwnedError, match="has job 41"):
             submit(study, "", user="alice")
-        assert not study.exists()
+        programs.answer("squeue")
+        programs.answer("sbatch", out="43\n")
+        assert submit(study, "", user="alice").job == 43
 
 
-def test_an_answer_that_is_no_number(programs, study):
-    programs.answer("sbatch", out="Submitted?\n")
-    with pytest.raises(
-        UsageError, match=r"^sbatch answers 'Submitted\?' instead of a job's number"
-    ):
+@pytest.mark.parametrize(
+    ("answer", "job", "cluster"),
+    [
+        ("Welcome!\nYou have 90 hours\n41\n", 41, ""),
+        ("41;big\n\n*** Maintenance on 3 May\n", 41, "big"),
+        ("7 days left\nSubmitted batch job 41 on cluster big\n", 41, "big"),
+        ("0\n41\n-1\n", 41, ""),
+    ],
+)
+def test_an_answer_among_other_text(programs, study, answer, job, cluster):
+    programs.answer("sbatch", out=answer)
+    done = submit(study, "", user="alice")
+    assert (done.job, done.cluster) == (job, cluster)
+    assert submissions(study) == [done]
+    programs.job(study)
+    with pytest.raises(StudyOwnedError, match=r"scancel (--clusters=big )?41$"):
         submit(study, "", user="alice")
+    asked = [f"--clusters={cluster}"] if cluster else []
+    assert programs.asked("scontrol") == [*asked, "--oneliner", "show", "job", "41", "---"]
+
+
+def test_a_job_without_a_number_is_not_forgotten(programs, study):
+    programs.answer("sbatch", out="Submitted?\n")
+    with pytest.raises(UsageError, match=r"^sbatch names no job \('Submitted\?'\), and squeue"):
+        submit(study, "", user="alice")
+    programs.answer("sbatch", out="43\n")
+    record = study / "slurm" / "jobs" / "0001.json"
+    with pytest.raises(StudyOwnedError, match=rf"named no job .*remove {record}$"):
+        submit(study, "", user="alice")
+    record.unlink()
+    assert submit(study, "", user="alice").job == 43
+
+
+def test_a_cluster_that_was_asked_for(programs, study):
+    programs.answer("sbatch", code=1, err="sbatch: error: Socket timed out\n")
+    programs.answer("squeue", out=f"CLUSTER: big\n41 {study}/slurm/alice-0001.sbatch\n")
+    done = submit(study, "#SBATCH --clusters=big\n", user="alice")
+    assert (done.job, done.cluster) == (41, "big")
+    assert programs.asked("squeue")[0] == "--clusters=big"
 
 
 SUBMIT = """
@@ -228,21 +275,39 @@ def test_a_study_that_runs_here(programs, study):
     study.mkdir(parents=True)
     lock = StudyLock(study / "lock", this_process())
     lock.acquire()
-    with pytest.raises(StudyOwnedError, match=rf"is running already \(process {os.getpid()} of "):
+    with pytest.raises(StudyOwnedError, match=rf": running already \(process {os.getpid()} of "):
         submit(study, "", user="alice")
     lock.release()
     submit(study, "", user="alice")
 
 
-def test_a_study_that_runs_in_a_job_submitted_by_hand(programs, study, monkeypatch):
-    study.mkdir(parents=True)
-    monkeypatch.setenv("SLURM_JOB_ID", "77")
-    lock = StudyLock(study / "lock", this_process())
-    lock.acquire()
-    programs.job(study, number=77)
-    with pytest.raises(StudyOwnedError, match="has job 77 of alice"):
+SILENT = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
+
+
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        *((state, f"SLURM shows job 77 of alice ({state} on n[1-2])") for state in LIVE),
+        ("silent", f"SLURM does not say whether that job is over (scontrol: {SILENT})"),
+        *((state, "") for state in ENDED),
+    ],
+)
+def test_an_owner_in_a_job_of_another_kind_is_dead_when_slurm_says_so(programs, study, state, why):
+    owner = replace(this_process(), host="n1", job_id="77", pid=5, generation=1)
+    (study / "lock").mkdir(parents=True)
+    files.write_json(study / "lock" / "000001.json", asdict(owner))
+    if state == "silent":
+        programs.answer("scontrol", err=SILENT, code=1)
+    elif state != "forgotten":
+        programs.job(study, number=77, state=state, name="interactive")
+    if why:
+        with pytest.raises(StudyOwnedError) as caught:
+            submit(study, "", user="alice")
+        assert f"on n1, SLURM job 77: {why}); wait for it, or stop it" in str(caught.value)
+        assert submissions(study) == []
+    else:
         submit(study, "", user="alice")
-    lock.release()
+        assert current_owner(study / "lock").released  # for the job, which might not see it
 
 
 def test_missing_programs(tmp_path, study, monkeypatch):
@@ -272,12 +337,14 @@ def test_jobs(programs):
     programs.job(Path("/checkpoints/librispeech/tds_lr0.1"))
     assert read_job(41).name == "librispeech:tds_lr0.1"
     programs.answer("squeue", out="7 (null)\n8 /a b/alice-0001.sbatch\n")
-    assert find_job(Path("/a b/alice-0001.sbatch")) == 8
-    assert find_job(Path("/a")) is None
+    assert find_job({Path("/a b/alice-0001.sbatch")}) == 8
+    assert find_job({Path("/a")}) is None
 
 
 def test_the_whole_command(programs, study, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "5")
+    monkeypatch.setenv("SBATCH_QOS", "long")
     options = SlurmOptions(partition="low", hours=2)
     arguments = ["--config=a b.cfg", "--partition=low", "--hours=2"]
     umask = os.umask(0o022)
@@ -290,11 +357,13 @@ def test_the_whole_command(programs, study, tmp_path, monkeypatch, capsys):
     finally:
         os.umask(umask)
     assert code == 0
+    shown = capsys.readouterr()
+    assert shown.err.startswith("SBATCH_TIMELIMIT: not used")
     (done,) = submissions(study)
     script = done.script.read_text(encoding="utf-8")
     assert "\nW2LTUNE_COMMAND=(\n" in script and "\n  '--config=a b.cfg'\n" in script
     assert f"#SBATCH --chdir={tmp_path}\n" in script
-    shown = capsys.readouterr().out
+    shown = shown.out
     assert "#SBATCH --partition=low\n" in shown
     assert "submitted job 41 (librispeech:tds): 1 node with 2 GPUs and 2 cores, 2 hours\n" in shown
     assert f"script: {done.script}\n" in shown

@@ -9,6 +9,7 @@ from waiting import PATIENCE_SECONDS, wait_for
 
 from w2ltune.cluster.watch import answers, watched
 from w2ltune.errors import EXIT_STOPPED
+from w2ltune.runs.lock import current_owner
 
 
 def run(block, lost_seconds=0.3):
@@ -43,6 +44,17 @@ def test_whatever_it_waits_for(block):
         "\nw2ltune: error: Ray is lost (not there for 0.3 seconds); what was finished is kept, the "
         "same command continues\n"
     )
+
+
+def test_the_study_is_free_when_it_is_ended(tmp_path):
+    done = run(
+        "from pathlib import Path; from w2ltune.runs.lock import StudyLock, this_process; "
+        f"StudyLock(Path({str(tmp_path / 'lock')!r}), this_process()).acquire(); "
+        "threading.Event().wait()"
+    )
+    assert done.returncode == EXIT_STOPPED
+    owner = current_owner(tmp_path / "lock")
+    assert owner is not None and owner.released
 
 
 def test_who_leaves_in_time_is_left_alone():

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from w2ltune.errors import UsageError, W2LTuneError
+from w2ltune.runs.lock import Owner, StudyLock, this_process
 
 _ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED"}
 _ENDED |= {"OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "REVOKED"}
@@ -34,6 +35,7 @@ class Job:
         end_time: The time limit, or when it ended.
         exit_code: Of the script and the signal that ended it, ``0:0``.
         command: The script.
+        cluster: Where it is, for the programs that ask; "" for their own.
     """
 
     number: int
@@ -50,6 +52,12 @@ class Job:
     end_time: str = ""
     exit_code: str = ""
     command: str = ""
+    cluster: str = ""
+
+    @property
+    def cancel(self) -> list[str]:
+        """The command that ends it."""
+        return ["scancel", *_on(self.cluster), str(self.number)]
 
     @property
     def live(self) -> bool:
@@ -77,7 +85,7 @@ def parse_job(text: str) -> Job:
         W2LTuneError: It describes none.
     """
     # A name may hold anything; the fields after UserId, up to the command, hold no blanks.
-    head = re.match(r"JobId=(\d+) .*?JobName=(.*?) UserId=([^\s(]*)", text)
+    head = re.search(r"^JobId=(\d+) .*?JobName=(.*?) UserId=([^\s(]*)", text, re.MULTILINE)
     if head is None:
         raise W2LTuneError(f"scontrol shows no job: {' '.join(text.split())[:200]!r}")
     fields: dict[str, str] = {}
@@ -108,32 +116,42 @@ def parse_job(text: str) -> Job:
     )
 
 
-def read_job(number: int) -> Job | None:
+def read_job(number: int, *, cluster: str = "") -> Job | None:
     """Return a job, or None when SLURM has forgotten it, as it does minutes after its end.
+
+    Args:
+        number: Its id.
+        cluster: Where it is; "" for the one of this machine.
 
     Raises:
         UsageError: SLURM does not answer.
     """
     try:
-        text, _ = run_slurm(["scontrol", "--oneliner", "show", "job", str(number)])
+        words = ["scontrol", *_on(cluster), "--oneliner", "show", "job", str(number)]
+        text, _ = run_slurm(words)
     except UsageError as error:
         if "invalid job id" in str(error).lower():
             return None
         raise
-    return parse_job(text)
+    return replace(parse_job(text), cluster=cluster)
 
 
-def find_jobs(*, user: str = "") -> dict[int, Path]:
+def _on(cluster: str) -> list[str]:
+    return [f"--clusters={cluster}"] if cluster else []
+
+
+def find_jobs(*, user: str = "", cluster: str = "") -> dict[int, Path]:
     """Return the waiting and running jobs, by number, with the script of each.
 
     Args:
         user: Only this user's, by name or number.
+        cluster: Of which; "" for the one of this machine.
 
     Raises:
         UsageError: SLURM does not answer.
     """
     whose = [f"--user={user}"] if user else ["--all"]
-    jobs, _ = run_slurm(["squeue", *whose, "--noheader", "--format=%A %o"])
+    jobs, _ = run_slurm(["squeue", *_on(cluster), *whose, "--noheader", "--format=%A %o"])
     found = {}
     for line in jobs.splitlines():
         number, _, command = line.strip().partition(" ")
@@ -142,13 +160,45 @@ def find_jobs(*, user: str = "") -> dict[int, Path]:
     return found
 
 
-def find_job(script: Path) -> int | None:
-    """Return the number of the waiting or running job of a script, or None.
+def find_job(scripts: Collection[Path], *, cluster: str = "") -> int | None:
+    """Return the number of the waiting or running job of one of these scripts, or None.
 
     Raises:
         UsageError: SLURM does not answer.
     """
-    return next((number for number, path in find_jobs().items() if path == script), None)
+    listed = find_jobs(cluster=cluster)
+    return next((number for number, path in listed.items() if path in scripts), None)
+
+
+def job_id(answer: str) -> tuple[int, str] | None:
+    r"""Return the number and the cluster, "" for none, in the last line of sbatch's that is an id.
+
+    Sites put texts of their own before and after it.
+
+    Example:
+        >>> job_id("Welcome to the 2 clusters!\n41;big\nYou have 90 hours left")
+        (41, 'big')
+    """
+    form = r"(?:Submitted batch job )?([1-9]\d*)(?:(?:;| on cluster )([\w.-]+))?"
+    found = [re.fullmatch(form, line.strip(), re.ASCII) for line in answer.splitlines()]
+    last = [match for match in found if match][-1:]
+    return (int(last[0][1]), last[0][2] or "") if last else None
+
+
+def study_lock(study: Path) -> StudyLock:
+    """Return the lock of a study; of an owner in a job it asks SLURM."""
+    return StudyLock(study / "lock", this_process(), _why_job_lives)
+
+
+def _why_job_lives(owner: Owner) -> str:
+    """Return why the job of a study's owner may be at work, or "" when it is over."""
+    try:
+        config, _ = run_slurm(["scontrol", "show", "config"]) if owner.cluster else ("", [])
+        here = re.search(rf"^ClusterName *= *{re.escape(owner.cluster)} *$", config, re.MULTILINE)
+        job = read_job(int(owner.job_id), cluster="" if here else owner.cluster)
+    except (W2LTuneError, ValueError) as error:
+        return f"SLURM does not say whether that job is over ({error})"
+    return f"SLURM shows {job}" if job is not None and job.live else ""
 
 
 def run_slurm(

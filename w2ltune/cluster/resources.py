@@ -48,6 +48,20 @@ class SlurmResources:
         gb = self.gb_per_gpu
         return None if gb is None else max(1, math.ceil(gb * self.gpus_per_node * 1024))
 
+    @property
+    def memory(self) -> str:
+        """The same in SLURM's words; "" leaves it to SLURM."""
+        mb = self.memory_mb
+        return "" if mb is None else f"{mb}M" if mb % 1024 else f"{mb // 1024}G"
+
+    @property
+    def time(self) -> str:
+        """The time limit in SLURM's words; "" leaves it to SLURM."""
+        if self.minutes is None:
+            return ""
+        days, rest = divmod(self.minutes, 24 * 60)
+        return f"{days}-{rest // 60:02}:{rest % 60:02}:00"
+
     def __str__(self) -> str:
         each = f"{self.gpus_per_node} GPUs and " if self.gpus_per_node else ""
         time = "" if self.hours is None else f", {self.hours:g} hours"

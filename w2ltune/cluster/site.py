@@ -34,7 +34,14 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
 }
 _CHOICES = {"gpu_option": ("gres", "gpus-per-node")}
 _PATHS = ("setup", "root")
-_USERS_OWN = {"account": "SBATCH_ACCOUNT", "qos": "SBATCH_QOS", "reservation": "SBATCH_RESERVATION"}
+_USERS_OWN = {
+    "partition": ("SBATCH_PARTITION",),
+    "account": ("SBATCH_ACCOUNT",),
+    "qos": ("SBATCH_QOS",),
+    "reservation": ("SBATCH_RESERVATION",),
+    "clusters": ("SBATCH_CLUSTERS", "SLURM_CLUSTERS"),
+}
+"""Variables of sbatch that stand in for a key; all others would overrule the job's own lines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +55,11 @@ class Site:
         gpu_option: How GPUs are asked for: ``--gres=gpu:8``, or ``--gpus-per-node=8``.
         gres_name: Of the GPUs in ``--gres``; ``gpu:volta`` where the type must be told.
         gpu16_constraint: The nodes with GPUs of 16 GB, for ``--gpu16``.
-        partition: What ``--partition=default`` means; "" leaves it to SLURM.
+        partition: What ``--partition=default`` means; by default ``$SBATCH_PARTITION``.
         account: As of sbatch; by default ``$SBATCH_ACCOUNT``.
         qos: As of sbatch; by default ``$SBATCH_QOS``.
         reservation: As of sbatch; by default ``$SBATCH_RESERVATION``.
+        clusters: As of sbatch; by default ``$SBATCH_CLUSTERS`` or ``$SLURM_CLUSTERS``.
         constraint: For all jobs, beside that of ``--constraint``.
         hours: Time limit of jobs without ``--hours``; None leaves it to SLURM.
         notice_seconds: How long before its time limit a job is told to stop.
@@ -76,6 +84,7 @@ class Site:
     account: str = ""
     qos: str = ""
     reservation: str = ""
+    clusters: str = ""
     constraint: str = ""
     hours: float | None = None
     notice_seconds: int = 120
@@ -109,10 +118,17 @@ def read_site(environment: Mapping[str, str] = os.environ) -> Site:
         site = parse_site(Path(home) / _USUAL_PLACE)
     own: dict[str, Any] = {
         name: environment[variable]
-        for name, variable in _USERS_OWN.items()
+        for name, variables in _USERS_OWN.items()
+        for variable in reversed(variables)
         if environment.get(variable) and not getattr(site, name)
     }
     return replace(site, **own)
+
+
+def unused_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the user's defaults for sbatch that are not taken over."""
+    used = {variable for variables in _USERS_OWN.values() for variable in variables}
+    return sorted(name for name in environment if name.startswith("SBATCH_") and name not in used)
 
 
 def parse_site(path: Path) -> Site:

@@ -28,6 +28,19 @@ HOME_FOLDER = ".w2ltune"
 CLUSTER_TEMPLATE = "ray_cluster.sbatch"
 WORKER_TEMPLATE = "worker.sbatch"
 
+FINISHED = "finished"
+"""In the folder of the job's user: why it ended for good."""
+
+_SETUP_FAILED = """\
+setup_failed() {{ # status, file, line: nothing would be as it should be
+  trap - ERR EXIT
+  printf 'the set-up of the site failed with exit code %s in %s, line %s: %s\\n' \\
+    "$@" "$(sed -n "$3p" "$2")" | tee {finished}
+  exit 2
+}}
+trap 'setup_failed "$?" "${{BASH_SOURCE[0]}}" "$LINENO"' ERR EXIT
+"""
+
 _OURS = {
     **dict.fromkeys(("output", "o", "error", "e", "open-mode"), "logs lie in the study's folder"),
     **dict.fromkeys(("signal", "requeue", "no-requeue"), "the job is told to stop and requeued"),
@@ -171,6 +184,7 @@ def directives(job: ClusterJob) -> list[str]:
         "account": options.account or site.account,
         "qos": options.qos or site.qos,
         "reservation": options.reservation or site.reservation,
+        "clusters": site.clusters,
         "constraint": _constraint(options, site),
         "exclude": options.exclude,
         "comment": options.comment,
@@ -181,8 +195,8 @@ def directives(job: ClusterJob) -> list[str]:
         "cpus-per-task": resources.cpus_per_node,
         "gres": f"{site.gres_name}:{gpus}" if gpus and site.gpu_option == "gres" else "",
         "gpus-per-node": gpus if gpus and site.gpu_option != "gres" else "",
-        "mem": "" if resources.memory_mb is None else _memory(resources.memory_mb),
-        "time": "" if resources.minutes is None else _time(resources.minutes),
+        "mem": resources.memory,
+        "time": resources.time,
         "chdir": job.directory,
         "output": f"{log}.out",
         "error": f"{log}.err",
@@ -219,11 +233,11 @@ def assignments(job: ClusterJob) -> list[str]:
     ]
     if site.file is not None:
         lines.append(f"export {SITE_VARIABLE}={shlex.quote(str(site.file))}")
-    if site.modules:
-        lines.append("module load " + " ".join(map(shlex.quote, site.modules)))
-    if site.setup:
-        lines.append(f". {shlex.quote(site.setup)}")
-    return lines
+    setup = ["module load " + " ".join(map(shlex.quote, site.modules))] if site.modules else []
+    setup += [f". {shlex.quote(site.setup)}"] if site.setup else []
+    finished = "/dev/null" if job.worker else f"{own_folder(job.study, job.user)}/{FINISHED}"
+    failed = _SETUP_FAILED.format(finished=shlex.quote(finished)).splitlines()
+    return [*lines, *failed, *setup, "trap - ERR EXIT"] if setup else lines
 
 
 def _elsewhere(study: Path) -> list[str]:
@@ -270,15 +284,6 @@ def _constraint(options: SlurmOptions, site: Site) -> str:
     if len(parts) > 1:  # a part may hold alternatives, which bind less than '&'
         parts = [f"({part})" if re.search(r"[|&]", part) else part for part in parts]
     return "&".join(parts)
-
-
-def _memory(mb: int) -> str:
-    return f"{mb}M" if mb % 1024 else f"{mb // 1024}G"
-
-
-def _time(minutes: int) -> str:
-    days, rest = divmod(minutes, 24 * 60)
-    return f"{days}-{rest // 60:02}:{rest % 60:02}:00"
 
 
 def _notice(resources: SlurmResources, site: Site) -> int:

@@ -69,5 +69,9 @@ def submits(
 
 
 def in_job(environment: Mapping[str, str] = os.environ) -> bool:
-    """Return whether this process runs on the Ray cluster of a SLURM job."""
-    return bool(environment.get("RAY_ADDRESS") and environment.get("SLURM_JOB_ID"))
+    """Return whether this process runs on the Ray cluster of a job that was submitted by us.
+
+    ``RAY_ADDRESS`` may be anybody's; the token's file is the job's own.
+    """
+    job, token = environment.get("SLURM_JOB_ID"), environment.get("RAY_AUTH_TOKEN_PATH", "")
+    return bool(job and environment.get("RAY_ADDRESS") and f"/.token-{job}." in token)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from w2ltune import files
 from w2ltune.cluster.jobs import Job, find_jobs, run_slurm
-from w2ltune.cluster.slurm import HOME_FOLDER, own_folder, slurm_folder
-from w2ltune.cluster.submissions import FINISHED, newest_job, submissions
+from w2ltune.cluster.slurm import FINISHED, HOME_FOLDER, own_folder, slurm_folder
+from w2ltune.cluster.submissions import newest_job, submissions
 from w2ltune.cluster.workers import worker_jobs
 from w2ltune.errors import UsageError, printable, run_command
 from w2ltune.runs.lock import current_owner
@@ -55,7 +55,7 @@ def stop_main(arguments: list[str]) -> int:
         if not jobs:
             raise UsageError(f"{study}: there is no SLURM job to stop{f' ({job})' if job else ''}")
         for live in jobs:
-            run_slurm(["scancel", str(live.number)])
+            run_slurm(live.cancel)
             print(f"stopped {live}")
         print("the same command submits it again, and goes on")
     return 0
@@ -167,6 +167,7 @@ def _studies(arguments: list[str], usage: str) -> list[Path]:
     for study in studies:
         if not (study / "sweep.json").exists() and not slurm_folder(study).is_dir():
             raise UsageError(f"{study}: no study there (no sweep.json)")
+        files.refuse_planted(study, to_read=True)
     return studies
 
 

@@ -7,21 +7,19 @@ and only one process can create a number; the job's number is added when sbatch 
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from w2ltune import files
-from w2ltune.cluster.jobs import Job, find_jobs, read_job
+from w2ltune.cluster.jobs import Job, find_job, read_job, study_lock
 from w2ltune.cluster.resources import SlurmResources
-from w2ltune.cluster.slurm import job_name, slurm_folder
+from w2ltune.cluster.slurm import FINISHED, job_name, slurm_folder
 from w2ltune.errors import InputError, StudyOwnedError, W2LTuneError
-from w2ltune.runs.lock import Owner, current_owner
+from w2ltune.runs.lock import Owner
 
 FORMAT = 1
-FINISHED = "finished"
-"""In the folder of the job's user: why it ended for good."""
-
 SUBMITTING_SECONDS = 600.0
 """sbatch tries for minutes to reach its controller, not longer; then a submission has died."""
 
@@ -38,6 +36,8 @@ class Submission:
         seconds: When, since 1970.
         resources: Of the job; nodes that are added later are alike.
         job: SLURM's number; None before its answer.
+        cluster: Where the job is, if sbatch says so.
+        answer: What sbatch said without a number, though it took the script.
     """
 
     study: Path
@@ -47,6 +47,8 @@ class Submission:
     seconds: float
     resources: SlurmResources
     job: int | None = None
+    cluster: str = ""
+    answer: str = ""
 
     @property
     def record(self) -> Path:
@@ -63,7 +65,7 @@ class Submission:
         lives = self.owner.lives_on_this_host()
         if lives is None:
             lives = abs(time.time() - self.seconds) < SUBMITTING_SECONDS
-        return self.job is None and lives
+        return self.job is None and not self.answer and lives
 
     def as_json(self) -> str:
         """Return the content of the record."""
@@ -73,6 +75,8 @@ class Submission:
             "format": FORMAT,
             "number": self.number,
             "job": self.job,
+            "cluster": self.cluster,
+            "answer": self.answer,
             "script": str(self.script.relative_to(folder) if inside else self.script),
             "seconds": self.seconds,
             "resources": asdict(self.resources),
@@ -102,6 +106,8 @@ def submissions(study: Path) -> list[Submission]:
                 seconds=float(content["seconds"]),
                 resources=SlurmResources(**content["resources"]),
                 job=None if content["job"] is None else int(content["job"]),
+                cluster=str(content.get("cluster", "")),
+                answer=str(content.get("answer", "")),
             )
         except (KeyError, TypeError, ValueError):
             raise InputError("no record of a submission; remove it", path=path) from None
@@ -120,7 +126,8 @@ def newest_job(study: Path) -> Job | None:
     made = submissions(study)
     if not made:
         return None
-    job = None if made[0].job is None else read_job(made[0].job)
+    cluster = made[0].cluster
+    job = None if made[0].job is None else read_job(made[0].job, cluster=cluster)
     # The numbers of a site's jobs may begin anew; the name tells one from another.
     if job is not None and job.name != job_name(study):
         job = None
@@ -128,9 +135,8 @@ def newest_job(study: Path) -> Job | None:
         return job
     # A submission may have been killed after sbatch had taken the script; and where a site forbids
     # requeueing a job submits its script again.
-    scripts = {submission.script for submission in made}
-    number = next((number for number, path in find_jobs().items() if path in scripts), None)
-    return job if number is None else read_job(number)
+    number = find_job({submission.script for submission in made}, cluster=cluster)
+    return job if number is None else read_job(number, cluster=cluster)
 
 
 def live_job(study: Path) -> Job | None:
@@ -149,24 +155,25 @@ def refuse_second_job(study: Path) -> None:
         StudyOwnedError: The job or the process is named, with what to do.
         UsageError: SLURM does not answer.
     """
-    for submission in submissions(study):
+    made = submissions(study)
+    for submission in made:
         if submission.in_progress():
             raise StudyOwnedError(
                 f"{study} is being submitted right now by {submission.owner}; look with squeue"
             )
     _refuse_live(study, newest_job(study))
-    owner = current_owner(study / "lock")
-    if owner is None or owner.released:
-        return
-    if owner.job_id.isdigit():  # a script that was submitted by hand
-        _refuse_live(study, read_job(int(owner.job_id)))
-    elif owner.lives_on_this_host():
-        raise StudyOwnedError(f"{study} is running already ({owner}); wait for it, or stop it")
+    if made and made[0].answer and not (made[0].own / FINISHED).exists():
+        raise StudyOwnedError(
+            f"{study} was submitted, but sbatch named no job ({made[0].answer!r}), and squeue "
+            f"shows none of {made[0].script}; where you know that there is none, remove "
+            f"{made[0].record}"
+        )
+    study_lock(study).free()  # the job may not be able to see that the owner is dead
 
 
 def _refuse_live(study: Path, job: Job | None) -> None:
     if job is not None and job.live and job.name == job_name(study):
         raise StudyOwnedError(
             f"{study} has {job} already, which goes on by itself; to submit it anew end that job "
-            f"first: scancel {job.number}"
+            f"first: {shlex.join(job.cancel)}"
         )

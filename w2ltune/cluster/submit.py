@@ -13,11 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from w2ltune import files
-from w2ltune.cluster.jobs import find_job, run_slurm
+from w2ltune.cluster.jobs import find_job, job_id, run_slurm
 from w2ltune.cluster.resources import SlurmResources, job_resources
-from w2ltune.cluster.site import Site, read_site
+from w2ltune.cluster.site import Site, read_site, unused_variables
 from w2ltune.cluster.slurm import (
     CLUSTER_TEMPLATE,
+    FINISHED,
     ClusterJob,
     directives,
     job_name,
@@ -27,12 +28,7 @@ from w2ltune.cluster.slurm import (
     slurm_folder,
 )
 from w2ltune.cluster.slurmoptions import SlurmOptions
-from w2ltune.cluster.submissions import (
-    FINISHED,
-    Submission,
-    refuse_second_job,
-    submissions,
-)
+from w2ltune.cluster.submissions import Submission, refuse_second_job, submissions
 from w2ltune.errors import StudyOwnedError, UsageError, W2LTuneError
 from w2ltune.runs.lock import this_process
 from w2ltune.runs.rundir import make_shared, user_name
@@ -67,6 +63,11 @@ def submit_command(
         StudyOwnedError: The study has a job already, or runs elsewhere.
     """
     site = site or read_site()
+    if unused := unused_variables():
+        print(
+            f"{', '.join(unused)}: not used; give options of the job here, or by --sbatch",
+            file=sys.stderr,
+        )
     asked = [word for word in arguments if not re.fullmatch(r"--?dry[-_]run(=.*)?", word)]
     job = ClusterJob(
         study=study,
@@ -133,7 +134,7 @@ def submit(study: Path, script: str, *, user: str, resources: SlurmResources) ->
         owner = this_process()
         submission = Submission(
             study=study, number=number, script=path, owner=owner, seconds=time.time(),
-            resources=resources,
+            resources=resources, cluster=_asked_cluster(script),
         )  # fmt: skip
         if not files.create_exclusively(submission.record, submission.as_json()):
             raise StudyOwnedError(f"{study} is being submitted by another command: see squeue")
@@ -141,7 +142,12 @@ def submit(study: Path, script: str, *, user: str, resources: SlurmResources) ->
             files.write_script(path, script)
             # Nodes that are added must not take the end of an earlier job for the end of this one.
             (submission.own / FINISHED).unlink(missing_ok=True)
-            submission = replace(submission, job=sbatch(path))
+            job, cluster = sbatch(path, cluster=submission.cluster)
+            submission = replace(submission, job=job, cluster=cluster)
+        except UnknownJobError as unknown:
+            submission = replace(submission, answer=unknown.answer)
+            files.write_text(submission.record, submission.as_json())
+            raise
         except (W2LTuneError, OSError):
             path.unlink(missing_ok=True)
             submission.record.unlink()
@@ -150,26 +156,55 @@ def submit(study: Path, script: str, *, user: str, resources: SlurmResources) ->
     return submission
 
 
-def sbatch(path: Path) -> int:
-    """Submit a script and return the job's number.
+class UnknownJobError(UsageError):
+    """SLURM took a script, or may have, but which job it became is not known.
+
+    Args:
+        message: What is known.
+        answer: What sbatch said, where it did take it.
+    """
+
+    def __init__(self, message: str, *, answer: str = "") -> None:
+        super().__init__(message)
+        self.answer = answer
+
+
+def _asked_cluster(script: str) -> str:
+    """Return the cluster that a script's lines for sbatch name, the last one of them."""
+    found = re.findall(r"^#SBATCH.*? (?:--clusters?[= ]|-M ?)(\S+)", script, re.MULTILINE)
+    return found[-1] if found else ""
+
+
+def sbatch(path: Path, *, cluster: str = "") -> tuple[int, str]:
+    """Submit a script and return the job's number, and its cluster where sbatch names one.
+
+    Args:
+        path: The script.
+        cluster: What it asks for, to look there where sbatch does not answer.
 
     Raises:
         UsageError: SLURM refuses.
+        UnknownJobError: It may have taken the script all the same.
     """
+    refusal = None
     try:
         answer, remarks = run_slurm(["sbatch", "--parsable", str(path)])
-    except UsageError as error:
-        # SLURM may have taken the job and been too slow to say so.
-        job = find_job(path) if "timed out" in str(error).lower() else None
-        if job is None:
-            raise
-        return job
-    for line in remarks:
-        print(f"sbatch: {line}", file=sys.stderr)
-    found = re.match(r"\s*(\d+)", answer)
-    if found is None:
-        raise UsageError(f"sbatch answers {answer.strip()[:200]!r} instead of a job's number")
-    return int(found[1])
+        for line in remarks:
+            print(f"sbatch: {line}", file=sys.stderr)
+        if found := job_id(answer):
+            return found
+    except UsageError as error:  # it may have been too slow to say so, or is a site's own program
+        refusal = error
+    with contextlib.suppress(UsageError):
+        if (job := find_job({path}, cluster=cluster)) is not None:
+            return job, cluster
+    look = f"and squeue shows no job of {path}: look whether there is one"
+    if refusal is None:
+        said = " ".join(answer.split())[-200:] or "nothing"
+        raise UnknownJobError(f"sbatch names no job ({said!r}), {look}", answer=said)
+    if "timed out" in str(refusal).lower():
+        raise UnknownJobError(f"{refusal}; {look} before you submit again")
+    raise refusal
 
 
 def show_script(script: str) -> None:

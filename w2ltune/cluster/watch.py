@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from w2ltune.errors import EXIT_STOPPED
+from w2ltune.runs.lock import release_held
 
 LOOK_SECONDS = 1.0
 LOST_SECONDS = 20.0
@@ -82,4 +83,5 @@ def _end(lost_seconds: float) -> None:
     )
     with contextlib.suppress(OSError):
         os.write(2, message.encode())
+    release_held()
     os._exit(EXIT_STOPPED)

@@ -29,7 +29,7 @@ from w2ltune.cluster.slurm import (
 )
 from w2ltune.cluster.slurmoptions import SlurmOptions
 from w2ltune.cluster.submissions import newest_job, submissions
-from w2ltune.cluster.submit import sbatch, show_script
+from w2ltune.cluster.submit import UnknownJobError, sbatch, show_script
 from w2ltune.commandline import option, parse_own
 from w2ltune.errors import UsageError, did_you_mean, run_command
 from w2ltune.runs.rundir import make_shared, user_name
@@ -85,13 +85,15 @@ def main(arguments: list[str]) -> int:
     numbers: list[int] = []
     try:
         while len(numbers) < options.add:
-            numbers.append(sbatch(path))
+            numbers.append(sbatch(path)[0])
+    except UsageError as error:
+        if not numbers and not isinstance(error, UnknownJobError):
+            path.unlink()
+        raise
     finally:
         if numbers:
             jobs = "job" if len(numbers) == 1 else "jobs"
             print(f"submitted {jobs} {', '.join(map(str, numbers))}: {job.resources} each")
-        else:
-            path.unlink()
     print(f"script: {path}")
     print(f"watch:  {shlex.join(['w2ltune', 'status', str(study)])}")
     return 0
@@ -103,9 +105,12 @@ def worker_jobs(study: Path) -> list[Job]:
     Raises:
         UsageError: SLURM does not answer.
     """
-    folders = {submission.script.parent / "workers" for submission in submissions(study)}
-    numbers = [number for number, path in find_jobs().items() if path.parent in folders]
-    return [job for number in numbers if (job := read_job(number)) is not None]
+    made = submissions(study)
+    folders = {submission.script.parent / "workers" for submission in made}
+    cluster = next((submission.cluster for submission in made), "")
+    listed = find_jobs(cluster=cluster)
+    numbers = [number for number, path in listed.items() if path.parent in folders]
+    return [job for number in numbers if (job := read_job(number, cluster=cluster)) is not None]
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], str]:

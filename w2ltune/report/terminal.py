@@ -140,12 +140,10 @@ def look_line(look: Look, looks: Sequence[Look], metric: str) -> str:
 
 
 def finish(study: Path, console: Console, *, surfaces: Sequence[Surface]) -> int:
-    """Write a finished sweep's files, print its answer and return the exit code."""
+    """Print a finished sweep's answer, write its files and return the exit code."""
     content = read_content(study)
-    files.write_text(study / "trials.csv", as_csv(content.board))
     console.print(table(content.board, metric=content.metric))
     for choice in content.outcome.choices:
-        _write_choice(study, content, choice)
         chosen = content.by_number[choice.trial]
         weights = " ".join(f"--{n}={quote(show_value(v))}" for n, v in chosen.params.items())
         name = choice_name(choice) if len(content.outcome.choices) > 1 else "best"
@@ -166,6 +164,9 @@ def finish(study: Path, console: Console, *, surfaces: Sequence[Surface]) -> int
         _say(console, f"note: {warning}")
     if content.outcome.reason:
         _say(console, f"stopped because {content.outcome.reason}")
+    for choice in content.outcome.choices:
+        _write_choice(study, content, choice)
+    files.write_text(study / "trials.csv", as_csv(content.board))
     _say(console, f"report: {build_report(study, surfaces=surfaces)}")
     return 0
 

@@ -12,10 +12,13 @@ import contextlib
 import getpass
 import json
 import os
+import re
 import socket
 import sys
 import threading
 import time
+import typing
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -44,6 +47,7 @@ class Owner:
     generation: int = 0
     released: bool = False
     heartbeat: int = 0
+    cluster: str = ""
 
     def lives_on_this_host(self) -> bool | None:
         """Return whether the process lives; None when it is of another host or boot."""
@@ -66,6 +70,7 @@ def this_process() -> Owner:
         process_start=process_start(os.getpid()) or "",
         job_id=os.environ.get("SLURM_JOB_ID", ""),
         restart_count=int(os.environ.get("SLURM_RESTART_COUNT", "0") or 0),
+        cluster=os.environ.get("SLURM_CLUSTER_NAME", ""),
     )
 
 
@@ -114,17 +119,33 @@ def leave_to_another() -> NoReturn:
     os._exit(1)
 
 
+_held: list[StudyLock] = []
+
+
+def release_held() -> None:
+    """Give free what this process owns, before it ends past everything that may block."""
+    for lock in list(_held):
+        thread = threading.Thread(target=lock.release, daemon=True)
+        thread.start()
+        thread.join(HEARTBEAT_SECONDS)
+
+
 class StudyLock:
     """The ownership of a study, held for the life of its driver.
 
     Args:
         folder: The lock's folder inside the study's folder.
         owner: This process, as the study is to know it.
+        why_job_lives: Says of an owner elsewhere why its job may be at work; "" when it is over.
     """
 
-    def __init__(self, folder: Path, owner: Owner) -> None:
+    def __init__(
+        self, folder: Path, owner: Owner, why_job_lives: Callable[[Owner], str] | None = None
+    ) -> None:
         self._folder = folder
         self._owner = owner
+        self._why_job_lives = why_job_lives
+        self._why = ""
         self._stop = threading.Event()
         self._heart: threading.Thread | None = None
 
@@ -138,14 +159,14 @@ class StudyLock:
     ) -> None:
         """Become the owner.
 
-        An owner of this host that is dead is followed at once. An earlier start of the same SLURM
-        job, and an owner of a host of this name before its last boot, is followed when its
-        heartbeat stood still for ``wait_seconds`` by our own clock.
+        An owner of this host that is dead is followed at once, and one whose SLURM job is over. An
+        earlier start of the same job, and an owner of a host of this name before its last boot, is
+        followed when its heartbeat stood still for ``wait_seconds`` by our own clock.
 
         Raises:
             StudyOwnedError: Another process owns the study; it is named, with the way to override.
         """
-        files.refuse_foreign_links(self._folder.parent)
+        files.refuse_planted(self._folder.parent)
         self._folder.mkdir(exist_ok=True)
         last: Owner | None = None
         since = time.monotonic()
@@ -164,6 +185,7 @@ class StudyLock:
             time.sleep(poll_seconds)
         self._heart = threading.Thread(target=self._beat, name="study lock", daemon=True)
         self._heart.start()
+        _held.append(self)
         files.fence(self._folder.parent, self.is_ours, leave_to_another)
         files.sweep_temporaries(self._folder.parent)
 
@@ -177,18 +199,34 @@ class StudyLock:
         if current is not None and not self._may_follow(current):
             self._refuse_living(current)
 
+    def free(self) -> None:
+        """Give the study free of an owner that is dead, which elsewhere could not be found out.
+
+        Raises:
+            StudyOwnedError: It lives.
+        """
+        current = current_owner(self._folder)
+        if current is not None and not current.released:
+            self.acquire()
+            self.release()
+
     def _refuse_living(self, current: Owner) -> None:
         if not self._is_likely_dead(current):
             raise StudyOwnedError(
-                f"{self._folder.parent}: running already ({current}); wait for "
+                f"{self._folder.parent}: running already ({current}{self._why}); wait for "
                 "it, or stop it. If you know that it is dead, "
                 f"set {TAKE_OVER_VARIABLE}={current.generation} for this command"
             )
 
     def _may_follow(self, current: Owner) -> bool:
-        if current.released or current.lives_on_this_host() is False:
+        lives, given = current.lives_on_this_host(), os.environ.get(TAKE_OVER_VARIABLE)
+        if current.released or lives is False or given == str(current.generation):
             return True
-        return os.environ.get(TAKE_OVER_VARIABLE) == str(current.generation)
+        if lives or self._why_job_lives is None or current.job_id in ("", self._owner.job_id):
+            return False
+        why = self._why_job_lives(current)
+        self._why = f": {why}"
+        return not why
 
     def _is_likely_dead(self, current: Owner) -> bool:
         """Whether it is an earlier start of this job, or of this host before it went down."""
@@ -216,7 +254,7 @@ class StudyLock:
     def is_ours(self) -> bool:
         """Return whether nobody took the study over; one look at the folder, cheap."""
         own = _path(self._folder, self.generation)
-        return own.exists() and not any(path.name > own.name for path in _owners(self._folder))
+        return own.exists() and not is_overtaken(self._folder, self.generation)
 
     def release(self) -> None:
         """Give the study free. Its number stays, so that numbers only grow."""
@@ -224,6 +262,7 @@ class StudyLock:
         if self._heart is not None:
             self._heart.join()
             self._heart = None
+            _held.remove(self)
             if self.is_ours():
                 self._write(released=True)
         files.unfence(self._folder.parent, self.is_ours)
@@ -245,7 +284,8 @@ def _path(folder: Path, generation: int) -> Path:
 
 def _owners(folder: Path) -> list[Path]:
     """Return the owners' files, newest first."""
-    return sorted(folder.glob("[0-9]*.json"), reverse=True)
+    names = (path for path in folder.glob("[0-9]*.json") if re.fullmatch("[0-9]{6,18}", path.stem))
+    return sorted(names, key=lambda path: int(path.stem), reverse=True)
 
 
 def is_overtaken(folder: Path, generation: int) -> bool:
@@ -254,10 +294,21 @@ def is_overtaken(folder: Path, generation: int) -> bool:
 
 
 def current_owner(folder: Path) -> Owner | None:
-    """Return the newest owner written in a lock folder, or None when there never was one."""
+    """Return the newest owner written in a lock folder, or None when there never was one.
+
+    Raises:
+        InputError: What stands there was not written by an owner.
+    """
     while owners := _owners(folder):
         content = files.read_json(owners[0])
-        if content is not None:
-            return Owner(**content)
-        # It was removed between the two looks: there is a newer one.
+        if content is None:
+            continue  # it was removed between the two looks: there is a newer one
+        with files.shaped(owners[0]):
+            owner = Owner(**content)
+            for name, hint in typing.get_type_hints(Owner).items():
+                if not files.fits(getattr(owner, name), hint):
+                    raise ValueError(f"{name} is {getattr(owner, name)!r}")
+            if owner.generation != int(owners[0].stem):
+                raise ValueError(f"generation is {owner.generation}")
+        return owner
     return None

@@ -12,6 +12,7 @@ Everything of the training lies in it, and every user of its group may go on wit
 from __future__ import annotations
 
 import contextlib
+import errno
 import getpass
 import itertools
 import json
@@ -22,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from w2ltune import files
-from w2ltune.errors import InputError, StudyMismatchError, UsageError, did_you_mean
+from w2ltune.errors import InputError, StudyMismatchError, UsageError, did_you_mean, storage_fault
 from w2ltune.formats.checkpoint import read_whole
 from w2ltune.formats.known_flags import Generation
 from w2ltune.runs.provenance import read_request
@@ -62,7 +63,11 @@ def make_shared(folder: Path) -> None:
             if shared:
                 with contextlib.suppress(OSError):  # a file system without modes
                     path.chmod(0o2770 | mode & 0o005)
+        if os.statvfs(folder).f_flag & os.ST_RDONLY:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(folder))
     except OSError as error:
+        if storage_fault(error) and (error.errno != errno.EROFS or existing == folder):
+            raise
         raise UsageError(
             f"cannot create the folder {error.filename or folder}: {error.strerror}; "
             "choose another place, or have the folder above it opened to the group"

@@ -55,11 +55,14 @@ class TrialResult:
         missing: Utterances of the list without a hypothesis; each counts as all deletions.
         lists: Error counts of each list, by its name; empty where there is one.
         linear: Whether the n-best lists' scores were linear in the weights.
-        reason: Why it failed or was stopped.
+        reason: Why it failed or was stopped; of a complete training, why its best model is no
+            snapshot.
+        again: Whether it failed of being killed from outside: a later command tries it again.
         epoch: Of a training, the epoch of ``value``, its best one.
         epochs: Epochs done.
         updates: Updates done.
-        checkpoint: The best snapshot, relative to the study's folder; "" without one.
+        checkpoint: The best snapshot, relative to the study's folder; where there is none the
+            program's own model; "" without either.
         reports: The values reported on the way, by step, as the journal has them.
         rungs: What a pruner noted of the trial in the journal.
     """
@@ -79,6 +82,7 @@ class TrialResult:
     lists: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     linear: bool = True
     reason: str = ""
+    again: bool = False
     epoch: int = 0
     epochs: int = 0
     updates: int = 0
@@ -148,14 +152,18 @@ class TrialDirectory:
 
     def attempt(self) -> int:
         """Return the number of the newest launch; 0 before the first."""
-        return max((int(path.name) for path in self.attempts.glob("[0-9]*")), default=0)
+        return max((int(path.name) for path in self._launches()), default=0)
+
+    def _launches(self) -> list[Path]:
+        return sorted(path for path in self.attempts.glob("[0-9]*") if path.name.isdecimal())
 
     def attempt_notes(self) -> dict[int, str]:
         """Return the notes of all launches by number."""
-        return {
-            int(path.name): path.read_text(encoding="utf-8")
-            for path in sorted(self.attempts.glob("[0-9]*"))
-        }
+        notes = {}
+        for path in self._launches():
+            with open(path, encoding="utf-8", opener=files.open_plain) as file:
+                notes[int(path.name)] = file.read()
+        return notes
 
     def begin_attempt(self, note: str = "") -> int:
         """Return the number of a new launch; all earlier ones may publish nothing any more.
@@ -186,6 +194,14 @@ class TrialDirectory:
                 return stands
         files.write_json(self.result, asdict(result))
         return result
+
+    def reopen(self) -> bool:
+        """Take back an outcome that is to be tried again; return whether it was such a one."""
+        result = self.read_result()
+        again = result is not None and result.again
+        if again:
+            self.result.unlink()
+        return again
 
     def read_result(self) -> TrialResult | None:
         """Return the outcome, or None while there is none.

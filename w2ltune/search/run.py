@@ -14,7 +14,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from w2ltune import files
-from w2ltune.errors import InputError, TrialFailedError
+from w2ltune.errors import InputError, KilledError, StorageError, TrialFailedError
 from w2ltune.formats.distributions import parse_float
 from w2ltune.runs.trialdir import State, TrialDirectory, TrialResult
 from w2ltune.search.completing import asked
@@ -207,25 +207,32 @@ class StudyRun:
         live = self.live.pop(trial_id, None)
         if live is None or (self.stop_reason and not (result or {}).get("done")):
             return  # it goes on when the same command is given again
+        failure = (result or {}).get("failure")
+        if isinstance(failure, StorageError):  # nobody's failure: it goes on, too
+            self.fail(failure)
+            return
         if error and not self._lost_too_often(live):
             return
         if result is None or error:
             reason = f"Ray lost the trial {MOST_LOSSES} times"
-            outcome = self._outcome(live, {}, state="FAIL", reason=reason)
-        elif result.get("failure"):
-            outcome = self._outcome(live, result, state="FAIL", reason=str(result["failure"]))
+            outcome = self._outcome(live, {}, state="FAIL", reason=reason, again=True)
+        elif failure:
+            again = isinstance(failure, KilledError)
+            outcome = self._outcome(live, result, state="FAIL", reason=str(failure), again=again)
         elif live.pruned or (result.get("done") and self._judge(live, result)):
             reason = self.plan.pruner.reason if self.plan.pruner else ""
             until = _until(result, live.pruned)
             outcome = self._outcome(live, until, state="PRUNED", reason=reason)
         elif result.get("done"):
-            outcome = self._outcome(live, result, state="COMPLETE")
+            reason = str(result.get("unkept", ""))
+            outcome = self._outcome(live, result, state="COMPLETE", reason=reason)
         else:
             return
         if not self.plan.is_ours():
             return  # whoever took the study over runs the trial now
         ours, outcome = outcome, live.directory.write_result(outcome)
-        tell(self.plan.study, outcome.number, outcome)
+        if not outcome.again:
+            tell(self.plan.study, outcome.number, outcome)
         self.finished += 1
         self.results.append(outcome)
         if self.plan.pruner is not None and outcome is ours:
@@ -247,7 +254,13 @@ class StudyRun:
         return False
 
     def _outcome(
-        self, live: LiveTrial, result: Mapping[str, Any], *, state: State, reason: str = ""
+        self,
+        live: LiveTrial,
+        result: Mapping[str, Any],
+        *,
+        state: State,
+        reason: str = "",
+        again: bool = False,
     ) -> TrialResult:
         score = self.plan.score(result) if self.plan.score and state == "COMPLETE" else None
         own = {} if self.plan.space.script else live.trial.params  # a script has its own names
@@ -281,6 +294,7 @@ class StudyRun:
             reports=dict(told.intermediate_values),
             rungs={n: v for n, v in told.system_attrs.items() if n.startswith(RUNG)},
             reason=reason,
+            again=again,
         )
 
     def _stop_if_hopeless(self) -> None:
