@@ -160,7 +160,7 @@ def main() -> int:
             wrong.append(f"{name} grows by {grown:.1f} in 1,000 trials")
     seconds = time.monotonic() - began
     print(f"\ntrials {soak.finished()}, {seconds:.0f} s, {soak.finished() / seconds:.1f} a second")
-    print(f"lost, left behind or grown: {len(wrong)} {wrong}")
+    print(f"grown, lost or left behind: {len(wrong)} {wrong}")
     return 1 if wrong else 0
 
 
