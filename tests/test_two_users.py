@@ -154,7 +154,7 @@ def test_a_second_name_is_not_written(study: Path, private: Path) -> None:
     log = study / "root.log"
     log.hardlink_to(private)  # as others can, where the kernel does not forbid it
     with pytest.raises(InputError, match="has a second name, a hard link"):
-        files.open_plain(log, os.O_WRONLY)
+        files.open_plain(log, os.O_WRONLY | os.O_TRUNC)
     with open(log, opener=files.open_plain) as file:
         assert file.read() == PRIVATE
     os.chown(log, BOB, GROUP)  # a file of another's, as he likes

@@ -99,8 +99,9 @@ def open_plain(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: int
     Raises:
         InputError: It is no plain file; whose it is is said.
     """
+    safe = flags & ~os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+        descriptor = os.open(path, safe, mode)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):  # ENXIO: a pipe, a socket
             raise _no_plain_file(path) from None
@@ -115,6 +116,8 @@ def open_plain(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: int
                 "place (cp FILE COPY && mv COPY FILE)", path=path,
             )  # fmt: skip
         raise _no_plain_file(path)
+    if flags & os.O_TRUNC:
+        os.ftruncate(descriptor, 0)
     return descriptor
 
 
