@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from w2ltune.cluster.site import Site
@@ -85,6 +86,8 @@ def job_resources(options: SlurmOptions, site: Site, *, gpus: int) -> SlurmResou
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name}={value}: must be 1 or more")
+    if not re.fullmatch(r"[\w.-]*", options.gpu_type):
+        raise UsageError(f"--gpu_type={options.gpu_type}: must be one name, as a100")
     node = options.gpus_per_node or site.gpus_per_node
     given = "gpu" if isinstance(options, DecodeSlurmOptions) else "ngpu"
     if gpus < 0 or (given == "gpu" and gpus > node):
