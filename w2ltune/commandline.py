@@ -139,11 +139,7 @@ def parse_own(arguments: Sequence[str], options_class: type[T], *, usage: str) -
 def _refuse_other_name(flag: Flag, fields: Mapping[str, dataclasses.Field[Any]]) -> None:
     for name, field in fields.items():
         if flag.name.replace("-", "_") in field.metadata["also"] and flag.name not in KNOWN_FLAGS:
-            further = (
-                f"=--{flag.name.replace('_', '-')}={flag.value}"
-                if field.metadata["value"] == "OPTIONS"
-                else ""
-            )
+            further = f"=--{flag.name.replace('_', '-')}={flag.value}" if name == "sbatch" else ""
             raise UsageError(
                 f"{flag.where}: --{flag.name} is no option here; use --{name}{further} (see --help)"
             )
