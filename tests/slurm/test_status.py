@@ -76,6 +76,23 @@ def test_all_studies_of_this_user(submitted, programs, capsys):
     assert sum("added: job 42" in line or "added: job 41" in line for line in said) == 1
 
 
+def test_slurm_is_down(submitted, programs, capsys):
+    for program in ("scontrol", "squeue"):
+        programs.answer(program, err=f"{program}: error: Unable to contact slurm", code=1)
+    own = submitted / "slurm" / "of-alice"
+    own.mkdir(exist_ok=True)
+    (own / "missing.n2").write_text("Exception: no room\n")
+    code, said = run(capsys, "status", submitted)
+    assert code == 0
+    assert "  job 41: SLURM does not answer (scontrol: Unable to contact slurm)" in said
+    assert "  missing: n2, where Ray has ended: Exception: no room\n" in said
+    assert "trials: 0 finished" in said
+    with pytest.raises(UsageError, match=r"not answer .*; scancel 41 ends its job$"):
+        run(capsys, "stop", submitted)
+    with pytest.raises(UsageError, match=r"squeue: Unable .*; name the study"):
+        run(capsys, "status")
+
+
 def test_without_jobs(programs, study, capsys):
     assert "no study of yours has a SLURM job" in run(capsys, "status")[1]
     (study / "slurm").mkdir(parents=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from w2ltune import files
 from w2ltune.cluster.jobs import Job, find_jobs, run_slurm
+from w2ltune.cluster.site import read_site
 from w2ltune.cluster.slurm import FINISHED, own_folder, slurm_folder
 from w2ltune.cluster.submissions import newest_job, submissions
 from w2ltune.cluster.workers import worker_jobs
@@ -151,7 +152,10 @@ def _short(trial: TrialDirectory) -> str:
 
 def _own_studies() -> Iterator[Path]:
     """Yield the studies with a job of this user, each once."""
-    scripts = find_jobs(user=str(os.getuid())).values()
+    try:
+        scripts = find_jobs(user=str(os.getuid()), cluster=read_site().clusters).values()
+    except UsageError as error:
+        raise UsageError(f"{error}; name the study to see what its files tell") from None
     folders = [path.parent.parent if path.parent.name == "workers" else path.parent
                for path in scripts]  # fmt: skip
     for folder in dict.fromkeys(folders):
