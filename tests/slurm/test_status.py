@@ -126,9 +126,11 @@ def test_workers_take_what_the_studys_nodes_take(submitted, programs, capsys):
         assert f"#SBATCH {line}\n" in script
     assert "--time=" not in script  # that partition has its own
     assert "ray_node() {" in script
-    code, said = run(capsys, "workers", submitted, "--add=1", "--gpus_per_node=2", "--hours=4")
+    code, said = run(
+        capsys, "workers", submitted, "--add=1", "--gpus_per_node=2", "--hours=4", "--gpu_type=a"
+    )
     script = (submitted / "slurm" / "workers" / f"{user_name()}-0002.sbatch").read_text()
-    for line in ("--gres=gpu:2", "--cpus-per-task=4", "--time=0-04:00:00"):
+    for line in ("--gres=gpu:a:2", "--cpus-per-task=4", "--time=0-04:00:00"):
         assert f"#SBATCH {line}\n" in script
 
 
@@ -150,6 +152,7 @@ def test_a_dry_run_submits_nothing(submitted, programs, capsys):
         (["--add=1", "--nodes=2", "STUDY"], "--nodes=2: each job is one node"),
         (["--add=1", "--gpus_per_node=0", "STUDY"], "--gpus_per_node=0: must be 1 or more"),
         (["--add=1", "--mem_per_gpu=-1", "STUDY"], "--mem_per_gpu=-1: must be above 0"),
+        (["--add=1", "--gpu_type=a:4", "STUDY"], "--gpu_type=a:4: must be one name, as a100"),
         (["--add=1", "STUDYs"], "no study there; did you mean 'tds'?"),
         (["--add=1", "STUDY", "more"], "not a flag: "),
     ],

@@ -142,7 +142,7 @@ def directives(job: ClusterJob) -> list[str]:
     log = f"{own_folder(job.study, job.user)}/{plain_name(job.user)}-".replace("%", "%%") + "%j"
     gpus, by_gres = resources.gpus_per_node, site.gpu_option == "gres"
     name, _, kind = site.gres_name.partition(":")
-    typed = ":".join(filter(None, [options.gpu_type or kind, str(gpus)]))
+    typed = ":".join(filter(None, [resources.gpu_type or kind, str(gpus)]))
     further, gres = [], [f"{name}:{typed}"] if gpus and by_gres else []
     for where, given in ((f"{site.file}: sbatch", site.sbatch), ("--sbatch", options.sbatch)):
         others, more = further_options(given, where)

@@ -12,7 +12,7 @@ from w2ltune import files
 from w2ltune.cluster.jobs import Job, find_jobs, run_slurm
 from w2ltune.cluster.site import read_site
 from w2ltune.cluster.slurm import FINISHED, own_folder, slurm_folder
-from w2ltune.cluster.submissions import newest_job, submissions
+from w2ltune.cluster.submissions import Submission, newest_job, submissions
 from w2ltune.cluster.workers import worker_jobs
 from w2ltune.errors import UsageError, printable, run_command
 from w2ltune.runs.lock import current_owner
@@ -74,7 +74,7 @@ def describe(study: Path) -> list[str]:
         lines += [*_about_job(study, job), *(f"  added: {worker}" for worker in worker_jobs(study))]
     except UsageError as error:
         job = None
-        lines += [f"  job {made.job}: SLURM does not answer ({error}); the rest is of its files"
+        lines += [f"  {_submitted(made)}: SLURM does not answer ({error}); the rest is of its files"
                   for made in submissions(study)[:1]]  # fmt: skip
     lines += _reasons(study, job)
     shards = list((study / "shards").glob("[!.]*.npy"))
@@ -108,9 +108,16 @@ def _about_job(study: Path, job: Job | None) -> Iterator[str]:
         elif job.live and job.end_time:
             yield f"  since {job.start_time}, until {job.end_time} at most, then goes on"
     elif made := submissions(study):
-        yield f"  job {made[0].job}: ended; SLURM has forgotten it"
+        known = made[0].job is not None
+        yield f"  {_submitted(made[0])}: " + (
+            "ended; SLURM has forgotten it" if known else "not found"
+        )
     else:
         yield "  no SLURM job was submitted for it"
+
+
+def _submitted(made: Submission) -> str:
+    return "a job without a known number" if made.job is None else f"job {made.job}"
 
 
 def _reasons(study: Path, job: Job | None) -> Iterator[str]:
