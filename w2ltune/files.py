@@ -38,7 +38,7 @@ DAMAGE = (
     *(SyntaxError, TokenError, MemoryError, OverflowError, AssertionError),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
 )
-"""What JSON, numpy, zipfile and Optuna raise over changed bytes; RecursionError is a RuntimeError."""
+"""What JSON, numpy, zipfile and Optuna raise over changed bytes."""
 
 _fences: dict[Path, tuple[Callable[[], bool], Callable[[], object]]] = {}
 

@@ -69,6 +69,12 @@ def test_a_job_whose_number_is_not_told_is_not_submitted_twice(slurm: Cluster) -
     job = run.submit()  # squeue shows the script
     assert f"has job {job} of root" in refused(run)
     slurm.run(["scancel", str(job)])
+    (run.study / "sweep.json").write_text('{"task": "train"}')  # found out before the queue
+    assert "no request of this program; use another folder" in refused(run)
+    (run.study / "sweep.json").unlink()
+    (run.study / "001_model_last.bin").touch()
+    assert "holds a training already (001_model_last.bin)" in refused(run)
+    (run.study / "001_model_last.bin").unlink()
     run.environment |= site(slurm, "down.bin", {**quiet, "squeue": "exit 0"})
     assert "sbatch names no job ('Thanks')" in refused(run)
     assert "but sbatch named no job ('Thanks')" in refused(run)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from w2ltune import files
 from w2ltune.cluster.jobs import Job, find_jobs, run_slurm
+from w2ltune.cluster.site import read_site
 from w2ltune.cluster.slurm import FINISHED, HOME_FOLDER, own_folder, slurm_folder
-from w2ltune.cluster.submissions import newest_job, submissions
+from w2ltune.cluster.submissions import Submission, newest_job, submissions
 from w2ltune.cluster.workers import worker_jobs
 from w2ltune.errors import UsageError, printable, run_command
 from w2ltune.runs.lock import current_owner
@@ -74,7 +75,7 @@ def describe(study: Path) -> list[str]:
         lines += [*_about_job(study, job), *(f"  added: {worker}" for worker in worker_jobs(study))]
     except UsageError as error:
         job = None
-        lines += [f"  job {made.job}: SLURM does not answer ({error}); the rest is of its files"
+        lines += [f"  {_submitted(made)}: SLURM does not answer ({error}); the rest is of its files"
                   for made in submissions(study)[:1]]  # fmt: skip
     lines += _reasons(study, job)
     shards = list((study / "shards").glob("[!.]*.npy"))
@@ -108,9 +109,16 @@ def _about_job(study: Path, job: Job | None) -> Iterator[str]:
         elif job.live and job.end_time:
             yield f"  since {job.start_time}, until {job.end_time} at most, then goes on"
     elif made := submissions(study):
-        yield f"  job {made[0].job}: ended; SLURM has forgotten it"
+        known = made[0].job is not None
+        yield f"  {_submitted(made[0])}: " + (
+            "ended; SLURM has forgotten it" if known else "not found"
+        )
     else:
         yield "  no SLURM job was submitted for it"
+
+
+def _submitted(made: Submission) -> str:
+    return "a job without a known number" if made.job is None else f"job {made.job}"
 
 
 def _reasons(study: Path, job: Job | None) -> Iterator[str]:
@@ -152,7 +160,10 @@ def _short(trial: TrialDirectory) -> str:
 
 def _own_studies() -> Iterator[Path]:
     """Yield the studies with a job of this user, each once."""
-    scripts = find_jobs(user=str(os.getuid())).values()
+    try:
+        scripts = find_jobs(user=str(os.getuid()), cluster=read_site().clusters).values()
+    except UsageError as error:
+        raise UsageError(f"{error}; name the study to see what its files tell") from None
     for study in dict.fromkeys(map(_study_of, scripts)):
         if study is not None and (slurm_folder(study) / "jobs").is_dir():
             yield study
