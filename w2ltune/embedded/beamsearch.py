@@ -28,6 +28,7 @@ from w2ltune.embedded.kenlm import import_flashlight, lm_words, load_kenlm, quie
 from w2ltune.errors import InputError, did_you_mean, existing_file
 from w2ltune.formats.beamdump import Hypothesis
 from w2ltune.formats.blanks import split_words
+from w2ltune.formats.npz import DAMAGE, read_npy
 from w2ltune.formats.spelling import why_unlike
 
 WORDS_OF_A_SPELLING = 6
@@ -100,13 +101,14 @@ class Decoder:
             return []
         path = existing_file(self.flags.transitions, "transitions (--transitions)")
         try:
-            array = np.load(path, allow_pickle=False)
-        except (ValueError, OSError) as error:
+            array = read_npy(path)
+        except (*DAMAGE, OSError) as error:
             raise InputError(f"not a .npy file ({error})", path=path) from None
-        if array.shape != (self.token_count, self.token_count) or not np.isfinite(array).all():
+        square = array.dtype.kind in "fiu" and array.shape == (self.token_count,) * 2
+        if not square or not np.isfinite(array).all():
             raise InputError(
-                f"transitions of shape {array.shape}; {self.token_count} tokens need finite "
-                f"[{self.token_count}, {self.token_count}]",
+                f"transitions of shape {array.shape} ({array.dtype}); {self.token_count} tokens "
+                f"need finite [{self.token_count}, {self.token_count}]",
                 path=path,
             )
         return [float(value) for value in array.astype(np.float32).ravel()]

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from w2ltune.files import replacing
+from w2ltune.formats.npz import DAMAGE, read_npy
 from w2ltune.runs.rundir import make_shared
 
 
@@ -68,8 +69,8 @@ class ShardFolder:
     def read(self, shard: Shard) -> npt.NDArray[np.float64] | None:
         """Return what came of a piece, or None when it is to be done (again)."""
         try:
-            scores = np.load(self._path(shard), allow_pickle=False)
-        except (OSError, ValueError, EOFError):  # none there, or damaged by others
+            scores = read_npy(self._path(shard))
+        except (*DAMAGE, OSError):  # none there, or damaged by others
             return None
         fits = scores.dtype == np.float64 and scores.shape == (len(shard.sentences), self._columns)
         return scores if fits else None
