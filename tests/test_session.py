@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from nodes import Nodes
 from waiting import PATIENCE_SECONDS
 
+import w2ltune
 from w2ltune.cluster import scratch, session
 from w2ltune.errors import W2LTuneError
 
@@ -59,6 +61,7 @@ def start_ray(folder: Path, fault: str, **environment: str) -> subprocess.Comple
             session.DASHBOARD_VARIABLE: "0",
             **environment,
         },
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=PATIENCE_SECONDS,
@@ -122,6 +125,29 @@ def test_without_a_dashboard_that_does_not_start(tmp_path: Path) -> None:
     said = (
         r"w2ltune: Ray's dashboard did not start: going on without it; .*port must be 0-65535.*\n"
     )
+    assert re.fullmatch(said, done.stderr), done.stderr
+
+
+@pytest.mark.main(seconds=15)
+@pytest.mark.parametrize(
+    ("module", "has"),
+    [
+        ("raise ModuleNotFoundError('No module named this')", "no w2ltune .*No module named this"),
+        ("__version__ = '0.0.1'; __path__ = [{!r}]", "0.0.1, this command is w2ltune 0.1"),
+    ],
+    ids=["none", "another"],
+)
+def test_a_node_that_cannot_run_what_is_ours_is_named_at_once(
+    tmp_path: Path, module: str, has: str
+) -> None:
+    (tmp_path / "w2ltune.py").write_text(module.format(w2ltune.__path__[0]))
+    cluster = Nodes(tmp_path, 1, PYTHONPATH=str(tmp_path))
+    try:
+        done = start_ray(tmp_path, "", **cluster.environment)
+    finally:
+        cluster.close()
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    said = rf"w2ltune: error: node \S+ of Ray \(RAY_ADDRESS\): \S+ has {has}.*: install that .*\n"
     assert re.fullmatch(said, done.stderr), done.stderr
 
 

@@ -20,15 +20,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from w2ltune import __version__
 from w2ltune.cluster.guard import guarded
 from w2ltune.cluster.scratch import in_use, make_scratch
 from w2ltune.cluster.watch import answers, watched
-from w2ltune.errors import StoppedError, W2LTuneError
+from w2ltune.errors import StoppedError, UsageError, W2LTuneError
 
 LOCAL_NODE_WAIT_MINUTES = 0.1
 
 START_SECONDS = 300.0
 """So long each of a local Ray's own processes may take to be there while it lives."""
+
+NODE_SECONDS = 120.0
+"""So long a node of somebody's cluster may take to run something of ours."""
 
 STARTS = ("r", "r2")
 """Folders of a local Ray's starts: each begins in a fresh one."""
@@ -124,7 +128,7 @@ def connect(job_name: str, *, cores: int | None = None) -> Iterator[Session]:
         The session.
 
     Raises:
-        W2LTuneError: Ray cannot be reached or started.
+        W2LTuneError: Ray cannot be reached or started, or a node of it cannot run what is ours.
     """
     if _live:
         yield _live[-1]
@@ -157,6 +161,8 @@ def connect(job_name: str, *, cores: int | None = None) -> Iterator[Session]:
         # Left last: without a GCS the shutdown may hang as well.
         stack.enter_context(watched(lambda: session.lives() and (not address or answers(gcs))))
         stack.callback(_shutdown, ray)
+        if address:
+            _require_our_code(ray)
         _live.append(session)
         stack.callback(_live.remove, session)
         yield session
@@ -192,6 +198,56 @@ def _init(job_name: str, address: str | None, cores: int | None, scratch: Path) 
     except Exception as error:
         raise _failure(f"cannot connect to Ray at {address}", error) from error
     return ray
+
+
+def _require_our_code(ray: Any) -> None:
+    """Refuse a cluster of which a node cannot run what this command will send to it.
+
+    Raises:
+        UsageError: A node lacks w2ltune, or what that needs, or has another version.
+        StoppedError: A node starts nothing.
+    """
+
+    def look() -> tuple[str, str]:  # goes there as it is, and nothing of ours with it
+        import importlib
+        import sys
+
+        try:
+            version = importlib.import_module("w2ltune").__version__
+            importlib.import_module("w2ltune.trials.worker")
+        except Exception as error:
+            version = f"no w2ltune that can be imported ({type(error).__name__}: {error})"
+        return sys.executable, version
+
+    nodes = {
+        ray.remote(look)
+        .options(num_cpus=0, scheduling_strategy=_only_on(entry["NodeID"]))
+        .remote(): entry["NodeManagerHostname"]
+        for entry in ray.nodes()
+        if entry["Alive"]
+    }
+    done, late = ray.wait([*nodes], num_returns=len(nodes), timeout=NODE_SECONDS)
+    for answer in done:
+        with contextlib.suppress(ray.exceptions.RayError):  # a node that went is not waited for
+            program, version = ray.get(answer)
+            if version != __version__:
+                raise UsageError(
+                    f"node {nodes[answer]} of Ray (RAY_ADDRESS): {program} has {version}, this "
+                    f"command is w2ltune {__version__}: install that there, or start Ray there "
+                    "from the environment of this command"
+                )
+    if late:
+        names = ", ".join(sorted(nodes[answer] for answer in late))
+        raise StoppedError(
+            f"nothing starts on node {names} of Ray (RAY_ADDRESS), not in {NODE_SECONDS:g} "
+            "seconds: look there, or take the node out"
+        )
+
+
+def _only_on(node: str) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
 def _failure(what: str, error: Exception, said: str = "") -> W2LTuneError:

@@ -19,9 +19,12 @@ MARKED = "a byte order mark: save as UTF-8 without it"
 """What is said of a line that begins with one."""
 
 _PIECE_BYTES = 2**24
-_ZSTANDARD_BYTES = 2**12  # a few bytes may become 128 KiB
+_ZSTANDARD_BYTES = 2**9  # four bytes may become 128 KiB
 ROOM_PART = 2
 """A file may unpack to the memory that is free by this."""
+
+LONGEST_BYTES = 2**24
+"""No line of text is as long."""
 
 DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error)
 """What reading from :func:`open_unpacked` raises on a file that is cut or damaged."""
