@@ -303,7 +303,8 @@ def _patience() -> Iterator[dict[str, subprocess.Popen[bytes]]]:
     Yields:
         The processes that it starts, by Ray's names for them.
     """
-    from ray._private import node, parameter, services
+    from ray._private import node, services
+    from ray._raylet import persist_port as persist  # type: ignore[attr-defined]
 
     processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -332,21 +333,23 @@ def _patience() -> Iterator[dict[str, subprocess.Popen[bytes]]]:
 
         return ask_until_there
 
-    def with_ports(update: Callable[..., Any]) -> Callable[..., Any]:
-        def choose_ports(parameters: Any) -> Any:
-            """Its raylet ends after 30 s without the ports that its agents choose themselves."""
+    def with_ports(start: Callable[..., Any]) -> Callable[..., Any]:
+        def start_raylet(self: Any, *given: Any, **named: Any) -> Any:
+            """Its raylet would end after 30 s without the ports that its agents choose."""
             with contextlib.ExitStack() as held:
                 for name in AGENT_PORTS:
                     own = held.enter_context(socket.socket())
                     own.bind(("", 0))
-                    setattr(parameters, name, own.getsockname()[1])
-            return update(parameters)
+                    port = own.getsockname()[1]
+                    setattr(self._ray_params, name, port)
+                    persist(self._session_dir, self._node_id, name, port)
+            return start(self, *given, **named)
 
-        return choose_ports
+        return start_raylet
 
     with contextlib.ExitStack() as stack:
         for module, name, wrapped in (
-            (parameter.RayParams, "update_pre_selected_port", with_ports),
+            (node.Node, "start_raylet", with_ports),
             (services, "start_ray_process", noting),
             (services, "get_node", patient),
             (node, "wait_for_persisted_port", patient),
