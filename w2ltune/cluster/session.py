@@ -5,23 +5,44 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import secrets
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from w2ltune import __version__
 from w2ltune.cluster.guard import guarded
 from w2ltune.cluster.scratch import in_use, make_scratch
 from w2ltune.cluster.watch import answers, watched
-from w2ltune.errors import StoppedError, W2LTuneError
+from w2ltune.errors import StoppedError, UsageError, W2LTuneError
 
 LOCAL_NODE_WAIT_MINUTES = 0.1
+
+START_SECONDS = 300.0
+"""So long each of a local Ray's own processes may take to be there while it lives."""
+
+NODE_SECONDS = 120.0
+"""So long a node of somebody's cluster may take to run something of ours."""
+
+STARTS = ("r", "r2")
+"""Folders of a local Ray's starts: each begins in a fresh one."""
+
+AGENT_PORTS = (
+    *("metrics_agent_port", "metrics_export_port"),
+    *("dashboard_agent_listen_port", "runtime_env_agent_port"),
+)
+LAST_LINES = 2
+_ERROR = re.compile("error|fail|cannot|unable", re.IGNORECASE)
 
 DASHBOARD_VARIABLE = "W2LTUNE_DASHBOARD"
 """0 in it starts a local Ray without a dashboard, which takes a third of the start."""
@@ -33,6 +54,8 @@ _LOCAL_ENVIRONMENT = {
     # Everything of a local cluster listens on loopback only, its metrics pages too.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "token",
+    # How long its raylet waits for its agents, after which it ends.
+    "RAY_agent_register_timeout_ms": f"{START_SECONDS * 1000:.0f}",
 }
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -105,7 +128,7 @@ def connect(job_name: str, *, cores: int | None = None) -> Iterator[Session]:
         The session.
 
     Raises:
-        W2LTuneError: Ray cannot be reached or started.
+        W2LTuneError: Ray cannot be reached or started, or a node of it cannot run what is ours.
     """
     if _live:
         yield _live[-1]
@@ -138,6 +161,8 @@ def connect(job_name: str, *, cores: int | None = None) -> Iterator[Session]:
         # Left last: without a GCS the shutdown may hang as well.
         stack.enter_context(watched(lambda: session.lives() and (not address or answers(gcs))))
         stack.callback(_shutdown, ray)
+        if address:
+            _require_our_code(ray)
         _live.append(session)
         stack.callback(_live.remove, session)
         yield session
@@ -164,38 +189,185 @@ def _init(job_name: str, address: str | None, cores: int | None, scratch: Path) 
         "logging_level": logging.ERROR,
         "job_config": JobConfig(metadata={"job_name": job_name}),
     }
-    if address:
-        _require_listening(address)
+    if not address:
+        _start(ray, cores or usable_cores(), scratch, common)
+        return ray
+    _require_listening(address)
     try:
-        if address:
-            ray.init(address=address, **common)
-        else:
-            _start(ray, cores or usable_cores(), scratch, common)
+        ray.init(address=address, **common)
     except Exception as error:
-        where = f"connect to Ray at {address}" if address else "start Ray on this machine"
-        reason = " ".join(str(error).split())[:300]
-        raise W2LTuneError(f"cannot {where}: {reason}") from error
+        raise _failure(f"cannot connect to Ray at {address}", error) from error
     return ray
 
 
-def _start(ray: Any, cores: int, scratch: Path, common: dict[str, Any]) -> None:
-    """Start a local cluster; Ray allows 30 s for it, too few on a very busy machine: twice."""
-    for folder in ("r", "r2"):
+def _require_our_code(ray: Any) -> None:
+    """Refuse a cluster of which a node cannot run what this command will send to it.
+
+    Raises:
+        UsageError: A node lacks w2ltune, or what that needs, or has another version.
+        StoppedError: A node starts nothing.
+    """
+
+    def look() -> tuple[str, str]:  # goes there as it is, and nothing of ours with it
+        import importlib
+        import sys
+
         try:
-            ray.init(
-                address="local",
-                num_cpus=cores,
-                include_dashboard=os.environ.get(DASHBOARD_VARIABLE) != "0",
-                dashboard_host="127.0.0.1",
-                object_store_memory=256 * 2**20,
-                _temp_dir=str(scratch / folder),
-                **common,
-            )
-            return
+            version = importlib.import_module("w2ltune").__version__
+            importlib.import_module("w2ltune.trials.worker")
         except Exception as error:
-            if folder == "r2" or "timed out during startup" not in str(error):
-                raise
-            ray.shutdown()
+            version = f"no w2ltune that can be imported ({type(error).__name__}: {error})"
+        return sys.executable, version
+
+    nodes = {
+        ray.remote(look)
+        .options(num_cpus=0, scheduling_strategy=_only_on(entry["NodeID"]))
+        .remote(): entry["NodeManagerHostname"]
+        for entry in ray.nodes()
+        if entry["Alive"]
+    }
+    done, late = ray.wait([*nodes], num_returns=len(nodes), timeout=NODE_SECONDS)
+    for answer in done:
+        with contextlib.suppress(ray.exceptions.RayError):  # a node that went is not waited for
+            program, version = ray.get(answer)
+            if version != __version__:
+                raise UsageError(
+                    f"node {nodes[answer]} of Ray (RAY_ADDRESS): {program} has {version}, this "
+                    f"command is w2ltune {__version__}: install that there, or start Ray there "
+                    "from the environment of this command"
+                )
+    if late:
+        names = ", ".join(sorted(nodes[answer] for answer in late))
+        raise StoppedError(
+            f"nothing starts on node {names} of Ray (RAY_ADDRESS), not in {NODE_SECONDS:g} "
+            "seconds: look there, or take the node out"
+        )
+
+
+def _only_on(node: str) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node, soft=False)
+
+
+def _failure(what: str, error: Exception, said: str = "") -> W2LTuneError:
+    """Return the error that tells what Ray gave as its reason, and whether it may go better."""
+    reason = " ".join(f"{error}{said}".split())[:2000]
+    if re.search(r"timed out|deadline exceeded|not ready in", reason, re.IGNORECASE):
+        return StoppedError(
+            f"{what}: {reason}; on a machine that is less busy, or with "
+            f"{DASHBOARD_VARIABLE}=0, the same command may go on"
+        )
+    return W2LTuneError(f"{what}: {reason}")
+
+
+def _start(ray: Any, cores: int, scratch: Path, common: dict[str, Any]) -> None:
+    """Start a local cluster; where that fails, once more.
+
+    Raises:
+        W2LTuneError: With the reason of Ray, and what those of its processes that ended said last.
+    """
+    wanted = os.environ.get(DASHBOARD_VARIABLE) != "0"
+    for folder in STARTS:
+        with _patience() as processes:
+            try:
+                ray.init(
+                    address="local",
+                    num_cpus=cores,
+                    include_dashboard=None if wanted else False,  # True would end all without it
+                    dashboard_host="127.0.0.1",
+                    object_store_memory=256 * 2**20,
+                    _temp_dir=str(scratch / folder),
+                    **common | {"logging_level": logging.CRITICAL},
+                )
+                break
+            except Exception as error:
+                ended = [name for name, process in processes.items() if process.poll() is not None]
+                said = "".join(_last_words(scratch / folder, name) for name in ended)
+                ray.shutdown()
+                for process in processes.values():
+                    process.kill()
+                    process.wait()
+                if folder == STARTS[-1]:
+                    raise _failure("cannot start Ray on this machine", error, said) from error
+    logging.getLogger("ray").setLevel(common["logging_level"])
+    if wanted and not ray.worker.get_dashboard_url():
+        said = _last_words(scratch / folder, "dashboard")
+        print(f"w2ltune: Ray's dashboard did not start: going on without it{said}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+    """Let Ray wait for its own processes as long as they live; by itself it gives up after 30 s.
+
+    Yields:
+        The processes that it starts, by Ray's names for them.
+    """
+    from ray._private import node, services
+    from ray._raylet import persist_port as persist  # type: ignore[attr-defined]
+
+    processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def noting(start: Callable[..., Any]) -> Callable[..., Any]:
+        def start_process(command: Any, process_type: str, *more: Any, **named: Any) -> Any:
+            info = start(command, process_type, *more, **named)
+            processes[process_type] = info.process
+            return info
+
+        return start_process
+
+    def patient(ask: Callable[..., Any]) -> Callable[..., Any]:
+        def ask_until_there(*given: Any, **named: Any) -> Any:
+            end = time.monotonic() + START_SECONDS
+            while True:
+                try:
+                    return ask(*given, **named)
+                except Exception as error:
+                    for name in {"gcs_server", "raylet"} & processes.keys():
+                        if (code := processes[name].poll()) is not None:
+                            raise W2LTuneError(f"its {name} ended with code {code}") from error
+                    if time.monotonic() > end:
+                        late = f"its {[*processes][-1]} was not ready in {START_SECONDS:g} seconds"
+                        raise W2LTuneError(late) from error
+                time.sleep(0.1)
+
+        return ask_until_there
+
+    def with_ports(start: Callable[..., Any]) -> Callable[..., Any]:
+        def start_raylet(self: Any, *given: Any, **named: Any) -> Any:
+            """Its raylet would end after 30 s without the ports that its agents choose."""
+            with contextlib.ExitStack() as held:
+                for name in AGENT_PORTS:
+                    own = held.enter_context(socket.socket())
+                    own.bind(("", 0))
+                    port = own.getsockname()[1]
+                    setattr(self._ray_params, name, port)
+                    persist(self._session_dir, self._node_id, name, port)
+            return start(self, *given, **named)
+
+        return start_raylet
+
+    with contextlib.ExitStack() as stack:
+        for module, name, wrapped in (
+            (node.Node, "start_raylet", with_ports),
+            (services, "start_ray_process", noting),
+            (services, "get_node", patient),
+            (node, "wait_for_persisted_port", patient),
+        ):
+            own = getattr(module, name)
+            stack.callback(setattr, module, name, own)
+            setattr(module, name, wrapped(own))
+        yield processes
+
+
+def _last_words(folder: Path, process: str) -> str:
+    """Return the errors that a process of Ray wrote last into its logs, before they are removed."""
+    said: list[str] = []
+    for path in sorted(folder.glob(f"session_2*/logs/{process}*.[elo]*")):
+        with contextlib.suppress(OSError):
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            said += [line.strip() for line in lines if _ERROR.search(line)][-LAST_LINES:]
+    return f"; {process} said last: {' / '.join(dict.fromkeys(said))}" if said else ""
 
 
 @contextlib.contextmanager
