@@ -10,7 +10,6 @@ from w2ltune import files
 from w2ltune.formats.checkpoint import read_header
 from w2ltune.runs.diskbudget import (
     drop_copied_models,
-    human,
     make_room,
     program_models,
     shortage,
@@ -53,6 +52,7 @@ class Keeper:
     ) -> None:
         self.writing = False
         self.problem = ""
+        self.taken_bytes = 0
         self._directory = directory
         self._job = job
         self._rundir = rundir
@@ -105,6 +105,7 @@ class Keeper:
             # What the program's own models are copied in stays until those are dropped.
             models = {updates for _, updates in program_models(self._rundir)}
             prune(snapshots, keep=self._job.keep, protect=models)
+            self.taken_bytes = used_bytes(self._directory.path, self._rundir)
         except OSError as error:  # the training itself may go on
             return self._tell(f"{error.filename or snapshots}: {error.strerror or error}")
         self.problem = ""
@@ -127,8 +128,7 @@ class Keeper:
             self._rundir, self._directory.snapshots, newest=newest, named=named
         )
         if gone:
-            taken = human(used_bytes(self._directory.path, self._rundir))
-            self._say(f"removed {', '.join(gone)}, copied in snapshots; {taken} are taken")
+            self._say(f"removed {', '.join(gone)}: there are snapshots with the same bytes")
 
     def _tell(self, problem: str) -> bool:
         if problem != self.problem:

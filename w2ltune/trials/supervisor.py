@@ -77,6 +77,7 @@ class Supervisor:
         self.attempt = 0
         self.failure = ""
         self.note = ""
+        self.taken_bytes = 0
         self.kept: Snapshot | None = None
         self.finished: Finished | None = None
         self.rundir = rundir
@@ -278,6 +279,7 @@ class Supervisor:
             self.note = ""
         launch.keeper.look(launch.pids)
         self.note = launch.keeper.problem or self.note
+        self.taken_bytes = launch.keeper.taken_bytes or self.taken_bytes
         failed = next((rank for rank, code in enumerate(codes) if code), None)
         if failed is not None:
             self._failed(launch, failed, codes[failed] or 0)
