@@ -12,6 +12,7 @@ from w2ltune.formats.checkpoint import read_header
 from w2ltune.runs.diskbudget import used_bytes
 from w2ltune.runs.snapshots import read_snapshots, verify
 from w2ltune.runs.trialdir import TrialDirectory
+from w2ltune.trials import keeper
 from w2ltune.trials.ranks import NodeRanks
 from w2ltune.trials.supervisor import Supervisor
 from w2ltune.trials.trainjob import TrainJob
@@ -243,7 +244,7 @@ def test_a_disk_budget_that_holds_no_snapshot_is_said_and_does_no_harm(supervise
     done = advance(supervise(disk_budget_bytes=1000))
     assert done.finished.updates == 100
     said = done.finished.unkept
-    assert "no snapshot of 001_model_last.bin: needs 200 KiB" in said
+    assert "no snapshot of 001_model_dev.bin: needs 200 KiB" in said
     assert "of the 1 KiB allowed; allow more (--disk_budget_gib)" in said
     assert said in log_of(done)
     assert done.finished.checkpoint == ""
@@ -370,3 +371,16 @@ def test_what_has_no_snapshot_of_the_same_bytes_stays(supervise, go):
     assert (
         (rundir / "001_model_last.bin").read_text().startswith("w2ltune: the model of 10 updates")
     )
+
+
+def test_what_could_not_be_copied_is_tried_again_at_the_end(supervise, monkeypatch):
+    running = supervise(changes={"iter": "30"})
+
+    def room(*arguments, **options):
+        return "" if "Finished training" in log_of(running) else "the disk is full"
+
+    monkeypatch.setattr(keeper, "make_room", room)
+    done = advance(running)
+    assert "no snapshot of 001_model_last.bin: the disk is full" in log_of(done)
+    assert done.finished.unkept == ""
+    assert read_header(done.directory.snapshots / done.finished.checkpoint).updates == 30

@@ -364,6 +364,7 @@ class Supervisor:
         if early and not launch.finished:
             self._end_launch(launch, f"ended well after {self.curve.updates} of {total} updates")
             return
+        launch.keeper.retry()
         launch.keeper.look(list)
         unkept = launch.keeper.problem
         self._launch = None
@@ -380,7 +381,7 @@ class Supervisor:
             updates=self.curve.updates,
             seconds=self.seconds,
             checkpoint=self.kept.path.name if self.kept and self.has_best else "",
-            unkept="" if self.has_best else unkept or "no snapshot of the best epoch was taken",
+            unkept="" if self.has_best else unkept,
             model=own_model(self.rundir, best[0].updates, ended_well=launch.index),
         )
         if self.directory.attempt() == self.attempt:
