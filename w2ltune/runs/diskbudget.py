@@ -146,11 +146,14 @@ def drop_copied_models(
         if not sound[snapshot.path] or digest_of(path) != snapshot.digest:
             continue
         if path.name.endswith("_model_last.bin"):
-            files.write_text(
-                path,
+            text = (
                 f"w2ltune: the model of {updates} updates lay here. A later launch went on from "
-                f"it, and {snapshots_folder} held the same bytes.\n",
+                f"it, and {snapshots_folder} held the same bytes.\n"
             )
+            try:
+                files.write_text(path, text)
+            except OSError:  # the disk is full: an empty file does as well
+                files.write_text(path, "")
         else:
             path.unlink()
         gone.append(path.name)

@@ -135,8 +135,7 @@ class Keeper:
         results = [*self._rundir.glob("trials/*/result.json"), self._rundir.parent / "result.json"]
         answers = [(path.parents[2], files.read_json(path)) for path in results]
         named = [study / answer.get("checkpoint", "") for study, answer in answers if answer]
-        if self._job.model_path:
-            named.append(Path(self._job.model_path))
+        named += [Path(self._job.model_path)] if self._job.model_path else []
         gone = drop_copied_models(
             self._rundir, self._directory.snapshots, newest=newest, named=named
         )

@@ -207,7 +207,8 @@ class Supervisor:
             value_at=self._value_at, rates_at=self._rates_at, say=self._say,
         )  # fmt: skip
         if not anew:
-            keeper.drop_copied_models(newest=found.index)
+            with contextlib.suppress(OSError):  # that can wait
+                keeper.drop_copied_models(newest=found.index)
         self._refuse_to_fight()
         announce(self.directory)
         self._launch = Launch(
