@@ -215,6 +215,7 @@ def test_fork_begins_with_a_network_and_continues_as_itself(supervise, go):
     advance(fork)
     assert fork.finished.updates == 60
     assert first.rundir.joinpath("001_log").read_text().count("\n") == 10  # untouched
+    assert (fork.rundir / "forked_model.bin").samefile(model)
 
 
 def test_several_ranks_meet_anew_at_each_launch(supervise, go):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import time
@@ -206,9 +207,11 @@ class Supervisor:
             self.directory, self._job, rundir=self.rundir, index=index, attempt=self.attempt,
             value_at=self._value_at, rates_at=self._rates_at, say=self._say,
         )  # fmt: skip
-        if not anew:
-            with contextlib.suppress(OSError):  # that can wait
+        with contextlib.suppress(OSError):  # both can wait
+            if not anew:
                 keeper.drop_copied_models(newest=found.index)
+            elif self._job.mode == "fork":  # the training that wrote it leaves what has two names
+                os.link(self._job.model_path, self.rundir / "forked_model.bin")
         self._refuse_to_fight()
         announce(self.directory)
         self._launch = Launch(
