@@ -13,7 +13,7 @@ from nodes import Nodes
 from waiting import PATIENCE_SECONDS
 
 import w2ltune
-from w2ltune.cluster import scratch, session
+from w2ltune.cluster import raystart, scratch
 from w2ltune.errors import W2LTuneError
 
 START = """
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ray._private import node, ray_constants, services
 
-from w2ltune.cluster import session
+from w2ltune.cluster import raystart, session
 from w2ltune.errors import run_command
 
 class Fast:  # Ray's own patience of 30 s ends in a fifth of one
@@ -58,7 +58,7 @@ def start_ray(folder: Path, fault: str, **environment: str) -> subprocess.Comple
         env={
             **os.environ,
             "RAY_AUTH_MODE": "token",  # Ray is imported before `connect` says so
-            session.DASHBOARD_VARIABLE: "0",
+            raystart.DASHBOARD_VARIABLE: "0",
             **environment,
         },
         cwd=folder,
@@ -99,7 +99,7 @@ def test_ray_starts_however_slowly_and_once_more_where_it_failed(
 def test_why_ray_did_not_start_is_said_in_its_own_words(
     tmp_path: Path, line: str, patience_seconds: int, code: int, said: str
 ) -> None:
-    fault = f"session.START_SECONDS = {patience_seconds}; instead('RAYLET_EXECUTABLE', {line!r})"
+    fault = f"raystart.START_SECONDS = {patience_seconds}; instead('RAYLET_EXECUTABLE', {line!r})"
     done = start_ray(tmp_path, fault)
     assert done.returncode == code, done.stderr
     message = rf"w2ltune: error: cannot start Ray on this machine: {said}.*\n"
@@ -120,7 +120,7 @@ services._build_python_executable_command_memory_profileable = lambda *given, **
 @pytest.mark.main(seconds=10)
 def test_without_a_dashboard_that_does_not_start(tmp_path: Path) -> None:
     fault = "ray_constants.DEFAULT_DASHBOARD_PORT = 70000"
-    done = start_ray(tmp_path, fault, **{session.DASHBOARD_VARIABLE: "1"})
+    done = start_ray(tmp_path, fault, **{raystart.DASHBOARD_VARIABLE: "1"})
     assert (done.returncode, done.stdout) == (0, "dashboard none\n"), done.stderr
     said = (
         r"w2ltune: Ray's dashboard did not start: going on without it; .*port must be 0-65535.*\n"
