@@ -497,7 +497,8 @@ class DecodeSweep:
             try:
                 yield {"progress": progress, "stopped": lambda: reasons[0] if reasons else ""}
             except StoppedError as error:
-                raise StoppedError(str(error), interrupted=by_hand(reasons[0])) from None
+                at_hand = by_hand("".join(reasons[:1]))  # or there is no pool any more
+                raise StoppedError(str(error), interrupted=at_hand) from None
 
     def _decoder_pool(self) -> Any:
         """Return the pool of decoder workers, on a Ray cluster that is started when needed."""

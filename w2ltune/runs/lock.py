@@ -262,14 +262,18 @@ class StudyLock:
             self._heart.join()
             self._heart = None
             _held.remove(self)
-            if self.is_ours():
-                self._write(released=True)
+            # Where it cannot be written, that is told of what was to be written before.
+            with contextlib.suppress(OSError):
+                if self.is_ours():
+                    self._write(released=True)
         files.unfence(self._folder.parent, self.is_ours)
 
     def _beat(self) -> None:
-        while not self._stop.wait(HEARTBEAT_SECONDS) and self.is_ours():
-            # A full disk must not end the heart: the next beat may find room.
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            # A disk that is full or fails must not end the heart: the next beat may find it well.
             with contextlib.suppress(OSError):
+                if not self.is_ours():
+                    return
                 self._write(heartbeat=self._owner.heartbeat + 1)
 
     def _write(self, **change: Any) -> None:
