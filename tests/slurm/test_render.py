@@ -360,6 +360,33 @@ def test_submits(options, local, environment, wanted):
     assert submits(options, local=local, environment=environment) == wanted
 
 
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("conda() { return 3; }\n[ -e /none ] && :\nfalse || :\n\nconda activate asr\n:",
+         "exit code 3 in {file}, line 5: conda activate asr"),
+        (":\nexit 4", "exit code 4 in the script of the job: . '{file}'"),
+        ("none --x", "exit code 127 in {file}, line 1: none --x"),
+        (": fine", None),
+    ],
+)  # fmt: skip
+def test_a_setup_that_fails_is_named(tmp_path, lines, said):
+    setup = tmp_path / "set up.sh"
+    setup.write_text(f"{lines}\n")
+    study = tmp_path / "p/s"
+    job = cluster_job(study=study, site=Site(setup=str(setup)))
+    own = study / "slurm" / "of-alice"
+    own.mkdir(parents=True)
+    script = "\n".join(["#!/bin/bash", *assignments(job), "echo went on"])
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    if said is None:
+        assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
+    else:
+        told = f"the set-up of the site failed with {said.format(file=setup)}\n"
+        assert (done.returncode, done.stdout) == (2, told)
+        assert (own / "finished").read_text() == told
+
+
 def test_the_options_on_a_command_line():
     options, flags = parse(
         ["--partition=learnfair", "--gpu=2", "--cpu=10", "--hour=12", "--dry-run", "--nodes", "2"],
