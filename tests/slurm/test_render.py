@@ -289,6 +289,7 @@ def test_times_as_slurm_has_them(text, hours):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        (f"--hours={'9' * 5000}-1", "must be a number of hours, or a time as SLURM has it"),
         ("--hours=30:00", "--hours='30:00': must be a number of hours, or a time as SLURM has it"),
         ("--time=1-00:00:00", "--time is no option here; use --hours (see --help)"),
         ("--mem=64G", "--mem is no option here; use --sbatch=--mem=64G (see --help)"),
