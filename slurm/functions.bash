@@ -2,7 +2,7 @@
 # puts them into the scripts that it submits; by hand: `. functions.bash` in the place of the mark.
 set -u
 python=("${W2LTUNE_PREFIX[@]}" "$W2LTUNE_PYTHON")
-slurm=$W2LTUNE_STUDY/slurm/of-${W2LTUNE_USER:=$(id -un)} # where only this user writes
+slurm=${W2LTUNE_SLURM:-$W2LTUNE_STUDY/slurm}/of-${W2LTUNE_USER:=$(id -un)} # only this user's
 restart=${SLURM_RESTART_COUNT:-0}
 this_job=$SLURM_JOB_ID
 first_job=${W2LTUNE_FIRST_JOB:-$this_job} # another one where the site forbids requeueing

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import random
 import subprocess
 import sys
+import termios
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -50,6 +52,7 @@ class Sweep:
     process: subprocess.Popen[bytes] | None = None
     environment: dict[str, str] = field(default_factory=dict)
     module: str = "w2ltune.sweep"
+    terminal: int | None = None  # else what it says goes to the log
     _drivers: list[int] = field(default_factory=list)
 
     def start(self) -> None:
@@ -57,9 +60,11 @@ class Sweep:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", self.module, *self.arguments],
                 cwd=self.cwd,
-                stdout=log,
+                stdout=log if self.terminal is None else self.terminal,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, MARK: self.mark, **self.environment},
+                start_new_session=self.terminal is not None,
+                preexec_fn=None if self.terminal is None else _take_terminal,
             )
         self._drivers.append(self.process.pid)
 
@@ -138,6 +143,10 @@ class Sweep:
         while (left := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.2)
         return left
+
+
+def _take_terminal() -> None:
+    fcntl.ioctl(1, termios.TIOCSCTTY, 0)
 
 
 @contextlib.contextmanager

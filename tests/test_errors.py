@@ -1,6 +1,8 @@
 import errno
 import importlib
 import os
+import pickle
+import pty
 import re
 import subprocess
 import sys
@@ -9,11 +11,13 @@ from pathlib import Path
 import pytest
 from waiting import PATIENCE_SECONDS
 
-from w2ltune import errors
+from w2ltune import errors, files
 from w2ltune.errors import (
+    STORAGE_FAULTS,
     FlagError,
     InputError,
     StoppedError,
+    StorageError,
     StudyMismatchError,
     StudyOwnedError,
     TrialFailedError,
@@ -22,6 +26,7 @@ from w2ltune.errors import (
     did_you_mean,
     existing_file,
     run_command,
+    storage_fault,
 )
 
 
@@ -38,8 +43,8 @@ from w2ltune.errors import (
         (StoppedError("a"), 75),
         (StoppedError("a", interrupted=True), 130),
         (KeyboardInterrupt(), 130),
-        (OSError(errno.ENOSPC, "No space left on device", "a/b.json"), 1),
-        (OSError(errno.EDQUOT, "Disk quota exceeded"), 1),
+        (OSError(errno.ENOSPC, "No space left on device", "a/b.json"), 75),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), 75),
         (PermissionError(errno.EACCES, "Permission denied", "a/b.json"), 1),
     ],
 )
@@ -83,6 +88,23 @@ def test_full_disk(capsys):
     message = capsys.readouterr().err
     assert "disk full while writing a/b.json (No space left on device)" in message
     assert "the same command again" in message
+
+
+def test_a_terminal_that_is_gone_ends_nothing(monkeypatch):
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr("sys.stdout", terminal)
+
+        def main(arguments):
+            print("shown", flush=True)
+            shown.append(os.read(ours, 100))
+            os.close(ours)
+            print("not shown", flush=True)
+            return 3
+
+        shown = []
+        assert run_command(main, []) == 3
+        assert shown == [b"shown\r\n"]
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path, capsys):
@@ -184,12 +206,59 @@ def test_a_file_that_may_not_be_read(tmp_path):
         path.parent.chmod(0o700)
 
 
-def test_an_error_of_a_disk_that_names_no_file(capsys):
-    def main(arguments):
-        raise OSError(errno.EIO, "Input/output error")
+def read_what_cannot_be_read():
+    with Path("/proc/self/mem").open("rb") as file:
+        file.read(10)  # Linux says: Input/output error
 
-    assert run_command(main, []) == 1
-    assert capsys.readouterr().err == "w2ltune: error: Input/output error\n"
+
+def test_an_error_of_a_disk_that_names_no_file(capsys):
+    assert run_command(lambda arguments: read_what_cannot_be_read(), []) == 75
+    assert capsys.readouterr().err == (
+        "w2ltune: error: /proc/self/mem: Input/output error; nothing finished is lost: once it can "
+        "be read and written again, give the same command again\n"
+    )
+
+
+def test_what_stands_in_for_a_file_is_not_named(tmp_path):
+    full = pytest.raises(OSError, match=r"No space left on device: '\S*/report.html'")
+    with full, files.replacing(tmp_path / "report.html"):
+        Path("/dev/full").write_text("x")
+
+
+@pytest.mark.parametrize("code", STORAGE_FAULTS)
+@pytest.mark.parametrize("way", ["itself", "cause", "context", "of Ray"])
+def test_a_fault_of_the_storage_is_known_however_it_comes(code, way):
+    fault = OSError(code, os.strerror(code), "trials/0003/nbest.npz")
+    if way == "itself":
+        error = fault
+    elif way == "of Ray":
+        error = RuntimeError("a task failed")
+        error.cause = pickle.loads(pickle.dumps(fault))
+    else:
+        with pytest.raises(InputError) as raised:
+            try:
+                raise fault
+            except OSError:
+                raise InputError(f"cannot be read: {fault}") from fault if way == "cause" else None
+        error = raised.value
+    found = pickle.loads(pickle.dumps(storage_fault(error)))
+    assert isinstance(found, StorageError)
+    assert os.strerror(code) in str(found)
+    assert "trials/0003/nbest.npz" in str(found)
+    assert found.exit_code == 75
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(errno.EACCES, "Permission denied", "a"),
+        FileNotFoundError(errno.ENOENT, "No such file or directory", "a"),
+        TrialFailedError("No space left on device"),  # somebody's words
+        ValueError(),
+    ],
+)
+def test_other_errors_are_no_faults_of_the_storage(error):
+    assert storage_fault(error) is None
 
 
 def test_a_missing_module_is_a_forgotten_environment(capsys):

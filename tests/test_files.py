@@ -1,4 +1,8 @@
+import contextlib
+import dataclasses
+import errno
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -62,6 +66,11 @@ print(path.read_text(), os.listdir(path.parent))
 """
 
 
+def _socket(path):
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as made:
+        made.bind(os.fspath(path))
+
+
 def test_text_and_json_come_back(tmp_path):
     path = tmp_path / "é a.json"
     value = {"wörd": [1, 0.1 + 0.2, None, True], "日": "\u2028\n\t\\"}
@@ -76,11 +85,30 @@ def test_text_and_json_come_back(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("content", [b"", b'{"a": ', b'{"a": 1}}', b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b'{"a": ', b'{"a": 1}}', b"\xff\xfe", b"null"])
 def test_damaged_json_is_named(tmp_path, content):
     path = tmp_path / "result.json"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"result\.json: damaged, restore or remove it"):
+        files.read_json(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"), [(os.mkfifo, "a pipe"), (os.mkdir, "a folder"), (_socket, "a socket")]
+)
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY | os.O_APPEND | os.O_CREAT])
+def test_what_is_no_plain_file_is_named_and_nobody_waits_for_it(tmp_path, make, kind, flags):
+    path = tmp_path / "trial.log"
+    make(path)
+    with pytest.raises(InputError, match=f"trial.log: is {kind} made by .*, not a file: remove it"):
+        files.open_plain(path, flags)
+
+
+def test_a_json_file_of_a_size_that_is_never_written_is_not_read(tmp_path):
+    path = tmp_path / "result.json"
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(InputError, match=r"damaged.*: 1099511627776 bytes are more than"):
         files.read_json(path)
 
 
@@ -184,3 +212,25 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["{", '"value":', "0.5", "}", "['result.json']"]
+
+
+def test_a_content_of_another_shape_is_named(tmp_path):
+    @dataclasses.dataclass
+    class Kept:
+        number: int
+        parts: tuple[float, ...] = ()
+
+    assert files.fitted(Kept, {"number": 1, "parts": (1, 2.5)}) == Kept(1, (1, 2.5))
+    for content in ({"number": "1"}, {"number": True}, {"number": 1, "parts": ("x",)},
+                    {"number": 1, "other": 1}, {}, None, [], 1):  # fmt: skip
+        with (
+            pytest.raises(InputError, match=r"kept\.json: damaged, restore or remove it: ."),
+            files.shaped(tmp_path / "kept.json"),
+        ):
+            files.fitted(Kept, content)
+
+
+def test_what_the_disk_fails_at_is_no_damage(tmp_path):
+    for error in (OSError(errno.EIO, "Input/output error"), FileNotFoundError(2, "gone")):
+        with pytest.raises(type(error)), files.shaped(tmp_path / "x"):
+            raise error

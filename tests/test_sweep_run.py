@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
 import random
 import shutil
 import signal
@@ -251,6 +252,48 @@ def test_a_signal_before_in_and_after_the_trials(
     assert sweep_of(arguments, **ray).wait() == 0
     assert report.exists()
     assert pace.finished() == 2
+
+
+def outlives_terminal(pid: int) -> bool:
+    """Whether a process blocks or ignores HUP."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    masks = [line.split()[1] for line in lines if line.startswith(("SigBlk:", "SigIgn:"))]
+    return any(int(mask, 16) >> (signal.SIGHUP - 1) & 1 for mask in masks)
+
+
+@pytest.mark.slow(seconds=40)
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_terminal_that_is_closed(
+    task: Task, tmp_path: Path, sweep_of: Start, pace: Pace, ignored: bool
+) -> None:
+    """The HUP goes to all that the command started, and what it writes to the terminal fails."""
+    arguments = task(n=3, normalize=pace.hook)
+    pace.allow(1)
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, False)
+    said = bytearray()
+
+    def holds() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            said.extend(os.read(ours, 1 << 16))
+        return pace.holds()
+
+    handler = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    sweep = sweep_of(arguments, terminal=theirs)
+    signal.signal(signal.SIGHUP, handler)
+    os.close(theirs)
+    sweep.wait_for(holds)
+    for kind in ("gcs", "raylet", "worker", "trial"):  # else nothing is stopped in order
+        assert all(map(outlives_terminal, sweep.victims(kind))), kind
+    os.close(ours)
+    if ignored:
+        pace.allow()
+    assert sweep.wait() == (0 if ignored else 75)
+    assert sweep.wait_until_gone() == {}
+    assert pace.finished() == (3 if ignored else 1), said.decode()
+    pace.allow()
+    assert sweep_of(arguments, environment=running_ray()).wait() == 0
+    assert pace.finished() == 3
 
 
 @pytest.mark.slow

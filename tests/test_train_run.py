@@ -7,6 +7,7 @@ import random
 import re
 import shlex
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -242,3 +243,40 @@ def programs_in(folder: Path) -> list[bytes]:
     """Return the command lines of the doubles that train there."""
     lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
     return [line for line in lines if b"fl_asr_train" in line and bytes(folder) in line]
+
+
+@pytest.mark.slow
+@on_one_ray
+def test_a_disk_too_small_for_a_snapshot_is_said_and_is_no_success(
+    tmp_path: Path, config: Path, start: Make
+) -> None:
+    """Real: a file system of its own, on which the program's own models just fit."""
+    small = tmp_path / "runs"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", str(small)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs root")
+    binary = binary_with(tmp_path, DOUBLE_PAYLOAD_BYTES=200_000)
+    command = [binary, f"--config={config}", "--extra=--iter=40", "--ngpu=0"]
+    try:
+        said = done(start(*command, **running_ray()), 1)
+        (rundir,) = (small / "project").glob("name_*")
+        checkpoint = str(result_of(rundir)["checkpoint"])
+        assert re.fullmatch(r"001_model_(dev|last)\.bin", checkpoint)
+        assert f"model: {rundir}/best_model.bin -> {checkpoint}" in said
+        assert read_header(rundir / checkpoint).epoch == result_of(rundir)["epoch"]
+        reason = (
+            r"no snapshot of 001_model_\w+\.bin: No space left on device: needs 0.2 MiB, "
+            rf"0\.\d MiB free \(a reserve aside\) on the disk of {rundir}/trials/0000\S*; "
+            "make room there; then the same command takes it"
+        )
+        assert re.search(reason, said), said
+        assert re.search(reason, done(start(*command), 1))  # nothing has changed
+        subprocess.run(["mount", "-o", "remount,size=8m", str(small)], check=True)
+        assert "No space" not in done(start(*command))
+        kept = snapshots_of(rundir / "trials/0000")
+        assert [str(one.path.relative_to(rundir)) for one in kept] == [
+            result_of(rundir)["checkpoint"]
+        ]
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from w2ltune.commandline import option, parse_own
 from w2ltune.errors import UsageError, did_you_mean, printable, run_command
+from w2ltune.files import refuse_planted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,6 +61,7 @@ def main(arguments: list[str]) -> int:
             f"no sweep in {str(study)!r}{did_you_mean(options.prefix, folders)}"
             + (f" (there are: {', '.join(sorted(folders))})" if folders else "")
         )
+    refuse_planted(study, to_read=True)
     if request.task == "rescore":
         return _show_rescoring(options, study)
     return _show(options, study, request.scoring.get("metric", "wer"))

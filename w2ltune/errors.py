@@ -9,6 +9,8 @@
     │   ├── StudyOwnedError      2   another sweep is running in this folder
     │   └── StudyMismatchError   2   the folder belongs to another sweep
     ├── TrialFailedError         1   a trial's program failed
+    │   └── KilledError          1   it was killed from outside; the same command tries it again
+    ├── StorageError            75   the disk is full or fails; the same command continues
     └── StoppedError            75   stopped on request (130: by Ctrl-C); the same command continues
 
 Every message says what was wrong, with the value, where, and what to do.
@@ -16,20 +18,26 @@ Every message says what was wrong, with the value, where, and what to do.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+import traceback
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_STOPPED = 75
 EXIT_INTERRUPTED = 130
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+STORAGE_FAULTS = (*_FULL, errno.EIO, errno.ESTALE, errno.EROFS)
+"""What is told of a disk or file server, and not of what reads or writes there."""
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """All but the tabulator and the line end; and what turns the direction of writing."""
@@ -77,6 +85,16 @@ class StudyMismatchError(UsageError):
 
 class TrialFailedError(W2LTuneError):
     """The program of a trial failed; the message is its reason."""
+
+
+class KilledError(TrialFailedError):
+    """A program was killed from outside, each time it was begun; a later command begins again."""
+
+
+class StorageError(W2LTuneError):
+    """A disk is full or a file server fails, which is nobody's failure; see `storage_fault`."""
+
+    exit_code = EXIT_STOPPED
 
 
 class StoppedError(W2LTuneError):
@@ -150,6 +168,19 @@ def existing_file(path: str | os.PathLike[str], what: str) -> Path:
     return found
 
 
+class _Terminal(io.FileIO):
+    """A terminal; when it is closed, the work goes on or is ended in order, and is not shown."""
+
+    def write(self, content: Any, /) -> int:
+        """Write what can be written."""
+        try:
+            return super().write(content)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return memoryview(content).nbytes
+
+
 def run_command(main: Callable[[list[str]], int], arguments: list[str]) -> int:
     """Run a command's ``main`` and turn its errors into one line and an exit code.
 
@@ -162,6 +193,11 @@ def run_command(main: Callable[[list[str]], int], arguments: list[str]) -> int:
         0 done, 1 failed, 2 wrong usage or input, 75 stopped and to be continued.
     """
     debug = "--debug" in arguments
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and stream.isatty():
+            file = io.BufferedWriter(_Terminal(stream.fileno(), "w", closefd=False))
+            setattr(sys, name, io.TextIOWrapper(file, stream.encoding, line_buffering=True))
     for stream in (sys.stdout, sys.stderr):  # a locale without our characters gets "?" for them
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="replace")
@@ -171,11 +207,6 @@ def run_command(main: Callable[[list[str]], int], arguments: list[str]) -> int:
             return main(arguments)
         finally:
             sys.stdout.flush()  # here, where a reader that went away can be told from a failure
-    except W2LTuneError as error:
-        if debug:
-            raise
-        print(f"w2ltune: error: {printable(str(error))}", file=sys.stderr)
-        return error.exit_code
     except BrokenPipeError:
         # The reader of our output went away (`w2ltune collect | head`): not our failure.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -186,14 +217,17 @@ def run_command(main: Callable[[list[str]], int], arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("w2ltune: interrupted; the same command continues", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    except (W2LTuneError, OSError) as error:
         if debug:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        message = disk_full_message(error) if full else f"{where}{error.strerror or error}"
-        print(f"w2ltune: error: {printable(message)}", file=sys.stderr)
-        return EXIT_FAILED
+        # A usage error says more of the place: a folder that is read-only from the start.
+        usage = isinstance(error, UsageError) and not isinstance(error, InputError)
+        told = error if usage else storage_fault(error) or error
+        if isinstance(told, OSError):
+            where = f"{name}: " if (name := _file_of(told)) else ""
+            told = W2LTuneError(f"{where}{told.strerror or told}")
+        print(f"w2ltune: error: {printable(str(told))}", file=sys.stderr)
+        return told.exit_code
     except ModuleNotFoundError as error:
         if debug or (error.name or "w2ltune").startswith("w2ltune"):
             raise
@@ -205,10 +239,54 @@ def run_command(main: Callable[[list[str]], int], arguments: list[str]) -> int:
         return EXIT_USAGE
 
 
-def disk_full_message(error: OSError) -> str:
-    """Say which file found no room, and that nothing finished is lost."""
-    where = f" while writing {error.filename}" if error.filename else ""
-    return (
-        f"disk full{where} ({error.strerror}); nothing finished is lost: "
-        "make room and give the same command again"
-    )
+def storage_fault(error: BaseException) -> StorageError | None:
+    """Return the fault of a disk or file server that an error comes from, or None.
+
+    It may be the cause of the error, or what was being handled when it was raised. To be asked in
+    the process where it was raised: what others are sent has no causes any more.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, StorageError):
+            return link
+        if isinstance(link, OSError) and link.errno in STORAGE_FAULTS:
+            name = _file_of(link)
+            if isinstance(error, W2LTuneError):
+                said = str(error)
+            elif link.errno in _FULL:
+                said = f"disk full{name and f' while writing {name}'} ({link.strerror})"
+            else:
+                said = f"{name and f'{name}: '}{link.strerror}"
+            return storage_error(said)
+        link = getattr(link, "cause", None) or link.__cause__ or link.__context__  # cause: of Ray
+    return None
+
+
+@contextlib.contextmanager
+def storage_faults() -> Iterator[None]:
+    """Raise the fault of a disk or file server instead of what comes of it, as `storage_fault`."""
+    try:
+        yield
+    except Exception as error:
+        if fault := storage_fault(error):
+            raise fault from error
+        raise
+
+
+def storage_error(said: str) -> StorageError:
+    """Return an error that says what is wrong with a disk or file server, and what to do."""
+    full = any(os.strerror(number) in said for number in _FULL) or "disk full" in said
+    todo = "make room and" if full else "once it can be read and written again,"
+    return StorageError(f"{said}; nothing finished is lost: {todo} give the same command again")
+
+
+def _file_of(error: OSError) -> str:
+    """Return the file that an error tells of, or else the one that was open where it arose."""
+    if error.filename is not None:
+        return os.fsdecode(error.filename)
+    for frame, _ in reversed([*traceback.walk_tb(error.__traceback__)]):
+        for value in frame.f_locals.values():
+            name = getattr(value, "name", None) if isinstance(value, io.IOBase) else None
+            if isinstance(name, str | os.PathLike):
+                return os.fspath(name)
+    return ""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import grp
 import json
+import lzma
 import os
 import pwd
 import re
@@ -14,16 +16,29 @@ import socket
 import stat
 import time
 import typing
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 from w2ltune.errors import InputError, UsageError
 
+T = typing.TypeVar("T")
+
 TEMPORARY_MARK = ".tmp-"
 OLD_SECONDS = 3600.0
 """A temporary file of another host that was not written to for so long is nobody's."""
+
+MOST_JSON_BYTES = 2**28
+
+DAMAGE = (
+    *(ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, RuntimeError),
+    *(SyntaxError, TokenError, MemoryError, OverflowError, AssertionError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
+"""What JSON, numpy, zipfile and Optuna raise over changed bytes."""
 
 _fences: dict[Path, tuple[Callable[[], bool], Callable[[], object]]] = {}
 
@@ -49,41 +64,86 @@ def unfence(folder: Path, is_ours: Callable[[], bool]) -> None:
 
 def rename(made: Path, path: Path) -> None:
     """Let a temporary file take its name, which must be ours to write."""
-    _leave_what_is_not_ours(made)
+    require_ours(path, made)
     made.replace(path)
 
 
-def _leave_what_is_not_ours(made: Path) -> None:
+def require_ours(path: Path, temporary: Path | None = None) -> None:
+    """Leave what a fence says is no longer ours, before a file is moved, removed or replaced.
+
+    Args:
+        path: The file.
+        temporary: Removed where it is not ours.
+
+    Raises:
+        InputError: Somebody else put a link on the way to it.
+    """
     for folder, (is_ours, leave) in [*_fences.items()]:
-        if made.absolute().is_relative_to(folder) and not is_ours():
-            made.unlink(missing_ok=True)
-            leave()
+        if path.absolute().is_relative_to(folder):
+            if not is_ours():
+                if temporary is not None:
+                    temporary.unlink(missing_ok=True)
+                leave()
+            inside = path.absolute().relative_to(folder).parent
+            for above in (folder / part for part in (inside, *inside.parents) if part.name):
+                if above.is_symlink() and _is_foreign(above.lstat()):
+                    raise _no_plain_file(above)
 
 
 def open_plain(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
     """Open a file of a folder that others can write too: a link is not followed.
 
-    As Python's ``opener``, or alone. A pipe, which would wait for ever, is refused as well.
+    As Python's ``opener``, or alone. A pipe or a device, which would wait for ever, is refused as
+    well, and to write what is ours under a second name too: that may be any file of ours.
 
     Raises:
         InputError: It is no plain file; whose it is is said.
     """
+    safe = flags & ~os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+        descriptor = os.open(path, safe, mode)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):  # ENXIO: a pipe without a reader, a socket
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):  # ENXIO: a pipe, a socket
             raise _no_plain_file(path) from None
         raise
-    if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+    found = os.fstat(descriptor)
+    linked = found.st_nlink > 1 and not _is_foreign(found) and flags & (os.O_WRONLY | os.O_RDWR)
+    if not stat.S_ISREG(found.st_mode) or linked:
         os.close(descriptor)
+        if linked:
+            raise InputError(
+                "has a second name, a hard link, which would be written too: put a copy in its "
+                "place (cp FILE COPY && mv COPY FILE)", path=path,
+            )  # fmt: skip
         raise _no_plain_file(path)
+    if flags & os.O_TRUNC:
+        os.ftruncate(descriptor, 0)
     return descriptor
 
 
+_KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
+
+
 def _no_plain_file(path: str | os.PathLike[str]) -> InputError:
-    what = f"a link to {str(Path(path).readlink())!r}" if Path(path).is_symlink() else "a pipe"
-    owner = user_of(os.lstat(path).st_uid)
+    found = os.lstat(path)
+    what = _KINDS.get(stat.S_IFMT(found.st_mode), "a device")
+    if stat.S_ISLNK(found.st_mode):
+        what = f"a link to {str(Path(path).readlink())!r}"
+    owner = user_of(found.st_uid)
     return InputError(f"is {what} made by {owner}, not a file: remove it", path=path)
+
+
+def _is_foreign(found: os.stat_result) -> bool:
+    return found.st_uid not in (0, os.getuid())
+
+
+def is_private_group(number: int) -> bool:
+    """Return whether a group is this user's alone, which has the same name on many systems."""
+    try:
+        found, user = grp.getgrgid(number), user_of(os.getuid())
+    except KeyError:
+        return False
+    return found.gr_name == user and set(found.gr_mem) <= {user}
 
 
 def user_of(uid: int) -> str:
@@ -94,11 +154,21 @@ def user_of(uid: int) -> str:
         return str(uid)
 
 
-def refuse_foreign_links(study: Path, folder: str | os.PathLike[str] = "") -> None:
-    """Refuse a study into which somebody else put a link that leads out of it.
+def refuse_planted(
+    study: Path, folder: str | os.PathLike[str] = "", *, to_read: bool = False
+) -> None:
+    """Refuse a study in which somebody put what no command may touch.
+
+    That is a link of somebody else that leads out of it, and a pipe or device, at which whoever
+    opens it waits for ever.
+
+    Args:
+        study: Its folder.
+        folder: The part of it to look at.
+        to_read: Nothing is to be written: links are left alone, which may be their owner's.
 
     Raises:
-        InputError: The link is named, and who made it.
+        InputError: The file is named, and who made it.
     """
     with (
         contextlib.suppress(PermissionError, FileNotFoundError),
@@ -106,19 +176,28 @@ def refuse_foreign_links(study: Path, folder: str | os.PathLike[str] = "") -> No
     ):
         for entry in all_:
             if entry.is_dir(follow_symlinks=False):
-                refuse_foreign_links(study, entry.path)
+                refuse_planted(study, entry.path, to_read=to_read)
             elif entry.is_symlink():
-                foreign = entry.stat(follow_symlinks=False).st_uid not in (0, os.getuid())
-                if foreign and study.resolve() not in Path(entry.path).resolve().parents:
+                foreign = _is_foreign(entry.stat(follow_symlinks=False))
+                outside = study.resolve() not in Path(entry.path).resolve().parents
+                if foreign and outside and not to_read:
                     raise _no_plain_file(entry.path)
+            elif not entry.is_file(follow_symlinks=False):
+                raise _no_plain_file(entry.path)
 
 
 def write_script(path: Path, text: str) -> None:
     """Write a script that others may run, and only its user change."""
     with replacing(path, binary=True) as file:  # as bytes: a path may be any
         file.write(os.fsencode(text))
-        mode = os.fstat(file.fileno()).st_mode & 0o644
+        mode = _keep_to_its_user(file)
         os.fchmod(file.fileno(), mode | mode >> 2 & 0o111)
+
+
+def _keep_to_its_user(file: IO[Any]) -> int:
+    mode = os.fstat(file.fileno()).st_mode & 0o644
+    os.fchmod(file.fileno(), mode)
+    return mode
 
 
 @contextlib.contextmanager
@@ -140,15 +219,27 @@ def replacing(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
     """
     made = temporary(path)
     try:
-        mode, encoding = ("wb", None) if binary else ("w", "utf-8")
-        with made.open(mode, encoding=encoding) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        rename(made, path)
+        mode, encoding = ("xb", None) if binary else ("x", "utf-8")
+        with _named(path):
+            with made.open(mode, encoding=encoding) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            rename(made, path)
     except BaseException:
         with contextlib.suppress(OSError):
             made.unlink()
+        raise
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name a file in errors of what stands in for it until it takes the name."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or TEMPORARY_MARK in os.fsdecode(error.filename):
+            error.filename = str(path)
         raise
 
 
@@ -235,10 +326,18 @@ def sweep_temporaries(folder: Path) -> None:
                     path.unlink()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace the content of ``path`` by ``text`` in one step."""
+def write_text(path: Path, text: str, *, own: bool = False) -> None:
+    """Replace the content of ``path`` by ``text`` in one step.
+
+    Args:
+        path: The file.
+        text: All of it.
+        own: Only its user may change it, in a folder of a group too: something may be run by it.
+    """
     with replacing(path) as file:
         file.write(text)
+        if own:
+            _keep_to_its_user(file)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -259,7 +358,11 @@ def read_json(path: Path) -> Any:
     """
     try:
         with open(path, encoding="utf-8", opener=open_plain) as file:
-            return json.load(file)
+            if (size := os.fstat(file.fileno()).st_size) > MOST_JSON_BYTES:
+                raise ValueError(f"{size} bytes are more than w2ltune writes")
+            if (value := json.load(file)) is None:
+                raise ValueError("null")  # which is no file to those who ask
+            return value
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, RecursionError) as error:
@@ -267,17 +370,25 @@ def read_json(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def shaped(path: Path) -> Iterator[None]:
+def shaped(
+    path: str | os.PathLike[str], what: str = "damaged, restore or remove it"
+) -> Iterator[None]:
     """Take the errors of a block, over a content of another shape, for damage of the file.
 
+    Args:
+        path: The file.
+        what: What is said of it.
+
     Raises:
-        InputError: The content is not what w2ltune writes there.
+        InputError: The content is not what is written there.
     """
     try:
         yield
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"damaged, restore or remove it: {reason}", path=path) from None
+    except (*DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # not of the bytes; an archive's may ask to read before the begin
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{what}: {reason}", path=path) from None
 
 
 def fits(value: object, hint: Any) -> bool:
@@ -299,6 +410,19 @@ def fits(value: object, hint: Any) -> bool:
     return isinstance(value, kind) and origin is not tuple
 
 
+def fitted(kind: type[T], content: Mapping[str, Any]) -> T:
+    """Return a dataclass with a content's values, if each is of its field's type.
+
+    Raises:
+        ValueError: One is not, and is named.
+        TypeError: One is missing, or there is no such field.
+    """
+    for name, hint in typing.get_type_hints(kind).items():
+        if name in content and not fits(content[name], hint):
+            raise ValueError(f"{name} is {content[name]!r}")
+    return kind(**content)
+
+
 def create_exclusively(path: Path, text: str) -> bool:
     """Create ``path`` with its whole content, unless it exists.
 
@@ -310,17 +434,18 @@ def create_exclusively(path: Path, text: str) -> bool:
     """
     made = temporary(path)
     try:
-        with made.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        _leave_what_is_not_ours(made)
-        try:
-            os.link(made, path)
-        except FileExistsError:
-            # NFS may answer so to the repetition of our own call that had gone well.
-            return made.stat().st_nlink == 2
-        return True
+        with _named(path):
+            with made.open("x", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            require_ours(path, made)
+            try:
+                os.link(made, path)
+            except FileExistsError:
+                # NFS may answer so to the repetition of our own call that had gone well.
+                return made.stat().st_nlink == 2
+            return True
     finally:
         with contextlib.suppress(OSError):
             made.unlink()

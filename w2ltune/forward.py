@@ -7,7 +7,7 @@ import functools
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,7 +77,7 @@ def run(given: ForwardInput, options: ForwardOptions, console: Console) -> int:
     share(given.folder)
     for output in given.outputs:
         make_shared(output.path.parent)
-    with _owned(given.folder) as lock:
+    with _owned(given.folder, {output.path.parent for output in given.outputs}) as lock:
         if all(output.is_done() for output in given.outputs):
             console.print("another process has just done it", soft_wrap=True)
             return 0
@@ -110,19 +110,30 @@ def _why_unknown(source: LMSource, text: str) -> str:
 
 
 @contextlib.contextmanager
-def _owned(folder: Path) -> Iterator[StudyLock]:
-    """Own the folder of the shards; what of it serves no longer is removed at the end."""
+def _owned(folder: Path, outputs: Set[Path]) -> Iterator[StudyLock]:
+    """Own the folder of the shards; what of it serves no longer is removed at the end.
+
+    Args:
+        folder: The folder.
+        outputs: Where else only its owner writes.
+    """
+    from w2ltune import files
     from w2ltune.cluster.jobs import study_lock
     from w2ltune.forwardinput import NOTE
+    from w2ltune.runs.lock import leave_to_another
     from w2ltune.runs.rundir import make_shared
 
     make_shared(folder)
     lock = study_lock(folder)
     lock.acquire()
     try:
+        for place in outputs:
+            files.fence(place, lock.is_ours, leave_to_another)
         yield lock
     finally:
         lock.release()
+        for place in outputs:
+            files.unfence(place, lock.is_ours)
         if not (folder / "shards").exists() and lock.is_ours():
             (folder / NOTE).unlink(missing_ok=True)
             shutil.rmtree(folder / "lock", ignore_errors=True)

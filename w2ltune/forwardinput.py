@@ -89,6 +89,7 @@ class Output:
             scores: float64 [sentences], those of all dumps.
             facts: For the record.
         """
+        files.require_ours(self.record)
         self.record.unlink(missing_ok=True)
         write_hashes(hash_path(self.path), self.hashes)
         write_lm_scores(self.path, self.ids, scores[self.rows])

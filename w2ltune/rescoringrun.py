@@ -79,6 +79,11 @@ def search(given: RescoreInput, *, command: Sequence[str]) -> int:
         if given.test is not None:
             rescored = looked(rescored, given.test.name)
         write_rescored(given.folder, rescored)
+        if as_text:
+            print_answer(console, rescored)
+        else:
+            json.dump(as_json(rescored), sys.stdout, indent=1, ensure_ascii=False)
+            print()
         _write_lists(given, rescored)
         vector = given.vector(rescored.weights)
         dev, test = _rates(given.dev, rescored.k), None
@@ -96,11 +101,7 @@ def search(given: RescoreInput, *, command: Sequence[str]) -> int:
     finally:
         lock.release()
     if as_text:
-        print_answer(console, rescored)
         console.print(f"report: {report}", soft_wrap=True, markup=False)
-    else:
-        json.dump(as_json(rescored), sys.stdout, indent=1, ensure_ascii=False)
-        print()
     if rescoring.cut_short:
         raise StoppedError(
             f"stopped ({rescoring.stops[0]}); the answer above is that of what was found until "

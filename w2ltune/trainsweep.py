@@ -27,6 +27,7 @@ from w2ltune.search.study import Settled, open_study, settle, tell
 from w2ltune.traincheck import valid_sets
 from w2ltune.traininput import TrainInput, with_gpus
 from w2ltune.trainoptions import TrainSweepOptions
+from w2ltune.trials.keeper import keep_again
 from w2ltune.trials.rescoringinput import Rescoring, prepare_rescoring
 
 if TYPE_CHECKING:
@@ -172,8 +173,12 @@ class TrainSweep:
         newest = max(self.results, key=lambda result: result.number, default=None)
         if newest is None:
             raise TrialFailedError("no training was started")
+        complete = [result for result in self.results if result.state == "COMPLETE"]
+        for result in complete:
+            directory = TrialDirectory(self.trials, result.number)
+            keep_again(directory, budget_bytes=self.given.job.disk_budget_bytes)
         failed = newest if self.given.single and newest.state == "FAIL" else None
-        if failed is None and not any(result.state == "COMPLETE" for result in self.results):
+        if failed is None and not complete:
             failed = min(self.results, key=lambda result: result.number)
         if failed is not None:
             logs = "" if self.given.single else f"trials/{failed.number:04d}/run/"

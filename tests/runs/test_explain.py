@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from w2ltune.runs.explain import LONGEST, TAIL_BYTES, explain_exit, load_failure
+from w2ltune.errors import KilledError, StorageError, TrialFailedError
+from w2ltune.runs.explain import LONGEST, TAIL_BYTES, explain_exit, failure, load_failure
 from w2ltune.runs.process import STARTED
 
 EXITS = Path(__file__).parents[1] / "data" / "logs" / "exits"
@@ -233,3 +234,30 @@ def test_all_captured_deaths_are_explained(captures: Path) -> None:
             assert explained
             assert len(explained) <= LONGEST
             assert "SIGABRT" not in explained  # the reason stands in the log
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "kind"),
+    [
+        (-9, "", KilledError),
+        (-15, INFO, KilledError),
+        (137, "", KilledError),  # below a shell, as in a container
+        (-9, "slurmstepd: error: Detected 1 oom-kill event(s)\n", KilledError),
+        (-11, "", TrialFailedError),
+        (1, "Traceback (most recent call last):\nOSError: [Errno 28] No space left on device\n",
+         StorageError),
+        (1, "Traceback (most recent call last):\nOSError: [Errno 116] Stale file handle: 'a'\n",
+         StorageError),
+        (75, "w2ltune: error: a.tsv: Input/output error; nothing finished is lost: …\n",
+         StorageError),
+        (-7, "", TrialFailedError),  # it may have been the disk
+        (1, "no\n", TrialFailedError),
+    ],
+)  # fmt: skip
+def test_whose_failure_it_is(tmp_path, code, text, kind):
+    (tmp_path / "log").write_text(text)
+    found = failure(code, tmp_path / "log", name="fl_asr_decode", kept=tmp_path / "kept")
+    assert type(found) is kind
+    assert str(found).startswith("fl_asr_decode: ")
+    assert f"(log: {tmp_path}/kept)" in str(found)
+    assert str(found).count("nothing finished is lost") == (kind is StorageError)

@@ -10,6 +10,9 @@ import pytest
 
 from w2ltune import files
 from w2ltune.runs.lock import StudyLock, is_overtaken, this_process
+from w2ltune.runs.recovery import recover, set_aside_failed
+from w2ltune.runs.shards import ShardFolder
+from w2ltune.runs.snapshots import Snapshot, discard, prune, remove, write_manifest
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 
 STOPPED = """
@@ -159,6 +162,45 @@ def test_an_older_launch_writes_nothing(tmp_path):
     with pytest.raises(BlockingIOError):
         trial._write_utterances()
     assert not directory.utterances.exists()
+
+
+def test_an_older_launch_moves_and_removes_nothing(tmp_path):
+    run, kept, shards = (tmp_path / name for name in ("run", "snapshots", "shards"))
+    for folder in (run, kept, shards):
+        folder.mkdir()
+    (run / "001_model_last.bin").write_bytes(b"torn")
+    (run / ".001_model_last.bin.tmp-of-another").write_bytes(b"just being written")
+    for updates in (10, 20):
+        path = kept / f"{updates:08d}.bin"
+        path.write_bytes(b"a model")
+        snapshot = Snapshot(
+            path=path, epoch=1, updates=updates, size_bytes=7, payload_bytes=7, digest=""
+        )
+        write_manifest(snapshot)
+    (shards / "1.npy").touch()
+    before = sorted(tmp_path.rglob("*"))
+
+    def is_ours():
+        return False
+
+    def leave():
+        raise BlockingIOError
+
+    files.fence(tmp_path, is_ours, leave)
+    try:
+        for work in (
+            lambda: recover(run, kept),
+            lambda: set_aside_failed(run, 1, kept, 20),
+            lambda: discard(snapshot),
+            lambda: prune(kept, keep=1),
+            lambda: remove(snapshot),
+            ShardFolder(shards, columns=1).remove,
+        ):
+            with pytest.raises(BlockingIOError):
+                work()
+    finally:
+        files.unfence(tmp_path, is_ours)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_what_dead_processes_left_is_swept_at_the_start(tmp_path):

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -5,12 +6,13 @@ import sys
 import threading
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 from waiting import PATIENCE_SECONDS, wait_for
 
 from w2ltune import files
-from w2ltune.errors import StudyOwnedError
+from w2ltune.errors import InputError, StudyOwnedError
 from w2ltune.runs import lock as lock_module
 from w2ltune.runs.lock import StudyLock, current_owner, process_start, this_process
 
@@ -182,6 +184,48 @@ def test_a_number_that_another_process_got_is_not_the_owner(folder):
     write_owner(folder, generation=4, process_start="1")
     lock = acquired(folder)
     assert lock.generation == 5
+    lock.release()
+
+
+def _damage(path, content):
+    """Put what no owner writes where the newest one stands."""
+    path.parent.mkdir(exist_ok=True)
+    if isinstance(content, str):
+        path.write_text(content)
+    elif isinstance(content, dict):
+        path.write_text(json.dumps({**asdict(this_process()), "generation": 2, **content}))
+    else:
+        content(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("null", "damaged, restore or remove it: null"),
+        ("[]", "damaged, restore or remove it: "),
+        ("{}", "damaged, restore or remove it: .*missing"),
+        ("7", "damaged, restore or remove it: "),
+        ({"pid": "x"}, "damaged, restore or remove it: pid is 'x'"),
+        ({"generation": 1}, "damaged, restore or remove it: generation is 1"),
+        (lambda path: path.symlink_to("nowhere"), "is a link to 'nowhere' made by .*: remove it"),
+        (os.mkfifo, "is a pipe made by .*: remove it"),
+        (Path.mkdir, "is a folder made by .*: remove it"),
+    ],
+)
+@pytest.mark.parametrize("ask", [acquired, current_owner])
+def test_what_no_owner_has_written_is_named_and_waited_for_by_nobody(folder, content, reason, ask):
+    write_owner(folder, generation=1, released=True)
+    _damage(folder / "000002.json", content)
+    with pytest.raises(InputError, match=f"lock/000002.json: {reason}"):
+        ask(folder)
+
+
+def test_a_file_that_has_no_number_for_a_name_is_no_owner(folder):
+    acquired(folder).release()
+    for name in ("1x.json", "0².json", "99.json", f"{'9' * 5000}.json"[-250:]):
+        (folder / name).write_text("null")
+    lock = acquired(folder)
+    assert (lock.generation, lock.is_ours()) == (2, True)
     lock.release()
 
 

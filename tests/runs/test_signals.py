@@ -14,7 +14,7 @@ from waiting import wait_for
 from w2ltune.errors import StopSignal, run_command
 from w2ltune.runs.signals import by_hand, signals_end_it, stopping_signals
 
-STOPPING = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
+STOPPING = (signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 def handlers() -> list[object]:
@@ -44,7 +44,20 @@ def test_each_signal_is_told() -> None:
     with stopping_signals(reasons.append):
         for number in (*STOPPING, signal.SIGTERM):
             send(number, reasons)
-    assert reasons == ["signal SIGUSR1", "signal SIGTERM", "signal SIGINT", "signal SIGTERM"]
+    assert reasons == [f"signal {number.name}" for number in (*STOPPING, signal.SIGTERM)]
+
+
+def test_a_hup_that_is_ignored_stays_so() -> None:
+    """As by ``nohup``."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    reasons: list[str] = []
+    try:
+        with signals_end_it(), stopping_signals(reasons.append):
+            os.kill(os.getpid(), signal.SIGHUP)
+            send(signal.SIGUSR1, reasons)
+    finally:
+        assert signal.signal(signal.SIGHUP, before) == signal.SIG_IGN
+    assert reasons == ["signal SIGUSR1"]
 
 
 def test_the_old_handlers_are_back_after_an_error() -> None:
@@ -101,7 +114,7 @@ def test_by_hand(
     assert by_hand(reason) is expected
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP])
 def test_elsewhere_a_signal_ends_the_command(
     number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:

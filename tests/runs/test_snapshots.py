@@ -15,7 +15,7 @@ from waiting import PATIENCE_SECONDS
 
 from w2ltune.errors import InputError
 from w2ltune.formats.checkpoint import write_header
-from w2ltune.runs.diskbudget import make_room
+from w2ltune.runs.diskbudget import drop_copied_models, make_room, used_bytes
 from w2ltune.runs.snapshots import (
     best_snapshot,
     discard,
@@ -63,6 +63,7 @@ def fill(folder, values, *, payload_bytes=1000):
         write_model(folder.parent / "m.bin", updates=updates, payload_bytes=payload_bytes)
         snapshot = take(folder.parent / "m.bin", folder, value=value)
         os.utime(snapshot.path, (10_000 - age, 10_000 - age))
+    (folder.parent / "m.bin").unlink(missing_ok=True)
 
 
 def updates_in(folder):
@@ -222,7 +223,7 @@ def test_a_manifest_of_the_future_is_not_overlooked(source, folder):
     write_model(source, updates=20)
     manifest = take(source, folder).path.with_suffix(".json")
     content = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps(content | {"format": 2, "more": 1}))
+    manifest.write_text(json.dumps(content | {"format": 3, "more": 1}))
     with pytest.raises(InputError, match="newer version"):
         read_snapshots(folder)
 
@@ -312,14 +313,116 @@ def test_no_room_and_nothing_is_removed_in_vain(trials):
     before = sorted(trials.rglob("*"))
     reason = make_room(trials, own, needed_bytes=MIB, budget_bytes=4 * MIB)
     assert reason == (
-        "no room for a snapshot of 1.0 MiB: all snapshots take 9.0 MiB of 4.0 MiB allowed; "
-        "allow more"
+        f"needs 1.0 MiB, and {trials.parent} takes 9.0 MiB of the 4.0 MiB allowed; allow more "
+        "(--disk_budget_gib)"
     )
     enough = 1 << 60
     reason = make_room(trials, own, needed_bytes=enough, budget_bytes=enough * 2)
-    assert "no room for a snapshot of 1073741824.00 GiB: " in reason
+    assert reason.startswith("No space left on device: needs 1073741824.00 GiB, ")
     assert f"on the disk of {own}; make room there" in reason
     assert sorted(trials.rglob("*")) == before
+
+
+def test_the_budget_is_of_all_that_lies_in_the_folder(trials):
+    """Of the program's models and logs too; what could not be used goes first."""
+    own = trials / "0002" / "snapshots"
+    (own / "00000010.bad").write_bytes(bytes(MIB))
+    for place in (trials.parent / "torn", trials / "0000/run/torn", trials / "0003/run/torn"):
+        place.mkdir(parents=True)
+        (place / "001_model_last.bin").write_bytes(bytes(MIB))
+        (place / "001_log").write_text("a line")
+    write_model(trials / "0002" / "run" / "001_model_last.bin", updates=100, payload_bytes=MIB)
+    (trials.parent / "log").write_bytes(bytes(MIB))
+    assert used_bytes(trials.parent) // MIB == 9 + 6
+    assert make_room(trials, own, needed_bytes=MIB, budget_bytes=int(13.2 * MIB)) == ""
+    left = sorted(str(path.relative_to(trials)) for path in trials.rglob("torn/*"))
+    assert left == [
+        "0000/run/torn/001_log",
+        *(f"0003/run/torn/001_{name}" for name in ("log", "model_last.bin")),
+    ]
+    assert [path.name for path in trials.parent.glob("torn/*")] == ["001_log"]
+    assert updates_in(own) == [100, 80, 60, 40, 20]
+    assert make_room(trials, own, needed_bytes=MIB, budget_bytes=int(12.2 * MIB)) == ""
+    assert updates_in(own) == [100, 80, 60, 40]
+
+
+def test_a_file_with_two_names_is_counted_once(tmp_path):
+    write_model(tmp_path / "a" / "m.bin", updates=20)
+    size = used_bytes(tmp_path)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "m.bin").hardlink_to(tmp_path / "a" / "m.bin")
+    (tmp_path / "b" / "gone").symlink_to("nowhere")
+    assert used_bytes(tmp_path, tmp_path / "a") == size + len("nowhere")
+
+
+def test_the_best_of_each_valid_set_stays(source, folder):
+    rates = {20: (0.5, 0.1), 40: (0.1, 0.5), 60: (0.1, math.inf), 80: (0.3, 0.2), 100: (0.3, 0.3)}
+    for updates, (dev, other) in rates.items():
+        write_model(source, updates=updates, payload_bytes=1000)
+        take_snapshot(
+            source, folder, value=lambda updates: 1.0 / updates,
+            rates=lambda updates, dev=dev, other=other: {"dev-WER": dev, "other-WER": other},
+            is_busy=lambda: False, is_ours=lambda: True,
+        )  # fmt: skip
+    prune(folder, keep=1)
+    assert updates_in(folder) == [100, 40, 20]
+    trials = folder.parent / "trials"
+    (trials / "0000").mkdir(parents=True)
+    folder.rename(trials / "0000" / "snapshots")
+    (trials / "0000" / "result.json").touch()
+    own = trials / "0001" / "snapshots"
+    assert "allowed" in make_room(trials, own, needed_bytes=1, budget_bytes=10)
+    assert updates_in(trials / "0000" / "snapshots") == [100, 40, 20]
+
+
+def copied(rundir, folder, name, updates):
+    """Write a model and take its snapshot."""
+    write_model(rundir / name, updates=updates, payload_bytes=1000)
+    assert take(rundir / name, folder).updates == updates
+    return rundir / name
+
+
+def test_models_of_earlier_launches_go_where_there_is_a_snapshot(tmp_path, folder):
+    rundir = tmp_path / "run"
+    last = copied(rundir, folder, "001_model_last.bin", 40)
+    best = copied(rundir, folder, "001_model_dev.bin", 20)
+    copied(rundir, folder, "001_model_iter_003.bin", 60)
+    copied(rundir, folder, "002_model_last.bin", 80)
+    assert drop_copied_models(rundir, folder, newest=1) == []
+    assert drop_copied_models(rundir, folder, newest=2) == [best.name, last.name]
+    assert sorted(path.name for path in rundir.iterdir()) == [
+        "001_model_iter_003.bin", last.name, "002_model_last.bin",
+    ]  # fmt: skip
+    assert last.read_text().startswith("w2ltune: the model of 40 updates lay here.")
+    assert drop_copied_models(rundir, folder, newest=2) == []
+    assert updates_in(folder) == [80, 60, 40, 20]
+
+
+def test_models_stay_whose_only_copy_they_are(tmp_path, folder):
+    """And those that somebody refers to, or has under another name."""
+    rundir = tmp_path / "run"
+    copied(rundir, folder, "001_model_a.bin", 20).with_name("mine").hardlink_to(
+        rundir / "001_model_a.bin"
+    )
+    named = copied(rundir, folder, "001_model_b.bin", 40)
+    linked = copied(rundir, folder, "001_model_c.bin", 60)
+    linked.rename(tmp_path / "elsewhere")
+    linked.symlink_to(tmp_path / "elsewhere")
+    other = copied(rundir, folder, "001_model_d.bin", 80)
+    other.write_bytes(other.read_bytes()[:-1] + b"x")
+    copied(rundir, folder, "001_model_e.bin", 100)
+    snapshot = folder / "00000100.bin"
+    snapshot.write_bytes(snapshot.read_bytes()[:-1] + b"x")  # rotten
+    hard = copied(rundir, folder, "001_model_f.bin", 120)
+    (folder / "00000120.bin").unlink()
+    (folder / "00000120.bin").hardlink_to(hard)  # no snapshot: the program would cut both
+    write_model(rundir / "001_model_g.bin", updates=140)
+    (rundir / "001_model_h.bin").write_bytes(b"cut")
+    before = {path: path.read_bytes() for path in rundir.iterdir()}
+    (tmp_path / "best_model.bin").symlink_to(named)
+    answer = tmp_path / "best_model.bin"
+    assert drop_copied_models(rundir, folder, newest=9, named=[answer, tmp_path]) == []
+    assert {path: path.read_bytes() for path in rundir.iterdir()} == before
 
 
 def test_a_trial_at_work_is_not_robbed(trials):

@@ -17,6 +17,7 @@ from w2ltune.formats.distributions import FloatRange, IntegerRange
 from w2ltune.formats.flagsfile import format_flagsfile
 from w2ltune.runs.lock import TAKE_OVER_VARIABLE, StudyLock, this_process
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
+from w2ltune.search.completing import asked
 from w2ltune.search.samplers import make_sampler
 from w2ltune.search.space import SearchSpace
 from w2ltune.search.study import (
@@ -401,6 +402,32 @@ def test_settling_twice_changes_nothing(tmp_path):
         for settled in (first, second):
             assert [trial.number for trial in settled.interrupted] == [1]
         assert (tmp_path / JOURNAL).read_bytes() == before
+
+
+@pytest.mark.parametrize("journal", ["whole", "gone"])
+def test_what_was_killed_from_outside_is_tried_again(tmp_path, journal):
+    with owned(tmp_path) as study:
+        for again in (True, False):
+            trial, flags = SPACE.ask(study)
+            directory = TrialDirectory(tmp_path / "trials", trial.number)
+            directory.write_flags(flags, asked=asked(study, trial))
+            failed = TrialResult(
+                number=trial.number, attempt=1, state="FAIL", value=None, reason="killed",
+                again=again,
+            )  # fmt: skip
+            assert directory.write_result(failed) == failed == directory.read_result()
+            if not again:
+                tell(study, trial.number, failed)
+    if journal == "gone":
+        (tmp_path / JOURNAL).unlink()
+    with owned(tmp_path) as study:
+        settled = settle(study, tmp_path / "trials", SPACE)
+        assert [trial.number for trial in settled.interrupted] == [0]
+        assert settled.finished == 1
+        directory = TrialDirectory(tmp_path / "trials", 0)
+        assert not directory.result.exists()
+        assert directory.write_result(TrialResult(number=0, attempt=2, state="FAIL", value=None))
+        assert not directory.reopen()
 
 
 def test_a_disk_that_was_full_for_a_while(tmp_path):

@@ -1,5 +1,6 @@
 """A training from start to end, with the double of the binary and without Ray."""
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -8,7 +9,9 @@ import pytest
 from trainingtask import BINARY, make_training
 from waiting import PATIENCE_SECONDS, wait_for
 
+from w2ltune.errors import KilledError, StorageError
 from w2ltune.formats.checkpoint import read_header
+from w2ltune.runs.diskbudget import used_bytes
 from w2ltune.runs.snapshots import read_snapshots, verify
 from w2ltune.runs.trialdir import TrialDirectory
 from w2ltune.trials.ranks import NodeRanks
@@ -16,6 +19,9 @@ from w2ltune.trials.supervisor import Supervisor
 from w2ltune.trials.trainjob import TrainJob
 
 pytestmark = pytest.mark.main
+
+MODEL_BYTES = 210_000
+"""More than a model of the double takes."""
 
 
 @pytest.fixture
@@ -84,7 +90,7 @@ def kill(supervisor, number=signal.SIGKILL, rank=0):
 
 
 def log_of(supervisor):
-    return "\n".join(p.read_text() for p in (supervisor._rundir / "logs").glob("*.log"))
+    return "\n".join(p.read_text() for p in (supervisor.rundir / "logs").glob("*.log"))
 
 
 def snapshots_of(supervisor):
@@ -102,7 +108,7 @@ def test_a_training_ends_with_its_best_checkpoint(supervise):
     assert read_header(best).epoch == done.finished.epoch
     assert len(snapshots_of(done)) <= 3
     assert not (done.directory.path / "launches").exists()
-    script = next((done._rundir / "scripts").iterdir())
+    script = next((done.rundir / "scripts").iterdir())
     assert "--flagsfile=" in script.read_text()
 
 
@@ -138,7 +144,7 @@ def test_killed_in_the_middle_of_writing_each_checkpoint(supervise, tmp_path):
     advance(running)
     assert running.failure == ""
     assert running.finished.updates == 40
-    assert any((running._rundir / "torn").iterdir())
+    assert any((running.rundir / "torn").iterdir())
 
 
 def test_a_program_that_fails_twice_in_the_same_way_has_failed(supervise):
@@ -178,11 +184,11 @@ def test_a_hung_program_is_started_again(supervise, tmp_path):
 
 def test_a_torn_checkpoint_before_any_snapshot_is_set_aside(supervise):
     running = supervise()
-    running._rundir.mkdir(parents=True)
-    (running._rundir / "001_model_last.bin").write_bytes(b"\x03\0\0")
+    running.rundir.mkdir(parents=True)
+    (running.rundir / "001_model_last.bin").write_bytes(b"\x03\0\0")
     done = advance(running)
     assert done.finished.updates == 100
-    assert list((done._rundir / "torn").iterdir())
+    assert list((done.rundir / "torn").iterdir())
 
 
 def test_a_snapshot_that_cannot_be_loaded_costs_one_interval(supervise, go):
@@ -190,7 +196,7 @@ def test_a_snapshot_that_cannot_be_loaded_costs_one_interval(supervise, go):
     go(50)
     advance(running, kept(50)).stop()
     newest = snapshots_of(running)[0]
-    live = running._rundir / "001_model_last.bin"
+    live = running.rundir / "001_model_last.bin"
     for path in (newest.path, live):  # of the right size, and wrong
         data = bytearray(path.read_bytes())
         data[-100:] = bytes(byte ^ 1 for byte in data[-100:])
@@ -209,7 +215,7 @@ def test_fork_begins_with_a_network_and_continues_as_itself(supervise, go):
     go()
     advance(fork)
     assert fork.finished.updates == 60
-    assert first._rundir.joinpath("001_log").read_text().count("\n") == 10  # untouched
+    assert first.rundir.joinpath("001_log").read_text().count("\n") == 10  # untouched
 
 
 def test_several_ranks_meet_anew_at_each_launch(supervise, go):
@@ -238,8 +244,13 @@ def test_a_metric_that_the_log_lacks_is_said(supervise):
 def test_a_disk_budget_that_holds_no_snapshot_is_said_and_does_no_harm(supervise):
     done = advance(supervise(disk_budget_bytes=1000))
     assert done.finished.updates == 100
-    assert "no room for a snapshot" in log_of(done)
+    said = done.finished.unkept
+    assert "no snapshot of 001_model_last.bin: needs 0.2 MiB" in said
+    assert "of the 0.0 MiB allowed; allow more (--disk_budget_gib)" in said
+    assert said in log_of(done)
     assert done.finished.checkpoint == ""
+    best = done.best()[0]
+    assert read_header(done.rundir / done.finished.model).updates == best.updates
 
 
 def test_an_older_launch_publishes_nothing(supervise):
@@ -293,6 +304,41 @@ def test_a_file_server_that_is_away_for_a_while_is_waited_for(supervise, monkeyp
     assert len(calls) == 4
 
 
+def test_a_file_server_that_stays_away_is_no_failure_of_the_training(supervise, monkeypatch):
+    from w2ltune.trials import supervisor as module
+
+    def recover_never(*arguments, **options):
+        raise OSError(errno.ESTALE, "Stale file handle", "run")
+
+    monkeypatch.setattr(module, "recover", recover_never)
+    monkeypatch.setattr(module, "TROUBLE_SECONDS", 0.0)
+    assert isinstance(advance(supervise()).fault, StorageError)
+
+
+def test_a_full_disk_of_the_program_is_no_failure_of_the_training(supervise, tmp_path):
+    model = tmp_path / "trials" / "0007" / "run" / "001_model_last.bin"
+    program = tmp_path / "fl_asr_train"
+    program.write_text(f'#!/bin/sh\nln -s /dev/full {model}\nexec {BINARY} "$@"\n')
+    program.chmod(0o755)
+    stopped = advance(supervise(program=(str(program),)))
+    assert isinstance(stopped.fault, StorageError)
+    assert "disk full while writing" in stopped.failure
+    assert not stopped.directory.finished.exists()
+    assert advance(supervise()).finished.updates == 100
+
+
+def test_a_program_that_is_killed_each_time_is_tried_again_by_a_later_command(supervise):
+    running = supervise(leave=20)
+    for number in range(1, 6):
+        advance(running, lambda s, n=number: s._launch is not None and s.attempt == n)
+        kill(running)
+    advance(running)
+    assert isinstance(running.fault, KilledError)
+    assert "killed (SIGKILL), most likely for want of memory: 5 times; the same command" in (
+        running.failure
+    )
+
+
 def test_a_superseded_supervisor_stands_still(supervise):
     running = advance(supervise(leave=20), lambda s: s.curve.epochs >= 2)
     number = running.directory.begin_attempt("another node")
@@ -306,10 +352,58 @@ def test_a_superseded_supervisor_stands_still(supervise):
 def test_continue_takes_over_what_the_earlier_training_of_the_folder_kept(supervise):
     first = advance(supervise(leave=50), kept(50))
     first.stop()
-    live = first._rundir / "001_model_last.bin"
+    live = first.rundir / "001_model_last.bin"
     live.write_bytes(live.read_bytes()[:9000])
-    on = supervise(number=9, rundir=first._rundir, mode="continue", changes={"iter": "120"})
+    on = supervise(number=9, rundir=first.rundir, mode="continue", changes={"iter": "120"})
     advance(on)
     assert on.failure == ""
     assert on.finished.updates == 120
     assert "took over the snapshot after update 50" in log_of(first)
+
+
+def test_twelve_launches_take_no_more_room_than_two(supervise, go):
+    """Each leaves its models behind, of which there are snapshots; the program finds the newest."""
+    running = supervise(changes={"iter": "130"}, leave=10)
+    sizes = []
+    for updates in range(10, 130, 10):
+        advance(running, kept(updates))
+        sizes.append(used_bytes(running.directory.path))
+        kill(running)
+        go(updates + 10)
+    go()
+    advance(running)
+    assert running.failure == ""
+    assert [epoch for epoch, _ in running.curve.by_epoch()] == list(range(1, 14))
+    logs = sorted(path.name for path in running.rundir.glob("*_log"))
+    assert logs == [f"{index:03d}_log" for index in range(1, 14)]  # none was written over
+    assert max(sizes) < 12 * MODEL_BYTES  # 3 of a launch and of the one before, and snapshots
+    assert used_bytes(running.directory.path) < 12 * MODEL_BYTES
+    kept_updates = {snapshot.updates for snapshot in snapshots_of(running)}
+    for rate in ("dev-WER", "other-WER"):
+        best = min(running.curve.lines, key=lambda line: (line.rates[rate], line.updates))
+        assert best.updates in kept_updates
+    assert "removed 011_model_dev.bin, 011_model_last.bin, 011_model_other.bin" in log_of(running)
+    # By hand, too, the program goes on from the newest.
+    models = [running.rundir / f"{index:03d}_model_last.bin" for index in range(1, 14)]
+    assert all(model.exists() for model in models)
+    assert read_header(models[-1]).updates == 130
+
+
+def test_what_has_no_snapshot_of_the_same_bytes_stays(supervise, go):
+    running = supervise(leave=10)
+    advance(running, kept(10))
+    rundir = running.rundir
+    wait_for(lambda: len(list(rundir.glob("001_model_*.bin"))) == 3)
+    other, dev = rundir / "001_model_other.bin", rundir / "001_model_dev.bin"
+    kill(running)
+    running.stop()
+    other.write_bytes(other.read_bytes()[:-1] + b"x")  # other bytes, as many
+    (rundir / "named.bin").hardlink_to(dev)
+    before = {path: path.read_bytes() for path in (other, dev)}
+    go()
+    done = advance(supervise())
+    assert done.finished.updates == 100
+    assert {path: path.read_bytes() for path in before} == before
+    assert (
+        (rundir / "001_model_last.bin").read_text().startswith("w2ltune: the model of 10 updates")
+    )

@@ -90,7 +90,7 @@ def parse_job(text: str) -> Job:
         W2LTuneError: It describes none.
     """
     # A name may hold anything; the fields after UserId, up to the command, hold no blanks.
-    head = re.search(r"^JobId=(\d+) .*?JobName=(.*?) UserId=([^\s(]*)", text, re.MULTILINE)
+    head = re.search(r"^JobId=(\d{1,18}) .*?JobName=(.*?) UserId=([^\s(]*)", text, re.MULTILINE)
     if head is None:
         raise W2LTuneError(f"scontrol shows no job: {' '.join(text.split())[:200]!r}")
     fields: dict[str, str] = {}
@@ -103,6 +103,7 @@ def parse_job(text: str) -> Job:
         value = fields.get(name, "")
         return "" if value in ("(null)", "None", "Unknown", "N/A") else value
 
+    restarts = field("Restarts")[:18]
     return Job(
         number=int(head[1]),
         name=head[2],
@@ -110,7 +111,7 @@ def parse_job(text: str) -> Job:
         state=field("JobState"),
         reason=field("Reason"),
         may_requeue=field("Requeue") != "0",
-        restarts=int(field("Restarts") or 0),
+        restarts=int(restarts) if restarts.isdecimal() else 0,
         nodes=field("NodeList"),
         partition=field("Partition"),
         submit_time=field("SubmitTime"),

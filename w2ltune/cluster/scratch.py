@@ -9,6 +9,7 @@ import re
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -83,6 +84,22 @@ def in_use(name: Path) -> IO[str]:
                 fcntl.flock(file, fcntl.LOCK_SH)
             if (folder / _IN_USE).exists():  # it was not being removed just then
                 return file
+
+
+@contextlib.contextmanager
+def beside_others(folder: Path, *, alone: bool) -> Iterator[None]:
+    """Let a block of this node run beside others that use the same folder, or alone.
+
+    Args:
+        folder: Of this node, as `in_use` made it.
+        alone: Wait until no other one runs, and let none begin meanwhile.
+    """
+    with (folder / "turn").open("a") as turn, (folder / "runs").open("a") as runs:
+        with contextlib.suppress(OSError):  # where locks are not to be had
+            fcntl.flock(turn, fcntl.LOCK_EX)  # who waits to be alone is not overtaken
+            fcntl.flock(runs, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            fcntl.flock(turn, fcntl.LOCK_UN)
+        yield
 
 
 def _is_private(folder: Path) -> bool:

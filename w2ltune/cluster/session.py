@@ -200,11 +200,17 @@ def _start(ray: Any, cores: int, scratch: Path, common: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _own_handler() -> Iterator[None]:
-    """Keep the handler of SIGTERM: Ray sets its own at the start, and the default at the end."""
+    """Keep the handler of SIGTERM: Ray sets its own at the start, and the default at the end.
+
+    A HUP waits meanwhile, and Ray's processes, which inherit that, are not ended by it: the end of
+    a terminal goes to them too, and without them nothing is stopped in order.
+    """
     own = signal.getsignal(signal.SIGTERM)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, own)
 

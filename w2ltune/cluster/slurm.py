@@ -20,9 +20,11 @@ from w2ltune.cluster.site import SITE_VARIABLE, Site
 from w2ltune.cluster.slurmoptions import SlurmOptions, further_options
 from w2ltune.errors import UsageError, W2LTuneError
 from w2ltune.runs.runname import plain_name
+from w2ltune.runs.sharing import others_can_move
 
 DIRECTIVES, ASSIGNMENTS = "# @directives", "# @assignments"
 FUNCTIONS, FUNCTIONS_FILE = "# @functions", "functions.bash"
+HOME_FOLDER = ".w2ltune"
 CLUSTER_TEMPLATE = "ray_cluster.sbatch"
 WORKER_TEMPLATE = "worker.sbatch"
 
@@ -82,9 +84,30 @@ def slurm_folder(study: Path) -> Path:
     return Path(os.path.abspath(study)) / "slurm"  # noqa: PTH100 (links are the user's own)
 
 
+def scripts_folder(study: Path) -> Path:
+    """Return where this user's scripts of a study lie: its ``slurm`` folder if nobody can move it.
+
+    In a folder of a group anybody could put another one in its place, between any look at it and
+    any use. There they lie in the user's home folder, which all nodes see as well.
+
+    Raises:
+        UsageError: There is no home folder.
+    """
+    folder = slurm_folder(study)
+    if not others_can_move(folder / "x"):
+        return folder
+    try:
+        return Path.home() / HOME_FOLDER / plain_name(os.path.realpath(study))[-100:]
+    except RuntimeError:
+        raise UsageError(
+            f"{study}: others may write there, so that scripts and logs of jobs must lie in your "
+            "home folder, and HOME names none"
+        ) from None
+
+
 def own_folder(study: Path, user: str) -> Path:
     """Return where only one user writes, though the study is a group's: logs, token, address."""
-    return slurm_folder(study) / f"of-{plain_name(user)}"
+    return scripts_folder(study) / f"of-{plain_name(user)}"
 
 
 def read_template(name: str) -> str:
@@ -189,6 +212,7 @@ def assignments(job: ClusterJob) -> list[str]:
     lines = [
         f"W2LTUNE_STUDY={shlex.quote(_study(job))}",
         f"W2LTUNE_USER={shlex.quote(plain_name(job.user))}",
+        *_elsewhere(job.study),
         f"W2LTUNE_PYTHON={shlex.quote(python)}",
         *_array("W2LTUNE_COMMAND", [shlex.quote(word) for word in (python, *job.command[1:])]),
         *_array("W2LTUNE_PREFIX", [_with_variables(word) for word in site.container]),
@@ -206,6 +230,11 @@ def assignments(job: ClusterJob) -> list[str]:
     finished = "/dev/null" if job.worker else f"{own_folder(job.study, job.user)}/{FINISHED}"
     failed = _SETUP_FAILED.format(finished=shlex.quote(finished)).splitlines()
     return [*lines, *failed, *setup, "trap - ERR EXIT"] if setup else lines
+
+
+def _elsewhere(study: Path) -> list[str]:
+    folder = scripts_folder(study)
+    return [] if folder == slurm_folder(study) else [f"W2LTUNE_SLURM={shlex.quote(str(folder))}"]
 
 
 def _study(job: ClusterJob) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from w2ltune import files
 from w2ltune.cluster.jobs import Job, find_jobs, run_slurm
 from w2ltune.cluster.site import read_site
-from w2ltune.cluster.slurm import FINISHED, own_folder, slurm_folder
+from w2ltune.cluster.slurm import FINISHED, HOME_FOLDER, own_folder, slurm_folder
 from w2ltune.cluster.submissions import Submission, newest_job, submissions
 from w2ltune.cluster.workers import worker_jobs
 from w2ltune.errors import UsageError, printable, run_command
@@ -161,11 +162,22 @@ def _own_studies() -> Iterator[Path]:
         scripts = find_jobs(user=str(os.getuid()), cluster=read_site().clusters).values()
     except UsageError as error:
         raise UsageError(f"{error}; name the study to see what its files tell") from None
-    folders = [path.parent.parent if path.parent.name == "workers" else path.parent
-               for path in scripts]  # fmt: skip
-    for folder in dict.fromkeys(folders):
-        if folder.name == "slurm" and (folder / "jobs").is_dir():
-            yield folder.parent
+    for study in dict.fromkeys(map(_study_of, scripts)):
+        if study is not None and (slurm_folder(study) / "jobs").is_dir():
+            yield study
+
+
+def _study_of(script: Path) -> Path | None:
+    """Return the study of a script, which lies in it or, beside others, says which it is for."""
+    folder = script.parent.parent if script.parent.name == "workers" else script.parent
+    if folder.name == "slurm":
+        return folder.parent
+    with contextlib.suppress(OSError, ValueError):
+        lines = script.read_bytes().split(b"\n") if folder.parent.name == HOME_FOLDER else []
+        named = next((line for line in lines if line.startswith(b"W2LTUNE_STUDY=")), b"")
+        if named:
+            return Path(shlex.split(os.fsdecode(named))[0].partition("=")[2])
+    return None
 
 
 def _times(count: int) -> str:
@@ -190,6 +202,7 @@ def _studies(arguments: list[str], usage: str) -> list[Path]:
     for study in studies:
         if not (study / "sweep.json").exists() and not slurm_folder(study).is_dir():
             raise UsageError(f"{study}: no study there (no sweep.json)")
+        files.refuse_planted(study, to_read=True)
     return studies
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from w2ltune import files
 from w2ltune.cluster.jobs import Job, cancel_command, find_job, read_job, study_lock
 from w2ltune.cluster.resources import SlurmResources
-from w2ltune.cluster.slurm import FINISHED, job_name, own_folder, slurm_folder
+from w2ltune.cluster.slurm import FINISHED, job_name, slurm_folder
 from w2ltune.errors import InputError, StudyOwnedError, W2LTuneError
 from w2ltune.runs.lock import Owner
 
@@ -29,6 +29,7 @@ class Submission:
     """One submission of a study.
 
     Attributes:
+        study: The study's folder.
         number: From 1.
         script: What was submitted.
         owner: Which process did it.
@@ -39,6 +40,7 @@ class Submission:
         answer: What sbatch said without a number, though it took the script.
     """
 
+    study: Path
     number: int
     script: Path
     owner: Owner
@@ -49,11 +51,6 @@ class Submission:
     answer: str = ""
 
     @property
-    def study(self) -> Path:
-        """The study's folder."""
-        return self.script.parent.parent
-
-    @property
     def cancel(self) -> list[str]:
         """The command that ends its job."""
         return cancel_command(self.job or 0, self.cluster)
@@ -61,12 +58,12 @@ class Submission:
     @property
     def record(self) -> Path:
         """The file that records it."""
-        return self.script.parent / "jobs" / f"{self.number:04d}.json"
+        return slurm_folder(self.study) / "jobs" / f"{self.number:04d}.json"
 
     @property
     def own(self) -> Path:
         """Where only its user writes."""
-        return own_folder(self.study, self.script.stem.rpartition("-")[0])
+        return self.script.parent / f"of-{self.script.stem.rpartition('-')[0]}"
 
     def in_progress(self) -> bool:
         """Return whether the process may still be waiting for sbatch's answer."""
@@ -77,13 +74,15 @@ class Submission:
 
     def as_json(self) -> str:
         """Return the content of the record."""
+        folder = slurm_folder(self.study)
+        inside = self.script.is_relative_to(folder)  # the study may be moved, a home may not
         content = {
             "format": FORMAT,
             "number": self.number,
             "job": self.job,
             "cluster": self.cluster,
             "answer": self.answer,
-            "script": self.script.name,
+            "script": str(self.script.relative_to(folder) if inside else self.script),
             "seconds": self.seconds,
             "resources": asdict(self.resources),
             "owner": asdict(self.owner),
@@ -105,16 +104,17 @@ def submissions(study: Path) -> list[Submission]:
             continue
         try:
             submission = Submission(
+                study=study,
                 number=int(content["number"]),
                 script=folder / content["script"],
-                owner=Owner(**content["owner"]),
+                owner=files.fitted(Owner, content["owner"]),
                 seconds=float(content["seconds"]),
-                resources=SlurmResources(**content["resources"]),
+                resources=files.fitted(SlurmResources, content["resources"]),
                 job=None if content["job"] is None else int(content["job"]),
                 cluster=str(content.get("cluster", "")),
                 answer=str(content.get("answer", "")),
             )
-        except (KeyError, TypeError, ValueError):
+        except files.DAMAGE:
             raise InputError("no record of a submission; remove it", path=path) from None
         found.append(submission)
     return found

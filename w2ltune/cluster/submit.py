@@ -126,14 +126,15 @@ def submit(study: Path, script: str, *, user: str, resources: SlurmResources) ->
         StudyOwnedError: The study has a job already, is being submitted, or runs elsewhere.
         UsageError: SLURM refuses; nothing is left of the attempt.
     """
-    with _made(slurm_folder(study) / "jobs", own_folder(study, user)) as folder:
+    own = own_folder(study, user)
+    with _made(slurm_folder(study) / "jobs", own):
         number = max((done.number for done in submissions(study)), default=0) + 1
         refuse_second_job(study)  # after the number: whoever was faster has taken it
-        path = folder.parent / f"{plain_name(user)}-{number:04d}.sbatch"
+        path = own.parent / f"{plain_name(user)}-{number:04d}.sbatch"
         owner = this_process()
         submission = Submission(
-            number=number, script=path, owner=owner, seconds=time.time(), resources=resources,
-            cluster=_asked_cluster(script),
+            study=study, number=number, script=path, owner=owner, seconds=time.time(),
+            resources=resources, cluster=_asked_cluster(script),
         )  # fmt: skip
         if not files.create_exclusively(submission.record, submission.as_json()):
             raise StudyOwnedError(f"{study} is being submitted by another command: see squeue")
@@ -217,13 +218,13 @@ def show_script(script: str) -> None:
 
 
 @contextlib.contextmanager
-def _made(folder: Path, own: Path) -> Iterator[Path]:
+def _made(folder: Path, own: Path) -> Iterator[None]:
     """Make a shared folder and one's own; when the block fails, remove all that was made."""
-    missing = [path for path in (own, folder, *folder.parents) if not path.exists()]
+    missing = [path for path in (own, folder, *folder.parents, own.parent) if not path.exists()]
     make_shared(folder)
     make_own(own)
     try:
-        yield folder
+        yield
     except (W2LTuneError, OSError):
         with contextlib.suppress(OSError):  # no longer empty
             for path in missing:

@@ -25,7 +25,7 @@ from w2ltune.cluster.slurm import (
     own_folder,
     read_template,
     render_job,
-    slurm_folder,
+    scripts_folder,
 )
 from w2ltune.cluster.slurmoptions import SlurmOptions
 from w2ltune.cluster.submissions import newest_job, submissions
@@ -105,10 +105,11 @@ def worker_jobs(study: Path) -> list[Job]:
     Raises:
         UsageError: SLURM does not answer.
     """
-    folder = slurm_folder(study) / "workers"
-    cluster = next((made.cluster for made in submissions(study)), "")
+    made = submissions(study)
+    folders = {submission.script.parent / "workers" for submission in made}
+    cluster = next((submission.cluster for submission in made), "")
     listed = find_jobs(cluster=cluster)
-    numbers = [number for number, path in listed.items() if path.parent == folder]
+    numbers = [number for number, path in listed.items() if path.parent in folders]
     return [job for number in numbers if (job := read_job(number, cluster=cluster)) is not None]
 
 
@@ -191,7 +192,7 @@ def _resources(options: WorkerOptions, site: Site, study: Path) -> SlurmResource
 
 def _write(study: Path, script: str) -> Path:
     """Write the script of this command, with a number of its own."""
-    folder = slurm_folder(study) / "workers"
+    folder = scripts_folder(study) / "workers"
     make_shared(folder)
     make_own(own_folder(study, user_name()))
     taken = [

@@ -46,7 +46,7 @@ def write_best(study: Path, results: Sequence[TrialResult], *, metric: str) -> N
             f"{metric_line(best, metric)}, interval by {best.interval_unit}",
         ]
         text = format_flagsfile(standing_alone(best.flags), comments=[*comments, *elsewhere(best)])
-        files.write_text(study / "best.cfg", text)
+        files.write_text(study / "best.cfg", text, own=True)
 
 
 def best_name(choice: Choice) -> str:
@@ -140,12 +140,10 @@ def look_line(look: Look, looks: Sequence[Look], metric: str) -> str:
 
 
 def finish(study: Path, console: Console, *, surfaces: Sequence[Surface]) -> int:
-    """Write a finished sweep's files, print its answer and return the exit code."""
+    """Print a finished sweep's answer, write its files and return the exit code."""
     content = read_content(study)
-    files.write_text(study / "trials.csv", as_csv(content.board))
     console.print(table(content.board, metric=content.metric))
     for choice in content.outcome.choices:
-        _write_choice(study, content, choice)
         chosen = content.by_number[choice.trial]
         weights = " ".join(f"--{n}={quote(show_value(v))}" for n, v in chosen.params.items())
         name = choice_name(choice) if len(content.outcome.choices) > 1 else "best"
@@ -166,6 +164,9 @@ def finish(study: Path, console: Console, *, surfaces: Sequence[Surface]) -> int
         _say(console, f"note: {warning}")
     if content.outcome.reason:
         _say(console, f"stopped because {content.outcome.reason}")
+    for choice in content.outcome.choices:
+        _write_choice(study, content, choice)
+    files.write_text(study / "trials.csv", as_csv(content.board))
     _say(console, f"report: {build_report(study, surfaces=surfaces)}")
     return 0
 
@@ -185,7 +186,7 @@ def _write_choice(study: Path, content: Content, choice: Choice) -> None:
         comments.append(f"{chosen.missing} utterances have no hypothesis and count as deletions")
     flags = standing_alone(_for_target(chosen.flags, choice.target))
     text = format_flagsfile(flags, comments=[*comments, *elsewhere(chosen)])
-    files.write_text(study / best_name(choice), text)
+    files.write_text(study / best_name(choice), text, own=True)
 
 
 def _for_target(flags: Mapping[str, str], target: str) -> Mapping[str, str]:

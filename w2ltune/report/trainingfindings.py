@@ -71,6 +71,9 @@ def find_training_warnings(content: TrainingContent) -> list[str]:
     space, best = content.request.space, content.best
     ranges = {name: text for name, text in space.items() if name != SEED}
     found = edge_warnings(ranges, [best] if best is not None else [])
+    if best is not None and best.reason:
+        then = "; then the same command takes it" if best.checkpoint else ""
+        found.insert(0, f"The best model was not copied: {_short(best.reason)}{then}.")
     if best is not None and best.epochs and best.epoch == content.epochs_of(best):
         epoch = f"at its last epoch ({best.epoch})"
         found.append(

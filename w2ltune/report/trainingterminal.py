@@ -39,14 +39,13 @@ def finish_training(study: Path, console: Console) -> int:
         console: Where to print.
 
     Returns:
-        0; 1 where no training was completed.
+        0; 1 where no training was completed, or the best one's model could not be kept.
 
     Raises:
         InputError: The folder holds no study, or a file in it was damaged.
     """
     content = read_training(study)
     best = content.best
-    files.write_text(study / "trials.csv", as_csv(content.board, metric=content.metric))
     console.print(training_table(content.board, metric=content.metric))
     if best is None:
         _say(console, "no training was completed")
@@ -57,8 +56,9 @@ def finish_training(study: Path, console: Console) -> int:
         _say(console, f"  {_how_known(best)}")
         _say(console, f"flagsfile: {study / FLAGS_NAME}")
         _say(console, f"model: {_model_text(content, best)}")
+    files.write_text(study / "trials.csv", as_csv(content.board, metric=content.metric))
     _say_the_rest(content, console)
-    return EXIT_FAILED if best is None else 0
+    return EXIT_FAILED if best is None or best.reason else 0
 
 
 def finish_single(rundir: Path, console: Console) -> int:
@@ -69,7 +69,7 @@ def finish_single(rundir: Path, console: Console) -> int:
         console: Where to print.
 
     Returns:
-        0; 1 where it failed.
+        0; 1 where it failed, or its best model could not be kept.
 
     Raises:
         InputError: The folder holds no training of w2ltune, or a file in it was damaged.
@@ -92,7 +92,8 @@ def finish_single(rundir: Path, console: Console) -> int:
     if logs:
         _say(console, f"logs: {', '.join(map(str, logs))}")
     _say_the_rest(content, console)
-    return EXIT_FAILED if result is not None and result.state == "FAIL" else 0
+    failed = result is not None and result.state == "FAIL"
+    return EXIT_FAILED if failed or (best is not None and best.reason) else 0
 
 
 def write_best_training(content: TrainingContent) -> None:
@@ -108,7 +109,8 @@ def write_best_training(content: TrainingContent) -> None:
     if best.checkpoint:
         comments.append(f"its model: {MODEL_NAME}, which is {best.checkpoint}")
     flags = {name: value for name, value in best.flags.items() if name not in OF_A_PLACE}
-    files.write_text(content.folder / FLAGS_NAME, format_flagsfile(flags, comments=comments))
+    text = format_flagsfile(flags, comments=comments)
+    files.write_text(content.folder / FLAGS_NAME, text, own=True)
     point_to_model(content.folder, best)
 
 

@@ -7,14 +7,20 @@ what flashlight v0.3.2 printed in captured runs, and what users reported of GPUs
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections.abc import Iterable
 from pathlib import Path
 
+from w2ltune import errors
+from w2ltune.errors import KilledError, TrialFailedError, W2LTuneError
 from w2ltune.formats.audio import first_unreadable
 from w2ltune.formats.logs import parse_train_line, without_prefix
 from w2ltune.runs.process import STARTED
+
+TRIES = 3
+"""So often is begun what is killed from outside, in one run of a command."""
 
 TAIL_BYTES = 64 * 1024
 LONGEST = 300
@@ -122,6 +128,10 @@ _SIGNALS = {
 }
 _CRASHES = {signal.SIGSEGV, signal.SIGILL, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT}
 
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
+"""A person, a scheduler, the kernel for want of memory, or a node that is taken away."""
+
+_STORAGE = re.compile("|".join(["disk full", *map(os.strerror, errors.STORAGE_FAULTS)]))
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
 _FATAL = re.compile(r"F(?:\d{8}|\d{4}) \d\d:\d\d:")
 _INFO = re.compile(r"[IW](?:\d{8}|\d{4}) \d\d:\d\d:")
@@ -162,6 +172,39 @@ def explain_exit(
     reason = reason or _ending(code, number, lines)
     reason = re.sub(r"[\s\x00-\x1f]+", " ", reason).strip()
     return reason if len(reason) <= LONGEST else reason[: LONGEST - 1] + "…"
+
+
+def failure(
+    code: int,
+    log: Path,
+    *,
+    name: str = "",
+    lists: Iterable[Path] = (),
+    folder: Path = Path(),
+    kept: Path | None = None,
+) -> W2LTuneError:
+    """Return a program's failure: its own, a `KilledError`, or a `StorageError`.
+
+    Args:
+        code: As for :func:`explain_exit`; so are log, lists and folder.
+        log: Of the program.
+        name: What to call it.
+        lists: The data lists that it read.
+        folder: Where it ran.
+        kept: The log, where the message is to name it.
+    """
+    why = explain_exit(code, log, lists=lists, folder=folder)
+    said, end = f"{name}: " if name else "", f" (log: {kept})" if kept else ""
+    if (code - 128 if code > 128 else -code) in _FROM_OUTSIDE:
+        return KilledError(f"{said}{why}{end}")
+    if _STORAGE.search(why):
+        return errors.storage_error(f"{said}{why.partition('; ')[0]}{end}")
+    return TrialFailedError(f"{said}{why}{end}")
+
+
+def killed_again(why: object, *, times: int = TRIES) -> KilledError:
+    """Return the failure of what was begun so often and killed each time."""
+    return KilledError(f"{why}: {times} times; the same command tries it again")
 
 
 def load_failure(log: Path | str) -> Path | None:

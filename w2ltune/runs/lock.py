@@ -12,6 +12,7 @@ import contextlib
 import getpass
 import json
 import os
+import re
 import socket
 import sys
 import threading
@@ -166,7 +167,7 @@ class StudyLock:
         Raises:
             StudyOwnedError: Another process owns the study; it is named, with the way to override.
         """
-        files.refuse_foreign_links(self._folder.parent)
+        files.refuse_planted(self._folder.parent)
         self._folder.mkdir(exist_ok=True)
         last: Owner | None = None
         since = time.monotonic()
@@ -252,7 +253,7 @@ class StudyLock:
     def is_ours(self) -> bool:
         """Return whether nobody took the study over; one look at the folder, cheap."""
         own = _path(self._folder, self.generation)
-        return own.exists() and not any(path.name > own.name for path in _owners(self._folder))
+        return own.exists() and not is_overtaken(self._folder, self.generation)
 
     def release(self) -> None:
         """Give the study free. Its number stays, so that numbers only grow."""
@@ -282,7 +283,8 @@ def _path(folder: Path, generation: int) -> Path:
 
 def _owners(folder: Path) -> list[Path]:
     """Return the owners' files, newest first."""
-    return sorted(folder.glob("[0-9]*.json"), reverse=True)
+    names = (path for path in folder.glob("[0-9]*.json") if re.fullmatch("[0-9]{6,18}", path.stem))
+    return sorted(names, key=lambda path: int(path.stem), reverse=True)
 
 
 def is_overtaken(folder: Path, generation: int) -> bool:
@@ -291,10 +293,18 @@ def is_overtaken(folder: Path, generation: int) -> bool:
 
 
 def current_owner(folder: Path) -> Owner | None:
-    """Return the newest owner written in a lock folder, or None when there never was one."""
+    """Return the newest owner written in a lock folder, or None when there never was one.
+
+    Raises:
+        InputError: What stands there was not written by an owner.
+    """
     while owners := _owners(folder):
         content = files.read_json(owners[0])
-        if content is not None:
-            return Owner(**content)
-        # It was removed between the two looks: there is a newer one.
+        if content is None:
+            continue  # it was removed between the two looks: there is a newer one
+        with files.shaped(owners[0]):
+            owner = files.fitted(Owner, content)
+            if owner.generation != int(owners[0].stem):
+                raise ValueError(f"generation is {owner.generation}")
+        return owner
     return None

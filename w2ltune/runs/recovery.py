@@ -90,6 +90,7 @@ def recover(rundir: Path, snapshots_folder: Path, *, trust_live: bool = False) -
     Raises:
         OSError: There is no room for the copy, or the disk fails; nothing is lost.
     """
+    files.require_ours(rundir)
     for leftover in rundir.glob(f".[0-9]*_model_last.bin{files.TEMPORARY_MARK}*"):
         leftover.unlink(missing_ok=True)
     notes: list[str] = []
@@ -216,7 +217,7 @@ def _abandon(rundir: Path, index: int) -> list[str]:
     The checkpoint goes last, so that the rest is found again if this is cut short.
     """
     last = _last(rundir, index)
-    own = [path for path in rundir.glob("[0-9]*") if _index_of(path) == index]
+    own = [path for path in rundir.glob("[0-9]*") if index_of(path) == index]
     own.sort(key=lambda path: (path == last, "_model_" in path.name, path.name))
     models = [moved.name for moved in map(_set_aside, own) if "_model_" in moved.name]
     return [f"not known to be whole, moved to {rundir / TORN_FOLDER}: {name}" for name in models]
@@ -224,13 +225,13 @@ def _abandon(rundir: Path, index: int) -> list[str]:
 
 def _abandon_all(rundir: Path) -> list[str]:
     """Set aside the files of all run indices, if there is a model among them."""
-    if not any(map(_index_of, rundir.glob("[0-9]*_model_*.bin"))):
+    if not any(map(index_of, rundir.glob("[0-9]*_model_*.bin"))):
         return []
-    indices = {_index_of(path) for path in rundir.glob("[0-9]*")} - {0}
+    indices = {index_of(path) for path in rundir.glob("[0-9]*")} - {0}
     return [note for index in sorted(indices) for note in _abandon(rundir, index)]
 
 
-def _index_of(path: Path) -> int:
+def index_of(path: Path) -> int:
     """The run index in a file's name; 0 when there is none."""
     match = re.match(r"(\d{3,})_", path.name, re.ASCII)
     return int(match[1]) if match else 0
@@ -238,6 +239,7 @@ def _index_of(path: Path) -> int:
 
 def _set_aside(path: Path) -> Path:
     """Move a file to ``torn/``, under a name that is free there; return that."""
+    files.require_ours(path)
     folder = path.parent / TORN_FOLDER
     folder.mkdir(exist_ok=True)
     numbered = (f"{path.name}.{number}" for number in itertools.count(2))
@@ -252,7 +254,7 @@ def _notes_on(live: _Checkpoint, is_proven: bool) -> list[str]:
         notes.append(f"{live.path.name}: nothing tells whether it is whole; used on trust")
     rundir = live.path.parent
     models = sorted(rundir.glob("[0-9]*_model_last.bin"))
-    behind = [path.name for path in models if _index_of(path) > live.index]
+    behind = [path.name for path in models if index_of(path) > live.index]
     if behind:
         gap = _last(rundir, live.index + 1).name
         notes.append(f"{', '.join(behind)}: not seen by the program, as {gap} is missing")

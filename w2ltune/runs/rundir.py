@@ -12,6 +12,7 @@ Everything of the training lies in it, and every user of its group may go on wit
 from __future__ import annotations
 
 import contextlib
+import errno
 import getpass
 import itertools
 import json
@@ -22,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from w2ltune import files
-from w2ltune.errors import InputError, StudyMismatchError, UsageError, did_you_mean
+from w2ltune.errors import InputError, StudyMismatchError, UsageError, did_you_mean, storage_fault
 from w2ltune.formats.checkpoint import read_whole
 from w2ltune.formats.known_flags import Generation
 from w2ltune.runs.provenance import read_request
@@ -38,8 +39,8 @@ def make_shared(folder: Path) -> None:
     """Create a folder and its missing parents, open to whom the folder above them is open.
 
     In a folder that was prepared for a group (``chmod g+ws``) they are the group's whatever the
-    umask is; elsewhere the umask alone counts. What exists is left as it is; where nothing can be
-    written into it, it is refused.
+    umask is; elsewhere they are open as the folder above is, and no more than the umask allows.
+    What exists is left as it is; where nothing can be written into it, it is refused.
 
     Raises:
         UsageError: A file is in the way, or this user may not write there.
@@ -54,14 +55,19 @@ def make_shared(folder: Path) -> None:
             )
         mode = existing.stat().st_mode
         for path in reversed(above[: above.index(existing)]):
+            shared = mode & SHARED == SHARED
             try:
-                path.mkdir()
+                path.mkdir(0o777 if shared else mode & 0o777 | 0o700)
             except FileExistsError:  # someone was faster
                 continue
-            if mode & SHARED == SHARED:
+            if shared:
                 with contextlib.suppress(OSError):  # a file system without modes
                     path.chmod(0o2770 | mode & 0o005)
+        if os.statvfs(folder).f_flag & os.ST_RDONLY:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(folder))
     except OSError as error:
+        if storage_fault(error) and (error.errno != errno.EROFS or existing == folder):
+            raise
         raise UsageError(
             f"cannot create the folder {error.filename or folder}: {error.strerror}; "
             "choose another place, or have the folder above it opened to the group"
@@ -153,7 +159,9 @@ def refuse_another_config(rundir: Path, config: Path) -> None:
     other = content.get("config") if isinstance(content, dict) else None
     if not isinstance(other, str):
         raise InputError("names no config; remove it if the run directory is yours", path=path)
-    if own != other and os.path.realpath(own) != os.path.realpath(other):
+    with files.shaped(path):
+        same = own == other or os.path.realpath(own) == os.path.realpath(other)
+    if not same:
         raise StudyMismatchError(
             f"{rundir} was made for {other}, not for {own}: choose another folder with "
             f"--project=NAME, or, if that config was moved, remove {path}"

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from w2ltune.files import replacing
+from w2ltune.errors import storage_fault
+from w2ltune.files import DAMAGE, replacing, require_ours
 from w2ltune.runs.rundir import make_shared
 
 
@@ -69,13 +70,16 @@ class ShardFolder:
         """Return what came of a piece, or None when it is to be done (again)."""
         try:
             scores = np.load(self._path(shard), allow_pickle=False)
-        except (OSError, ValueError, EOFError):  # none there, or damaged by others
+        except (OSError, *DAMAGE) as error:  # none there, or damaged by others
+            if storage_fault(error):
+                raise
             return None
         fits = scores.dtype == np.float64 and scores.shape == (len(shard.sentences), self._columns)
         return scores if fits else None
 
     def remove(self) -> None:
         """Remove all pieces."""
+        require_ours(self._folder)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _path(self, shard: Shard) -> Path:

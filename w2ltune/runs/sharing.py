@@ -26,6 +26,23 @@ def share(folder: Path) -> None:
         os.umask(~mode & 0o005 | 0o002)
 
 
+def others_can_move(folder: Path) -> bool:
+    """Return whether others can put a folder of theirs in the place of this one.
+
+    They can rename it, or one above it, where they may write and the sticky bit does not keep it,
+    and where they own what is above.
+    """
+    for path in {*folder.absolute().parents, *Path(os.path.realpath(folder)).parents}:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # it is made by us
+            found = path.stat()
+            open_ = found.st_mode & 0o002 or (
+                found.st_mode & 0o020 and not files.is_private_group(found.st_gid)
+            )
+            if found.st_uid not in (0, os.getuid()) or (open_ and not found.st_mode & stat.S_ISVTX):
+                return True
+    return False
+
+
 def make_own(folder: Path) -> None:
     """Create a folder in which nobody but this user can write, though others can beside it.
 

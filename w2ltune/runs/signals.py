@@ -1,4 +1,4 @@
-"""The signals that ask a command to stop: USR1 and TERM from SLURM, INT from the keyboard."""
+"""The signals that ask to stop: USR1 and TERM of SLURM, HUP of a lost terminal, INT of a person."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from w2ltune.errors import StopSignal
 
+_ENDING = (signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP)
+
 
 @contextlib.contextmanager
 def stopping_signals(stop: Callable[[str], None]) -> Iterator[None]:
@@ -18,14 +20,13 @@ def stopping_signals(stop: Callable[[str], None]) -> Iterator[None]:
 
     Outside of the main thread, where Python takes no handlers, nothing is changed.
     """
-    numbers = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
-    with _handled(numbers, lambda name: stop(f"signal {name}")):
+    with _handled((*_ENDING, signal.SIGINT), lambda name: stop(f"signal {name}")):
         yield
 
 
 @contextlib.contextmanager
 def signals_end_it() -> Iterator[None]:
-    """Let USR1 and TERM end the block with `StopSignal`, as Ctrl-C does, not without a word.
+    """Let USR1, TERM and HUP end the block with `StopSignal`, as Ctrl-C does, not without a word.
 
     Where work is at hand that has to be ended in order, `stopping_signals` takes them instead. The
     first one counts: what is cleaned up then is not disturbed by the next.
@@ -40,7 +41,7 @@ def signals_end_it() -> Iterator[None]:
         if len(ended) == 1:
             raise StopSignal(name)
 
-    with _handled((signal.SIGUSR1, signal.SIGTERM), end) as handled:
+    with _handled(_ENDING, end) as handled:
         try:
             yield
         except Exception as error:
@@ -54,18 +55,23 @@ def signals_end_it() -> Iterator[None]:
 
 def _ignore() -> None:
     """All is done: what comes while Python ends changes no exit code."""
-    for number in (signal.SIGUSR1, signal.SIGTERM):
+    for number in _ENDING:
         signal.signal(number, signal.SIG_IGN)  # Python resets handlers of its own before the end
 
 
 @contextlib.contextmanager
 def _handled(numbers: Sequence[signal.Signals], handle: Callable[[str], None]) -> Iterator[bool]:
-    """Call ``handle("SIGTERM")`` and the like; yields False where that cannot be had."""
+    """Call ``handle("SIGTERM")`` and the like; yields False where that cannot be had.
+
+    A HUP that is ignored, as by ``nohup``, stays so: the command is to go on.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield False
         return
     handlers = {}
     for number in numbers:
+        if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+            continue
         handlers[number] = signal.signal(number, lambda *_, name=number.name: handle(name))
     try:
         yield True

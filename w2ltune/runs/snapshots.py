@@ -20,8 +20,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
@@ -29,7 +29,7 @@ from w2ltune import files
 from w2ltune.errors import InputError
 from w2ltune.formats.checkpoint import read_header, read_whole
 
-FORMAT = 1
+FORMAT = 2
 
 _FICLONE = 0x40049409
 """The ioctl of Linux by which a file shares the blocks of another."""
@@ -56,6 +56,7 @@ class Snapshot:
         payload_bytes: The same without the head, whose strings differ in length.
         digest: BLAKE2b of the file, hexadecimal.
         value: What the study minimises, at this checkpoint; None when unknown or not finite.
+        rates: Word error rates of all valid sets there, by the log's name.
     """
 
     path: Path
@@ -65,6 +66,7 @@ class Snapshot:
     payload_bytes: int
     digest: str
     value: float | None = None
+    rates: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_snapshots(folder: Path) -> list[Snapshot]:
@@ -85,6 +87,15 @@ def best_snapshot(snapshots: Sequence[Snapshot]) -> Snapshot | None:
     return min(known, key=lambda entry: entry[:2])[2] if known else None
 
 
+def best_of_each(snapshots: Sequence[Snapshot]) -> list[Snapshot]:
+    """Return the best one and the lowest of each valid set, as the program keeps models too."""
+    found = [best] if (best := best_snapshot(snapshots)) else []
+    for name in {name for snapshot in snapshots for name in snapshot.rates}:
+        having = [snapshot for snapshot in snapshots if name in snapshot.rates]
+        found.append(min(having, key=lambda snapshot: (snapshot.rates[name], snapshot.updates)))
+    return found
+
+
 def verify(snapshot: Snapshot) -> bool:
     """Return whether the file still has the bytes that were copied; reads all of it."""
     with contextlib.suppress(OSError):
@@ -97,6 +108,7 @@ def take_snapshot(
     folder: Path,
     *,
     value: Callable[[int], float | None],
+    rates: Callable[[int], Mapping[str, float]] = lambda updates: {},
     is_busy: Callable[[], bool],
     is_ours: Callable[[], bool],
 ) -> Snapshot | None:
@@ -109,6 +121,7 @@ def take_snapshot(
         folder: The trial's snapshots; made when missing.
         value: What the study minimises, by the number of updates (the program writes the log line
             before the checkpoint); lower is better.
+        rates: The word error rates of all valid sets, likewise.
         is_busy: Whether a process has the checkpoint open for writing.
         is_ours: Whether this is still the trial's newest attempt.
 
@@ -134,6 +147,7 @@ def take_snapshot(
             payload_bytes=before[0] - header.header_bytes,
             digest="",
             value=known if known is not None and math.isfinite(known) else None,
+            rates={n: r for n, r in rates(header.updates).items() if math.isfinite(r)},
         )
         for other in snapshots:
             if (other.updates, other.payload_bytes) == (snapshot.updates, snapshot.payload_bytes):
@@ -164,6 +178,7 @@ def write_manifest(snapshot: Snapshot) -> None:
 def discard(snapshot: Snapshot) -> Path:
     """Take a snapshot out of the good ones; its bytes are kept, as ``.bad``, and its path given."""
     bad = snapshot.path.with_suffix(".bad")
+    files.require_ours(bad)
     snapshot.path.with_suffix(".json").unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError):
         snapshot.path.replace(bad)
@@ -171,17 +186,18 @@ def discard(snapshot: Snapshot) -> Path:
 
 
 def prune(folder: Path, *, keep: int, protect: Collection[int] = ()) -> None:
-    """Remove all but the newest snapshots and the best one, and what dead takers left.
+    """Remove all but the newest snapshots and the best ones, and what dead takers left.
 
     Args:
         folder: The trial's snapshots.
         keep: How many of the newest stay, at least 1.
         protect: Updates of snapshots that stay in any case.
     """
+    files.require_ours(folder)
     snapshots = read_snapshots(folder)
-    best = best_snapshot(snapshots)
+    best = best_of_each(snapshots)
     for snapshot in snapshots[max(keep, 1) :]:
-        if snapshot != best and snapshot.updates not in protect:
+        if snapshot not in best and snapshot.updates not in protect:
             remove(snapshot)
     good = {snapshot.path for snapshot in read_snapshots(folder)}
     for path in (*folder.glob(f".*{files.TEMPORARY_MARK}*"), *folder.glob("[0-9]*.bin")):
@@ -236,13 +252,14 @@ def _read_manifest(manifest: Path) -> Snapshot | None:
         content = json.loads(manifest.read_bytes())
         if content.pop("format") > FORMAT:
             raise InputError("was written by a newer version of w2ltune: use that", path=manifest)
-        snapshot = Snapshot(**content | {"path": manifest.with_suffix(".bin")})
+        snapshot = files.fitted(Snapshot, content | {"path": manifest.with_suffix(".bin")})
         return snapshot if snapshot.path.stat().st_size == snapshot.size_bytes else None
-    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
+    except (FileNotFoundError, *files.DAMAGE):
         return None
 
 
 def remove(snapshot: Snapshot) -> None:
     """Remove a snapshot, its manifest first."""
+    files.require_ours(snapshot.path)
     snapshot.path.with_suffix(".json").unlink(missing_ok=True)
     snapshot.path.unlink(missing_ok=True)

@@ -18,7 +18,6 @@
 from __future__ import annotations
 
 import json
-import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -55,11 +54,14 @@ class TrialResult:
         missing: Utterances of the list without a hypothesis; each counts as all deletions.
         lists: Error counts of each list, by its name; empty where there is one.
         linear: Whether the n-best lists' scores were linear in the weights.
-        reason: Why it failed or was stopped.
+        reason: Why it failed or was stopped; of a complete training, why its best model is no
+            snapshot.
+        again: Whether it failed of being killed from outside: a later command tries it again.
         epoch: Of a training, the epoch of ``value``, its best one.
         epochs: Epochs done.
         updates: Updates done.
-        checkpoint: The best snapshot, relative to the study's folder; "" without one.
+        checkpoint: The best snapshot, relative to the study's folder; where there is none the
+            program's own model; "" without either.
         reports: The values reported on the way, by step, as the journal has them.
         rungs: What a pruner noted of the trial in the journal.
     """
@@ -79,6 +81,7 @@ class TrialResult:
     lists: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     linear: bool = True
     reason: str = ""
+    again: bool = False
     epoch: int = 0
     epochs: int = 0
     updates: int = 0
@@ -129,7 +132,7 @@ class TrialDirectory:
         head = f"{ASKED}{json.dumps(asked)}\n" if asked else ""
         if self.result.exists():
             raise StudyMismatchError("a trial of this number is finished already", path=self.path)
-        files.write_text(self.flags, head + format_flagsfile(flags))
+        files.write_text(self.flags, head + format_flagsfile(flags), own=True)
 
     def read_asked(self) -> Mapping[str, Any]:
         """Return what `write_flags` was told of the journal; nothing where that is not there."""
@@ -137,7 +140,7 @@ class TrialDirectory:
             with self.flags.open(encoding="utf-8") as lines:
                 first = next(lines, "")
             found = json.loads(first.removeprefix(ASKED)) if first.startswith(ASKED) else {}
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, *files.DAMAGE):
             return {}
         return found if isinstance(found, dict) else {}
 
@@ -148,14 +151,18 @@ class TrialDirectory:
 
     def attempt(self) -> int:
         """Return the number of the newest launch; 0 before the first."""
-        return max((int(path.name) for path in self.attempts.glob("[0-9]*")), default=0)
+        return max((int(path.name) for path in self._launches()), default=0)
+
+    def _launches(self) -> list[Path]:
+        return sorted(path for path in self.attempts.glob("[0-9]*") if path.name.isdecimal())
 
     def attempt_notes(self) -> dict[int, str]:
         """Return the notes of all launches by number."""
-        return {
-            int(path.name): path.read_text(encoding="utf-8")
-            for path in sorted(self.attempts.glob("[0-9]*"))
-        }
+        notes = {}
+        for path in self._launches():
+            with open(path, encoding="utf-8", opener=files.open_plain) as file:
+                notes[int(path.name)] = file.read()
+        return notes
 
     def begin_attempt(self, note: str = "") -> int:
         """Return the number of a new launch; all earlier ones may publish nothing any more.
@@ -187,6 +194,14 @@ class TrialDirectory:
         files.write_json(self.result, asdict(result))
         return result
 
+    def reopen(self) -> bool:
+        """Take back an outcome that is to be tried again; return whether it was such a one."""
+        result = self.read_result()
+        again = result is not None and result.again
+        if again:
+            self.result.unlink()
+        return again
+
     def read_result(self) -> TrialResult | None:
         """Return the outcome, or None while there is none.
 
@@ -201,10 +216,7 @@ class TrialDirectory:
                 content[name] = tuple(content[name]) if content[name] is not None else None
             reports = content.get("reports", {}).items()
             content["reports"] = {int(step): value for step, value in reports}
-            for name, hint in typing.get_type_hints(TrialResult).items():
-                if name in content and not files.fits(content[name], hint):
-                    raise ValueError(f"{name} is {content[name]!r}")
-            return TrialResult(**content)
+            return files.fitted(TrialResult, content)
 
 
 def trial_directories(trials: Path) -> Iterator[TrialDirectory]:

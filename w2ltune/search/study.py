@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from w2ltune import files
 from w2ltune.errors import InputError
 from w2ltune.runs.lock import StudyLock, leave_to_another
-from w2ltune.runs.trialdir import TrialDirectory, TrialResult
+from w2ltune.runs.trialdir import TrialDirectory, TrialResult, trial_directories
 from w2ltune.search.completing import LOST, complete
 from w2ltune.search.space import SearchSpace
 
@@ -124,8 +124,8 @@ class _Journal(JournalFileBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        self._lock.acquire()
         with open(self._file_path, "ab", opener=files.open_plain) as file:
+            self._lock.acquire()  # nothing but the write comes after it
             file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
@@ -187,6 +187,9 @@ def settle(study: optuna.Study, trials: Path, space: SearchSpace | None = None) 
         trials: The folder of the trials.
         space: What is searched, for folders that do not tell it.
     """
+    for directory in trial_directories(trials):
+        if directory.reopen():
+            _say(f"trial {directory.number} was killed from outside, and is tried again")
     if added := complete(study, trials, space):
         _say(
             f"{JOURNAL} lacked {len(added)} trials, {added[0]} to {added[-1]}: "

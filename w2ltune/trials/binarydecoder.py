@@ -25,7 +25,7 @@ from w2ltune.formats.decodelog import find_summary
 from w2ltune.formats.emissions import write_emission_bin
 from w2ltune.formats.known_flags import flags_of
 from w2ltune.formats.listfile import is_column, write_list
-from w2ltune.runs.explain import explain_exit
+from w2ltune.runs.explain import failure
 from w2ltune.runs.process import Program, start
 from w2ltune.trials.dataset import Dataset, DecodeProgram
 
@@ -78,6 +78,8 @@ class BinaryDecoder:
 
         Raises:
             TrialFailedError: The program failed, or did not say that it had come to its end.
+            KilledError: It was killed from outside.
+            StorageError: It found no room, or the disk failed.
             InputError: Its dump is damaged.
         """
         folder = Path(tempfile.mkdtemp(prefix="block-", dir=self._scratch))
@@ -123,8 +125,13 @@ class BinaryDecoder:
             while (code := child.wait(LOOK_SECONDS)) is None:
                 self._look()
         if code:
-            why = explain_exit(code, log, lists=[folder / LIST], folder=Path(program.folder))
-            raise TrialFailedError(f"{Path(program.path).name}: {why}")
+            raise failure(
+                code,
+                log,
+                name=Path(program.path).name,
+                lists=[folder / LIST],
+                folder=Path(program.folder),
+            )
         with log.open(encoding="utf-8", errors="replace") as lines:
             summary = find_summary(lines)
         if summary is None:

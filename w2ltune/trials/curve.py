@@ -71,6 +71,19 @@ class Curve:
         line = next((line for line in self.lines if line.updates == updates), None)
         return None if line is None else metric_of(line, self.metric)
 
+    def rates_at(self, updates: int) -> dict[str, float]:
+        """Return the word error rates of the valid sets after so many updates, by the log's name.
+
+        By these the program chooses the models that it keeps of each set.
+        """
+        line = next((line for line in self.lines if line.updates == updates), None)
+        rates = line.rates.items() if line else ()
+        return {
+            name: rate
+            for name, rate in rates
+            if name.endswith(("-WER", "-WER-decoded")) and not name.startswith("train-")
+        }
+
     def why_no_value(self) -> str:
         """Say why there is no best report."""
         if not self.lines:
@@ -91,6 +104,8 @@ class Finished:
         updates: Updates done.
         seconds: Time spent in them.
         checkpoint: Name of the best snapshot; "" without one.
+        unkept: Why there is no snapshot of the best report, or "".
+        model: The program's own model of it then, if there is one; "" else.
     """
 
     value: float
@@ -99,3 +114,5 @@ class Finished:
     updates: int
     seconds: float
     checkpoint: str
+    unkept: str = ""
+    model: str = ""

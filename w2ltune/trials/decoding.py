@@ -14,6 +14,7 @@ from ray import tune
 from ray.exceptions import RayError
 
 from w2ltune import files
+from w2ltune.errors import KilledError, TrialFailedError, W2LTuneError, storage_fault
 from w2ltune.formats.nbest import write_nbest
 from w2ltune.runs.lock import is_overtaken
 from w2ltune.runs.sharing import share
@@ -86,7 +87,7 @@ class DecodeTrial(tune.Trainable):
         work_seconds     processor time so far
         missing          utterances without a hypothesis so far
         linear           whether the scores were linear in the weights
-        failure          why the trial failed, or ""
+        failure          why the trial failed, or cannot go on now (a `StorageError`), or None
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -114,15 +115,14 @@ class DecodeTrial(tune.Trainable):
         self._most: int = config["most_blocks"]
         self._blocks: dict[int, list[int]] = {}
         self._results: dict[int, BlockResult] = {}
-        self._over = False
 
     def step(self) -> dict[str, Any]:
         """Wait a moment for news and report what there is."""
-        failure = ""
+        failure: W2LTuneError | None = None
         try:
             failure = self._collect()
-            done = bool(failure) or len(self._results) == len(self._blocks) > 0
-            if done and not failure:
+            done = failure is not None or len(self._results) == len(self._blocks) > 0
+            if done and failure is None:
                 self._write_utterances()
         except RayError:
             # The pool is restarting; it is asked again, with the blocks that are still to do.
@@ -132,23 +132,23 @@ class DecodeTrial(tune.Trainable):
             time.sleep(SLICE_SECONDS)
             done = False
         except Exception as error:  # Tune would try the same again without end
-            failure, done = f"{type(error).__name__}: {error}", True
-        self._over = done
+            failure = storage_fault(error) or TrialFailedError(f"{type(error).__name__}: {error}")
+            done = True
         return self._report(done=done, failure=failure)
 
-    def _collect(self) -> str:
-        """Take what the pool has for us; return why the trial fails, or ""."""
+    def _collect(self) -> W2LTuneError | None:
+        """Take what the pool has for us; return why the trial fails, or None."""
         if not self._attempt:
             # Not earlier: Tune prepares processes for a trial that it then gives to another one,
             # and starts a trial again that was stopped or done when its process died.
             if self._directory.result.exists():
-                return "the trial has a result already"
+                return TrialFailedError("the trial has a result already")
             if is_overtaken(self._directory.path.parents[1] / "lock", self._generation):
                 raise BlockingIOError("another process took the sweep over")
             self._attempt = self._directory.begin_attempt()
-            files.fence(self._directory.path, self._is_newest, _leave)
+            files.fence(self._directory.path.parents[1], self._is_newest, _leave)
         if self._attempt - self._launched > MOST_LAUNCHES:
-            return f"the trial's own process died {MOST_LAUNCHES} times"
+            return KilledError(f"the trial's own process died {MOST_LAUNCHES} times")
         pool: Any = ray.get_actor(self._pool)
         self._ids = self._ids or ray.get(pool.ids.remote())
         self._blocks = self._blocks or dict(enumerate(blocks(len(self._ids), most=self._most)))
@@ -170,9 +170,9 @@ class DecodeTrial(tune.Trainable):
                 )
             )
         self._results |= found or {}
-        return next((result.failure for result in self._results.values() if result.failure), "")
+        return next((found.failure for found in self._results.values() if found.failure), None)
 
-    def _report(self, *, done: bool, failure: str = "") -> dict[str, Any]:
+    def _report(self, *, done: bool, failure: W2LTuneError | None) -> dict[str, Any]:
         results = [result for number, result in self._results.items() if number >= 0]
         prefix = self._prefix()
         total = prefix.sum(axis=0)
@@ -235,9 +235,9 @@ class DecodeTrial(tune.Trainable):
         """Load nothing."""
 
     def cleanup(self) -> None:
-        """Tell the pool to forget the trial if it is not over."""
-        files.unfence(self._directory.path, self._is_newest)
-        if self._attempt and not self._over:
+        """Tell the pool to forget the trial: nothing of it is asked for again."""
+        files.unfence(self._directory.path.parents[1], self._is_newest)
+        if self._attempt:
             try:
                 pool: Any = ray.get_actor(self._pool)
                 ray.get(pool.cancel.remote(self._directory.number, self._attempt), timeout=5)

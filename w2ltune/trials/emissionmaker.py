@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -17,11 +16,19 @@ from ray.exceptions import RayError, RayTaskError
 
 from w2ltune import files
 from w2ltune.cluster.session import require_ray
-from w2ltune.errors import InputError, StoppedError, TrialFailedError, W2LTuneError
+from w2ltune.errors import (
+    InputError,
+    KilledError,
+    StoppedError,
+    StorageError,
+    TrialFailedError,
+    W2LTuneError,
+    storage_faults,
+)
 from w2ltune.formats.decodelog import find_summary
 from w2ltune.formats.emissionbin import read_emission_shape
 from w2ltune.formats.listfile import read_list, write_list
-from w2ltune.runs.explain import explain_exit
+from w2ltune.runs.explain import TRIES, failure, killed_again
 from w2ltune.runs.process import Program, start
 from w2ltune.runs.rundir import make_shared
 from w2ltune.runs.sharing import share
@@ -38,8 +45,6 @@ ABANDONED_SECONDS = 86400.0
 """A job may be suspended for long, and go on."""
 
 MAKING = ".making-"
-KILLED = (signal.SIGTERM, signal.SIGKILL, signal.SIGHUP)
-"""What a program dies of whose node is taken away."""
 
 
 def make_emissions(
@@ -59,6 +64,7 @@ def make_emissions(
 
     Raises:
         TrialFailedError: The program failed, or left an utterance out.
+        StorageError: The disk is full, or fails.
         StoppedError: The command was asked to stop, or Ray is lost.
     """
     cache = sources[0].cache
@@ -73,11 +79,16 @@ def make_emissions(
     live: dict[Any, int] = {
         task.remote(source, making[number]): number for number, source in enumerate(sources)
     }
+    waiting: list[int] = []  # what was killed, begun again one at a time
+    kills = [0] * len(sources)
     patience = Patience([{"CPU": 1, "GPU": gpus}], say)
     losses = 0
     counts = [len(read_list(source.path)) for source in sources]
     try:
-        while live:
+        while live or waiting:
+            if not live:
+                number = waiting.pop()
+                live[task.remote(sources[number], making[number])] = number
             if reason := stopped():
                 raise StoppedError(
                     f"stopped ({reason}) while the emissions were made; the same command continues",
@@ -87,17 +98,25 @@ def make_emissions(
                 number = live.pop(answer)
                 name = sources[number].path
                 try:
-                    failure, node = ray.get(answer)
+                    problem, node = ray.get(answer)
                 except RayTaskError as error:
                     raise TrialFailedError(f"emissions of {name}: {error.cause}") from None
                 except RayError as error:
                     require_ray()
-                    failure, node = f"lost by Ray ({type(error).__name__})", ""
-                if node and losses < LOST_NODES and not stays(node):
+                    problem, node = TrialFailedError(f"lost by Ray ({type(error).__name__})"), ""
+                killed = isinstance(problem, KilledError)
+                if killed and losses < LOST_NODES and not stays(node):
                     losses += 1
                     live[task.remote(sources[number], making[number])] = number
-                elif failure:
-                    raise TrialFailedError(f"emissions of {name}: {failure}")
+                elif killed:
+                    kills[number] += 1
+                    if kills[number] >= TRIES:
+                        raise killed_again(f"emissions of {name}: {problem}")
+                    waiting.append(number)
+                elif isinstance(problem, StorageError):
+                    raise problem
+                elif problem:
+                    raise TrialFailedError(f"emissions of {name}: {problem}")
             done = [
                 count if source.whole() else _written(folder)
                 for source, folder, count in zip(sources, making, counts, strict=True)
@@ -123,12 +142,22 @@ def _remove(cache: Path, pattern: str) -> None:
             time.sleep(LOOK_SECONDS)
 
 
-def _make_list(source: EmissionSource, making: Path) -> tuple[str, str]:
+def _make_list(source: EmissionSource, making: Path) -> tuple[W2LTuneError | None, str]:
     """Let the program write the emissions of a list.
 
     Returns:
-        What went wrong, or "", and the node where the program was killed, or "".
+        What went wrong, or None, and the node.
     """
+    node = ray.get_runtime_context().get_node_id()
+    try:
+        with storage_faults():
+            _run_program(source, making)
+    except (W2LTuneError, OSError) as error:
+        return (error if isinstance(error, W2LTuneError) else TrialFailedError(str(error))), node
+    return None, node
+
+
+def _run_program(source: EmissionSource, making: Path) -> None:
     share(making.parent)
     # Of this attempt: one that was lost with its node may still write to its own.
     folder = making.with_name(f"{making.name}-{uuid.uuid4().hex[:8]}")
@@ -136,7 +165,7 @@ def _make_list(source: EmissionSource, making: Path) -> tuple[str, str]:
     try:
         os.chdir(source.folder)  # the cluster may have been started elsewhere
         if source.whole():  # another command was faster
-            return "", ""
+            return
         for inner in ("glog", EMISSIONS):  # the program makes no folder above its own
             (folder / inner).mkdir(parents=True)
         write_list(folder / source.path.name, read_list(source.path))
@@ -144,13 +173,14 @@ def _make_list(source: EmissionSource, making: Path) -> tuple[str, str]:
         with start(with_devices(program)) as child:
             code = child.wait() or 0
         if code:
-            node = ray.get_runtime_context().get_node_id() if -code in KILLED else ""
-            why = explain_exit(code, log, lists=[source.path], folder=Path(source.folder))
-            return f"{why} (log: {_keep(log, source)})", node
+            kept, place = _keep(log, source), Path(source.folder)
+            raise failure(code, kept, lists=[source.path], folder=place, kept=kept)
         with log.open(encoding="utf-8", errors="replace") as lines:
             if find_summary(lines) is None:
                 kept = _keep(log, source)
-                return f"the program ended well but without its last line (log: {kept})", ""
+                raise TrialFailedError(
+                    f"the program ended well but without its last line (log: {kept})"
+                )
         frames, tokens = _check(folder / EMISSIONS / source.path.name, source.path)
         note = {"am": source.am, "program": source.program, "list": str(source.path)}
         files.write_json(folder / NOTE, {**note, "frames": frames, "tokens": tokens})
@@ -161,11 +191,8 @@ def _make_list(source: EmissionSource, making: Path) -> tuple[str, str]:
             if not source.whole():  # another command was faster, and may read them already
                 raise
         _log(source).unlink(missing_ok=True)  # of an attempt that failed
-    except (W2LTuneError, OSError) as error:
-        return str(error), ""
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return "", ""
 
 
 def _keep(log: Path, source: EmissionSource) -> Path:

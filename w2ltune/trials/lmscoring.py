@@ -17,9 +17,18 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from w2ltune.cluster.scratch import in_use
+from w2ltune.cluster.scratch import beside_others, in_use
 from w2ltune.cluster.session import require_ray
-from w2ltune.errors import StoppedError, TrialFailedError, UsageError, W2LTuneError
+from w2ltune.errors import (
+    KilledError,
+    StoppedError,
+    TrialFailedError,
+    UsageError,
+    W2LTuneError,
+    storage_fault,
+    storage_faults,
+)
+from w2ltune.runs.explain import TRIES, killed_again
 from w2ltune.runs.shards import Shard
 from w2ltune.runs.signals import by_hand
 from w2ltune.trials.clusterstate import look_around
@@ -56,12 +65,19 @@ class ScoringWorker:
         """Load the LM."""
         self._kept = in_use(self._scratch)
         self._scratch = Path(self._kept.name).parent
-        self._scorer = self._source.load(vocabulary, self._scratch)
+        with storage_faults():
+            self._scorer = self._source.load(vocabulary, self._scratch)
 
-    def score(self, sentences: Sequence[str]) -> npt.NDArray[np.float64]:
-        """Return the scores of a shard, float64 [sentences, COLUMNS]."""
+    def score(self, sentences: Sequence[str], alone: bool) -> npt.NDArray[np.float64]:
+        """Return the scores of a shard, float64 [sentences, COLUMNS].
+
+        Args:
+            sentences: Of the shard.
+            alone: Not beside other workers of this node.
+        """
         assert self._scorer is not None
-        return self._scorer(sentences)
+        with storage_faults(), beside_others(self._scratch, alone=alone):
+            return self._scorer(sentences)
 
 
 @dataclass(eq=False)
@@ -111,6 +127,7 @@ class Scoring:
         self._freest = ""
         self._gave = -SETTLE_SECONDS
         self._failed: dict[int, int] = {}
+        self._killed: dict[int, int] = {}
         self._lost: dict[int, int] = {}
 
     def run(
@@ -131,7 +148,8 @@ class Scoring:
 
         Raises:
             UsageError: The LM cannot be loaded, or the program cannot be run.
-            TrialFailedError: A shard failed twice.
+            TrialFailedError: A shard failed twice, or was killed again and again.
+            StorageError: The disk is full, or fails.
             StoppedError: The command was asked to stop, or there is no node.
         """
         fitted = time.monotonic()
@@ -171,7 +189,8 @@ class Scoring:
         while self._idle and self._pending:
             worker = self._idle.pop()
             worker.shard = self._pending.popleft()
-            self._live[worker.handle.score.remote(worker.shard.sentences)] = worker
+            alone = worker.shard.number in self._killed
+            self._live[worker.handle.score.remote(worker.shard.sentences, alone)] = worker
         loading = sum(worker.shard is None for worker in self._live.values())
         for _ in range(min(most - len(self._live), len(self._pending) - loading)):
             holds = "GPU" in self._bundle or any(not worker.holds for worker in self._workers)
@@ -209,8 +228,13 @@ class Scoring:
             result = ray.get(answer)
         except RayTaskError as error:
             ray.kill(worker.handle)
+            if fault := storage_fault(error):
+                raise fault from None
             if isinstance(error.cause, UsageError):  # of no use to try it again
                 raise error.cause from None
+            if isinstance(error.cause, KilledError):
+                self._again(worker, str(error.cause), self._killed, TRIES)
+                return
             reason = str(error.cause) if isinstance(error.cause, W2LTuneError) else (
                 f"{type(error.cause).__name__}: {' '.join(str(error.cause).split())[:300]}"
             )  # fmt: skip
@@ -219,7 +243,7 @@ class Scoring:
             require_ray()
             alive = worker.shard is not None and stays(worker.node)
             reason = f"its worker died, perhaps for want of memory ({type(error).__name__})"
-            counted, most = (self._failed, ATTEMPTS) if alive else (self._lost, LOST_NODES)
+            counted, most = (self._killed, TRIES) if alive else (self._lost, LOST_NODES)
             self._again(worker, reason, counted, most)
         else:
             if not worker.node:
@@ -237,6 +261,8 @@ class Scoring:
         counted[number] = counted.get(number, 0) + 1
         if counted[number] >= most:
             what = "the LM cannot be loaded" if shard is None else str(shard)
+            if counted is self._killed:
+                raise killed_again(f"{what}: {reason}")
             raise TrialFailedError(f"{what}: {reason}; tried {most} times, by different workers")
         if shard is not None:
             self._pending.appendleft(shard)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from w2ltune.embedded.causallm import CausalLM
 from w2ltune.embedded.kenlm import SentenceLM
 from w2ltune.errors import TrialFailedError, UsageError
-from w2ltune.runs.explain import explain_exit
+from w2ltune.runs.explain import failure
 from w2ltune.runs.process import Program, start
 from w2ltune.trials.staging import stage
 
@@ -140,6 +140,7 @@ def run_command(
     Raises:
         UsageError: The program is missing, or may not be run.
         TrialFailedError: It failed, or did not give one score for each sentence.
+        StorageError: It found no room, or the disk failed.
     """
     with tempfile.TemporaryDirectory(prefix="lm-", dir=scratch) as name:
         folder = Path(name)
@@ -162,8 +163,8 @@ def run_command(
         with start(program) as child:
             code = child.wait() or 0
         if code:
-            what = f"{words[0]}: {explain_exit(code, log)}"
-            raise TrialFailedError(what + (_last_lines(log) or _last_lines(scores, skip=0)))
+            fault = failure(code, log, name=words[0])
+            raise type(fault)(f"{fault}{_last_lines(log) or _last_lines(scores, skip=0)}")
         found = np.zeros((len(sentences), COLUMNS))
         found[:, 0] = _read_scores(scores, sentences, log)
         return found

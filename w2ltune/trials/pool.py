@@ -18,6 +18,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from w2ltune.errors import KilledError, TrialFailedError, W2LTuneError
+from w2ltune.runs.explain import TRIES, killed_again
 from w2ltune.trials.dataset import DecodeTask
 from w2ltune.trials.poolworkers import PoolWorker, PoolWorkers
 from w2ltune.trials.resources import is_there, stays
@@ -26,7 +28,6 @@ from w2ltune.trials.worker import BlockResult
 
 HEAD_RESOURCE = "node:__internal_head__"
 IN_FLIGHT = 2
-DEATHS_PER_BLOCK = 2
 
 
 @dataclass(kw_only=True)
@@ -40,8 +41,16 @@ class _Job:
     blocks: Mapping[int, Sequence[int]]
     pending: deque[int]
     done: dict[int, BlockResult] = field(default_factory=dict)
-    deaths: dict[int, int] = field(default_factory=dict)
-    failure: str = ""
+    deaths: dict[int, list[str]] = field(default_factory=dict)
+    """The nodes where a block's worker or program was killed."""
+    failure: W2LTuneError | None = None
+
+    def first(self, node: str, nodes: set[str]) -> int | None:
+        """Return the first block for a node: where one was killed, only if there is no other."""
+        for block in self.pending:
+            if node not in self.deaths.get(block, ()) or nodes.issubset(self.deaths[block]):
+                return block
+        return None
 
 
 class DecoderPool:
@@ -83,6 +92,9 @@ class DecoderPool:
     ) -> dict[int, BlockResult] | None:
         """Return the results beyond those that the caller has, after waiting for some.
 
+        What the caller has leaves the pool. What is on the way to it does not, until it is said to
+        have come: the answer may be lost and asked for again.
+
         Returns:
             Results by block number; None when the pool does not know this attempt (it was
             restarted): submit again.
@@ -95,10 +107,11 @@ class DecoderPool:
                 return None
             if job.failure:
                 return {-1: BlockResult(failure=job.failure)}
-            finished = len(job.done) == len(job.blocks)
+            job.done = {block: job.done[block] for block in job.done if block not in having}
+            finished = len(job.done.keys() | having & job.blocks.keys()) == len(job.blocks)
             rest = deadline - time.monotonic()
             if finished or rest <= 0:
-                return {block: job.done[block] for block in job.done if block not in having}
+                return dict(job.done)
             async with self._news:
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._news.wait(), rest)
@@ -119,16 +132,18 @@ class DecoderPool:
 
     def _fail(self, reason: str) -> None:
         for job in self._jobs.values():
-            job.failure = reason
+            job.failure = TrialFailedError(reason)
 
     def _assign(self) -> None:
+        nodes = {worker.node for worker in self._workers.all.values() if worker.ready}
         for name, worker in list(self._workers.all.items()):
             while worker.ready and not worker.leaves and len(worker.blocks) < IN_FLIGHT:
-                trial = next((n for n in sorted(self._jobs) if self._jobs[n].pending), None)
-                if trial is None:
-                    return
+                firsts = ((n, self._jobs[n].first(worker.node, nodes)) for n in sorted(self._jobs))
+                trial, block = next((place for place in firsts if place[1] is not None), (0, None))
+                if block is None:
+                    break
                 job = self._jobs[trial]
-                block = job.pending.popleft()
+                job.pending.remove(block)
                 worker.blocks.append((trial, job.attempt, block))
                 task = asyncio.get_running_loop().create_task(
                     self._decode(name, worker, trial, job, block)
@@ -142,17 +157,19 @@ class DecoderPool:
         place = (trial, job.attempt, block)
         try:
             result: BlockResult = await worker.handle.decode.remote(
-                job.flags, job.blocks[block], job.nbest, job.dump
+                job.flags, job.blocks[block], job.nbest, job.dump, block in job.deaths
             )
-            if not result.failure or await asyncio.to_thread(is_there, worker.node):
+            if result.failure and not await asyncio.to_thread(is_there, worker.node):
+                job.pending.appendleft(block)
+            elif isinstance(result.failure, KilledError):
+                self._again(job, block, worker.node, str(result.failure))
+            else:
                 job.done[block] = result
                 job.failure = job.failure or result.failure
-            else:
-                job.pending.appendleft(block)
         except RayTaskError as error:
             if await asyncio.to_thread(is_there, worker.node):
                 says = str(error.cause).partition("\n")[0] or type(error.cause).__name__
-                job.failure = f"the decoder failed: {says}"
+                job.failure = TrialFailedError(f"the decoder failed: {says}")
             else:  # it failed because its node is going
                 job.pending.appendleft(block)
         except RayError as error:
@@ -161,13 +178,12 @@ class DecoderPool:
             if self._workers.all.get(name) is worker:
                 del self._workers.all[name]
             if first and await asyncio.to_thread(stays, worker.node):
-                job.deaths[block] = job.deaths.get(block, 0) + 1
-            if job.deaths.get(block, 0) >= DEATHS_PER_BLOCK:
-                job.failure = (
-                    f"{DEATHS_PER_BLOCK} decoder workers died on the same block of "
-                    f"{len(job.blocks[block])} utterances (from number {job.blocks[block][0]} of "
-                    f"the list), most likely for want of memory ({type(error).__name__})"
-                )
+                self._again(
+                    job, block, worker.node,
+                    f"decoder workers died on the same block of {len(job.blocks[block])} "
+                    f"utterances (from number {job.blocks[block][0]} of the list), most likely for "
+                    f"want of memory ({type(error).__name__})",
+                )  # fmt: skip
             else:
                 job.pending.appendleft(block)
         finally:
@@ -177,6 +193,14 @@ class DecoderPool:
             async with self._news:
                 self._news.notify_all()
             self._assign()
+
+    def _again(self, job: _Job, block: int, node: str, why: str) -> None:
+        """Let a block be decoded again whose worker or program was killed, a few times."""
+        job.deaths.setdefault(block, []).append(node)
+        if len(job.deaths[block]) >= TRIES:
+            job.failure = killed_again(why)
+        else:
+            job.pending.appendleft(block)
 
 
 def _nodes() -> list[dict[str, Any]]:

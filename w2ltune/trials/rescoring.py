@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,15 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from w2ltune.cluster.session import require_ray
-from w2ltune.errors import StoppedError, TrialFailedError, W2LTuneError
-from w2ltune.runs.explain import explain_exit
+from w2ltune.errors import (
+    KilledError,
+    StoppedError,
+    StorageError,
+    TrialFailedError,
+    W2LTuneError,
+    storage_faults,
+)
+from w2ltune.runs.explain import TRIES, failure, killed_again
 from w2ltune.runs.process import Program, start
 from w2ltune.runs.sharing import share
 from w2ltune.runs.signals import by_hand
@@ -48,11 +56,11 @@ class Decoded:
 
     Attributes:
         hypotheses: The file; None when the program failed.
-        failure: Why it failed, or "".
+        failure: Why it failed, or None.
     """
 
     hypotheses: Path | None = None
-    failure: str = ""
+    failure: W2LTuneError | None = None
 
 
 def rescore(
@@ -85,6 +93,7 @@ def rescore(
 
     Raises:
         StoppedError: The command was asked to stop, there is no node, or Ray is lost.
+        StorageError: The disk is full, or fails.
     """
     study = study.absolute()
     bundle = {"CPU": 1.0} | ({"GPU": 1.0} if gpu else {})
@@ -92,32 +101,49 @@ def rescore(
         num_cpus=1, num_gpus=int(gpu), max_retries=LOST_NODES, name="rescoring"
     )
     live: dict[Any, TrialResult] = {}
+    waiting: list[TrialResult] = []  # whose program was killed; begun again one at a time
+    kills: Counter[int] = Counter()
     notes: list[str] = []
-    for result in results:
+
+    def begin(result: TrialResult) -> None:
         directory = TrialDirectory(study / "trials", result.number)
-        snapshot = study / result.checkpoint
-        if result.checkpoint and snapshot.is_file():
-            arguments = rescoring.arguments(result.flags, snapshot)
-            answer = task.remote(arguments, rescoring.file_name, rescoring.job, directory.path)
-            live[answer] = result
+        arguments = rescoring.arguments(result.flags, study / result.checkpoint)
+        answer = task.remote(arguments, rescoring.file_name, rescoring.job, directory.path)
+        live[answer] = result
+
+    for result in results:
+        if result.checkpoint and (study / result.checkpoint).is_file():
+            begin(result)
         else:
             notes.append(f"trial {result.number} cannot be decoded again: it has no snapshot")
     trials = [TrialDirectory(study / "trials", result.number).path for result in live.values()]
     total, fitted, before = len(live), time.monotonic(), _launches(trials)
     patience = Patience([bundle], say)
     try:
-        while live:
+        while left := len(live) + len(waiting):
             if reason := stopped():
-                raise _stopped(reason, total - len(live), total)
+                raise _stopped(reason, total - left, total)
+            if not live:
+                begin(waiting.pop())
             for answer in ray.wait(list(live), timeout=WAIT_SECONDS)[0]:
-                notes += _take(rescoring, live.pop(answer), answer, study)
-            progress(1 - len(live) / total)
-            patience.look(begun=_launches(trials) - before > total - len(live))
+                result = live.pop(answer)
+                try:
+                    notes += _take(rescoring, result, answer, study)
+                except KilledError as error:
+                    kills[result.number] += 1
+                    if kills[result.number] < TRIES:
+                        waiting.append(result)
+                    else:
+                        why = killed_again(error)
+                        notes.append(f"trial {result.number} could not be decoded again: {why}")
+            left = len(live) + len(waiting)
+            progress(1 - left / total)
+            patience.look(begun=_launches(trials) - before > total - left)
             if trials_that_fit([bundle]):
                 fitted = time.monotonic()
             elif time.monotonic() - fitted > 60 * node_wait_minutes:
                 reason = f"no node can decode since {node_wait_minutes:g} minutes"
-                raise _stopped(reason, total - len(live), total)
+                raise _stopped(reason, total - left, total)
     finally:
         with contextlib.suppress(RayError):  # Ray itself may be lost
             for answer in live:
@@ -135,30 +161,35 @@ def _stopped(reason: str, done: int, total: int) -> StoppedError:
 
 def _run_program(arguments: Sequence[str], file_name: str, job: TrainJob, trial: Path) -> Decoded:
     """Run the program to its end, on the node and with the GPU that Ray chose."""
+    try:
+        with storage_faults():
+            return Decoded(hypotheses=_decode(arguments, file_name, job, trial))
+    except (W2LTuneError, OSError) as error:
+        failed = error if isinstance(error, W2LTuneError) else TrialFailedError(str(error))
+        return Decoded(failure=failed)
+
+
+def _decode(arguments: Sequence[str], file_name: str, job: TrainJob, trial: Path) -> Path:
     share(trial)
     launches = trial / "rescored"
-    try:
-        number = _begin_launch(launches)
-        folder = launches / f"{number:04d}"
-        log, logs_of_glog = folder / "log", folder / "glog"
-        logs_of_glog.mkdir()  # glog fills the temporary folder otherwise, whatever it prints
-        program = Program(
-            arguments=(*arguments, f"--sclite={folder}", f"--log_dir={logs_of_glog}"),
-            log=log,
-            folder=Path(job.folder),
-            environment=job.environment,
-        )
-        with start(with_devices(program), attempts=launches, attempt=number) as child:
-            code = child.wait() or 0
-        shutil.rmtree(logs_of_glog, ignore_errors=True)
-    except (W2LTuneError, OSError) as error:
-        return Decoded(failure=str(error))
+    number = _begin_launch(launches)
+    folder = launches / f"{number:04d}"
+    log, logs_of_glog = folder / "log", folder / "glog"
+    logs_of_glog.mkdir()  # glog fills the temporary folder otherwise, whatever it prints
+    program = Program(
+        arguments=(*arguments, f"--sclite={folder}", f"--log_dir={logs_of_glog}"),
+        log=log,
+        folder=Path(job.folder),
+        environment=job.environment,
+    )
+    with start(with_devices(program), attempts=launches, attempt=number) as child:
+        code = child.wait() or 0
+    shutil.rmtree(logs_of_glog, ignore_errors=True)
     if code:
         given = dict(argument.removeprefix("--").partition("=")[::2] for argument in arguments)
         lists = [Path(job.folder, given.get("datadir", ""), given.get("test", ""))]
-        why = explain_exit(code, log, lists=lists, folder=Path(job.folder))
-        return Decoded(failure=f"{why} (log: {log})")
-    return Decoded(hypotheses=folder / file_name)
+        raise failure(code, log, lists=lists, folder=Path(job.folder), kept=log)
+    return folder / file_name
 
 
 def _begin_launch(launches: Path) -> int:
@@ -183,14 +214,18 @@ def _take(rescoring: Rescoring, result: TrialResult, answer: Any, study: Path) -
     name = f"trial {result.number}"
     try:
         decoded: Decoded = ray.get(answer)
-        if decoded.hypotheses is None:
-            raise TrialFailedError(decoded.failure)
-        hypotheses = read_hypotheses(decoded.hypotheses)
+        if decoded.failure is not None:
+            raise decoded.failure
+        assert decoded.hypotheses is not None
+        with storage_faults():
+            hypotheses = read_hypotheses(decoded.hypotheses)
     except RayTaskError as error:  # a mistake of ours
         return [f"{name} could not be decoded again: {type(error.cause).__name__}: {error.cause}"]
     except RayError as error:
         require_ray()
         return [f"{name} could not be decoded again: lost by Ray ({type(error).__name__})"]
+    except (KilledError, StorageError):
+        raise
     except W2LTuneError as error:
         return [f"{name} could not be decoded again: {error}"]
     counted = with_counts(result, rescoring.references, hypotheses)

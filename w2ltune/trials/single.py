@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayError
 
 from w2ltune.cluster.session import require_ray
-from w2ltune.errors import StoppedError, TrialFailedError
+from w2ltune.errors import StoppedError, StorageError, TrialFailedError
 from w2ltune.formats.beamdump import Hypothesis
 from w2ltune.trials.worker import BlockResult
 
@@ -43,6 +43,7 @@ def decode_some(
 
     Raises:
         TrialFailedError: The decoder failed.
+        StorageError: The disk is full, or fails.
         StoppedError: The command was asked to stop, or the pool cannot be reached.
     """
     found = _in_blocks(pool, flags, utterances, progress=progress, stopped=stopped)
@@ -115,8 +116,10 @@ def _in_blocks(
                 ) from None
             time.sleep(WAIT_SECONDS)
         for result in results.values():
+            if isinstance(result.failure, StorageError):
+                raise result.failure
             if result.failure:
-                raise TrialFailedError(result.failure)
+                raise TrialFailedError(str(result.failure))
         progress(len(results) / count)
     ray.get(pool.cancel.remote(number, 1))
     return [results[index] for index in range(count)]

@@ -11,18 +11,24 @@ from dataclasses import asdict
 from pathlib import Path
 
 from w2ltune import files
-from w2ltune.errors import TrialFailedError, W2LTuneError
+from w2ltune.errors import (
+    KilledError,
+    StorageError,
+    TrialFailedError,
+    W2LTuneError,
+    storage_fault,
+)
 from w2ltune.formats.known_flags import number_of
 from w2ltune.formats.logs import LogTail, TrainLine, read_history
 from w2ltune.runs.adoption import adopt
-from w2ltune.runs.explain import explain_exit, load_failure
+from w2ltune.runs.explain import failure, killed_again, load_failure
 from w2ltune.runs.process import Program
 from w2ltune.runs.recovery import recover, set_aside_failed
 from w2ltune.runs.rundir import log_path, make_shared, user_name, write_script
 from w2ltune.runs.snapshots import Snapshot, best_snapshot, read_snapshots, take_snapshot
 from w2ltune.runs.trialdir import TrialDirectory
 from w2ltune.trials.curve import Curve, Finished
-from w2ltune.trials.keeper import Keeper
+from w2ltune.trials.keeper import Keeper, own_model
 from w2ltune.trials.launch import Launch, announce, record_processes, wait_for_the_last
 from w2ltune.trials.ranks import Ranks
 from w2ltune.trials.trainjob import TrainJob, rank_arguments
@@ -45,8 +51,6 @@ TROUBLE_SECONDS = 2 * 3600.0
 STOP_SECONDS = 20.0
 PEERS_SECONDS = 60.0
 """How long ranks may take to end after the first one that was done."""
-
-KILLED = (-9, -15)
 
 StartRanks = Callable[[TrainJob, Sequence[Program], Path, int], Ranks]
 
@@ -75,11 +79,11 @@ class Supervisor:
     ) -> None:
         self.directory = directory
         self.attempt = 0
-        self.failure = ""
+        self.fault: W2LTuneError | None = None
         self.note = ""
         self.kept: Snapshot | None = None
         self.finished: Finished | None = None
-        self._rundir = rundir
+        self.rundir = rundir
         self._job = job
         self._flags = flags
         self._launched = launched
@@ -96,8 +100,13 @@ class Supervisor:
 
     @property
     def over(self) -> bool:
-        """Whether the training is finished or has failed for good."""
-        return bool(self.failure) or self.finished is not None
+        """Whether the training is finished, has failed, or cannot go on in this run."""
+        return self.fault is not None or self.finished is not None
+
+    @property
+    def failure(self) -> str:
+        """Why it has failed or cannot go on, or ""."""
+        return str(self.fault or "")
 
     @property
     def seconds(self) -> float:
@@ -109,6 +118,9 @@ class Supervisor:
         if self.curve.updates < updates:
             self._read_curve()
         return self.curve.value_at(updates)
+
+    def _rates_at(self, updates: int) -> Mapping[str, float]:
+        return self.curve.rates_at(updates)
 
     @property
     def has_best(self) -> bool:
@@ -139,21 +151,23 @@ class Supervisor:
                 self._trouble_since = 0.0
             else:
                 self._watch(self._launch)
-        except W2LTuneError as error:  # what no second try mends
-            self._give_up(str(error))
-        except OSError as error:  # a full disk, a file server that is away: worth a second try
-            self._trouble(f"{error.filename or self._rundir}: {error.strerror or error}")
+        except (W2LTuneError, OSError) as error:
+            fault = storage_fault(error)
+            if isinstance(error, W2LTuneError) and fault is None:  # what no second try mends
+                self._give_up(error)
+            else:  # a full disk, a file server that is away
+                self._trouble(error, fault)
 
     def stop(self) -> None:
         """End the processes, after a checkpoint that is being written."""
         if self._launch is not None:
-            self._launch.ranks.stop(self._rundir, patience_seconds=STOP_SECONDS)
+            self._launch.ranks.stop(self.rundir, patience_seconds=STOP_SECONDS)
             self._launch = None
             self._clean()
         self._unfence()
 
     def _unfence(self) -> None:
-        for folder in (self.directory.path, self._rundir):
+        for folder in (self.directory.path.parents[1], self.rundir):
             files.unfence(folder, self._is_newest)
 
     def _is_newest(self) -> bool:
@@ -165,28 +179,28 @@ class Supervisor:
         if (known := files.read_json(self.directory.finished)) is not None:
             self.finished = Finished(**known)
             return
-        for folder in (self._rundir, self._log.parent, self.directory.snapshots):
+        for folder in (self.rundir, self._log.parent, self.directory.snapshots):
             make_shared(folder)
         self._unfence()
         wait_for_the_last(self.directory)
         newest = next(iter(read_snapshots(self.directory.snapshots)), None)
         self._refuse_a_loop(str(newest.updates if newest else 0))
         self.attempt = self.directory.begin_attempt(str(newest.updates if newest else 0))
-        for folder in (self.directory.path, self._rundir):
+        for folder in (self.directory.path.parents[1], self.rundir):
             files.fence(folder, self._is_newest, self._refuse_to_fight)
         continuing = self._job.mode == "continue"
         if continuing:
-            for taken in adopt(self._rundir, self.directory.snapshots, value=self._value_at):
+            for taken in adopt(self.rundir, self.directory.snapshots, value=self._value_at):
                 self._say(f"took over the snapshot after update {taken.updates}")
         trust = continuing and not read_snapshots(self.directory.snapshots)
-        found = recover(self._rundir, self.directory.snapshots, trust_live=trust)
+        found = recover(self.rundir, self.directory.snapshots, trust_live=trust)
         anew = found.mode == "anew"
         for note in found.notes:
             self._say(note)
         unreadable = list(self.directory.snapshots.glob("*.bad"))
         if anew and (continuing or len(unreadable) >= MOST_UNREADABLE):
             raise TrialFailedError(
-                f"{self._rundir}: no checkpoint there can be loaded; what there was lies in torn/"
+                f"{self.rundir}: no checkpoint there can be loaded; what there was lies in torn/"
             )
         if found.unsaved is not None:
             self._save(found.unsaved)
@@ -199,9 +213,11 @@ class Supervisor:
         index = 1 if anew else found.index + 1
         output = LogTail(self._log, from_end=True)
         keeper = Keeper(
-            self.directory, self._job, rundir=self._rundir, index=index, attempt=self.attempt,
-            value_at=self._value_at, say=self._say,
+            self.directory, self._job, rundir=self.rundir, index=index, attempt=self.attempt,
+            value_at=self._value_at, rates_at=self._rates_at, say=self._say,
         )  # fmt: skip
+        if not anew:
+            keeper.drop_copied_models(newest=found.index)
         self._refuse_to_fight()
         announce(self.directory)
         self._launch = Launch(
@@ -209,7 +225,7 @@ class Supervisor:
             keeper=keeper,
             index=index,
             begins_with=0 if anew else found.updates,
-            reports=LogTail(self._rundir / f"{index:03d}_log"),
+            reports=LogTail(self.rundir / f"{index:03d}_log"),
             output=output,
             stall_minutes=self._job.stall_minutes,
             longest_silence=self._longest_silence,
@@ -222,7 +238,7 @@ class Supervisor:
         programs = [
             Program(
                 arguments=rank_arguments(
-                    job, self._flags, rundir=self._rundir, anew=anew, rank=rank, scratch=scratch
+                    job, self._flags, rundir=self.rundir, anew=anew, rank=rank, scratch=scratch
                 ),
                 log=self._rank_log(rank),
                 folder=Path(job.folder),
@@ -232,7 +248,7 @@ class Supervisor:
         ]
         first = programs[0]
         write_script(
-            self._rundir, user_name(), self.attempt, first.arguments, first.environment,
+            self.rundir, user_name(), self.attempt, first.arguments, first.environment,
             directory=first.folder,
         )  # fmt: skip
         return programs
@@ -242,7 +258,7 @@ class Supervisor:
         try:
             take_snapshot(
                 checkpoint, self.directory.snapshots,
-                value=self._value_at, is_busy=lambda: False,
+                value=self._value_at, rates=self._rates_at, is_busy=lambda: False,
                 is_ours=lambda: self.directory.attempt() == self.attempt,
             )  # fmt: skip
         except OSError as error:  # it is not needed to go on
@@ -281,13 +297,16 @@ class Supervisor:
         elif any(code == 0 for code in codes):
             launch.first_end = min(launch.first_end, time.monotonic())
             if time.monotonic() - launch.first_end > PEERS_SECONDS:
-                self._end_launch(launch, "some processes did not end with the others")
+                self._end_launch(
+                    launch, TrialFailedError("some processes did not end with the others")
+                )
         elif minutes := launch.hung_minutes():
-            self._end_launch(launch, f"hung: no new line for {minutes:.1f} minutes")
+            silent = f"hung: no new line for {minutes:.1f} minutes"
+            self._end_launch(launch, TrialFailedError(silent))
 
     def _read_curve(self) -> None:
-        if self._rundir.exists():
-            self.curve = Curve(lines=read_history(self._rundir), metric=self._job.metric)
+        if self.rundir.exists():
+            self.curve = Curve(lines=read_history(self.rundir), metric=self._job.metric)
             self.kept = best_snapshot(read_snapshots(self.directory.snapshots))
 
     def _failed(self, launch: Launch, rank: int, code: int) -> None:
@@ -295,26 +314,29 @@ class Supervisor:
         log = self._rank_log(rank)
         unread = load_failure(log)
         folder = Path(self._job.folder)
-        reason = explain_exit(code, log, lists=self._lists(folder), folder=folder)
+        name = f"rank {rank}" if self._job.ranks > 1 else ""
+        reason = failure(code, log, name=name, lists=self._lists(folder), folder=folder)
         if unread is not None and launch.index > 1 and not launch.lines:
-            launch.ranks.stop(self._rundir, patience_seconds=0)
+            launch.ranks.stop(self.rundir, patience_seconds=0)
             self._unreadable += 1
             if self._unreadable >= MOST_UNREADABLE:
-                self._give_up(f"{self._unreadable} checkpoints in a row cannot be loaded: {reason}")
+                self._give_up(
+                    TrialFailedError(
+                        f"{self._unreadable} checkpoints in a row cannot be loaded: {reason}"
+                    )
+                )
                 return
             self._say(f"{unread.name} cannot be loaded; going back to the checkpoint before it")
             set_aside_failed(
-                self._rundir, launch.index - 1, self.directory.snapshots, launch.begins_with
+                self.rundir, launch.index - 1, self.directory.snapshots, launch.begins_with
             )
             self._launch = None
             return
-        if self._job.ranks > 1:
-            reason = f"rank {rank}: {reason}"
-        self._end_launch(launch, reason, killed=code in KILLED)
+        self._end_launch(launch, reason)
 
-    def _end_launch(self, launch: Launch, reason: str, *, killed: bool = False) -> None:
+    def _end_launch(self, launch: Launch, fault: W2LTuneError) -> None:
         """End all ranks; the next step starts again, unless it has failed in this way before."""
-        launch.ranks.stop(self._rundir, patience_seconds=STOP_SECONDS)
+        launch.ranks.stop(self.rundir, patience_seconds=STOP_SECONDS)
         with contextlib.suppress(OSError):
             launch.keeper.look(list)
         self._launch = None
@@ -322,17 +344,23 @@ class Supervisor:
         newest = next(iter(read_snapshots(self.directory.snapshots)), None)
         if newest is not None and newest.updates > launch.begins_with:
             self._failures.clear()
+        reason = str(fault)
         self._failures.append(reason)
         self._say(f"ended: {reason}")
         self.note = reason
         same = [r for r in self._failures if _shape(r) == _shape(reason)]
+        killed = isinstance(fault, KilledError)
         if len(same) >= (ANY_FAILURES if killed else SAME_FAILURES):
-            self._give_up(reason)
+            self._give_up(killed_again(fault, times=len(same)) if killed else fault)
         elif len(self._failures) >= ANY_FAILURES:
-            self._give_up(f"{len(self._failures)} failures in a row, the last one: {reason}")
+            many = f"{len(self._failures)} failures in a row, the last one: {reason}"
+            self._give_up(fault if isinstance(fault, StorageError) else TrialFailedError(many))
 
-    def _trouble(self, reason: str) -> None:
+    def _trouble(self, error: OSError | W2LTuneError, fault: StorageError | None) -> None:
         """Let the next steps try again what failed outside of the program."""
+        reason = str(error)
+        if isinstance(error, OSError):
+            reason = f"{error.filename or self.rundir}: {error.strerror or error}"
         if self._superseded:
             self.stop()
             return
@@ -344,10 +372,10 @@ class Supervisor:
         lasted = now - self._trouble_since
         self._retry_at = now + min(60.0, 1.0 + lasted / 4)
         if lasted > TROUBLE_SECONDS:
-            self._give_up(reason)
+            self._give_up(fault or TrialFailedError(reason))
 
-    def _give_up(self, reason: str) -> None:
-        self.failure = reason
+    def _give_up(self, fault: W2LTuneError) -> None:
+        self.fault = fault
         self.stop()
 
     def _end(self, launch: Launch) -> None:
@@ -355,15 +383,17 @@ class Supervisor:
         total = int(number_of("iter", self._flags)) if self._flags.get("iter") else 0
         early = self._job.generation == "flashlight" and self.curve.updates < total
         if early and not launch.finished:
-            self._end_launch(launch, f"ended well after {self.curve.updates} of {total} updates")
+            short = f"ended well after {self.curve.updates} of {total} updates"
+            self._end_launch(launch, TrialFailedError(short))
             return
         launch.keeper.look(list)
+        unkept = launch.keeper.problem
         self._launch = None
         self._clean()
         self._read_curve()
         best = self.best()
         if best is None:
-            self._give_up(self.curve.why_no_value())
+            self._give_up(TrialFailedError(self.curve.why_no_value()))
             return
         self.finished = Finished(
             value=best[1],
@@ -372,6 +402,8 @@ class Supervisor:
             updates=self.curve.updates,
             seconds=self.seconds,
             checkpoint=self.kept.path.name if self.kept and self.has_best else "",
+            unkept="" if self.has_best else unkept or "no snapshot of the best epoch was taken",
+            model=own_model(self.rundir, best[0].updates, ended_well=launch.index),
         )
         if self.directory.attempt() == self.attempt:
             files.write_json(self.directory.finished, asdict(self.finished))
@@ -396,7 +428,8 @@ class Supervisor:
             log.write(f"w2ltune: {time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def _clean(self) -> None:
-        shutil.rmtree(self.directory.path / "launches", ignore_errors=True)
+        if self._is_newest():
+            shutil.rmtree(self.directory.path / "launches", ignore_errors=True)
 
 
 def _shape(reason: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from ray import tune
 from ray.exceptions import RayError
 
+from w2ltune.errors import TrialFailedError, storage_fault
 from w2ltune.formats.known_flags import number_of
 from w2ltune.runs.lock import is_overtaken
 from w2ltune.runs.sharing import share
@@ -32,14 +34,15 @@ class TrainTrial(tune.Trainable):
         attempt     the number of this launch of the trial
         seconds     time spent in the updates that count
         done        whether the trial is over
-        failure     why it failed, or ""
+        failure     why it failed, or cannot go on now (a `StorageError`), or None
         step        the newest epoch with a report
         value       the best value of the metric so far, its fraction
         by_epoch    [(epoch, value)]
         fraction    part of the updates that are done, where --iter tells
         note        for people: the epoch, or what is wrong
         writing     whether a checkpoint is being written
-        epoch       of the best value; epochs, updates: done; checkpoint: the best snapshot
+        epoch       of the best value; epochs, updates: done; checkpoint: the best model
+        unkept      why the best model is not a snapshot, or ""
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -73,12 +76,14 @@ class TrainTrial(tune.Trainable):
         supervisor = self._supervisor
         deadline = time.monotonic() + SLICE_SECONDS
         known = supervisor.curve.updates
-        if supervisor.directory.result.exists():
-            # Tune starts a trial again that was stopped or done when its process died.
-            supervisor.failure = supervisor.failure or "the trial has a result already"
-        if is_overtaken(self._study / "lock", self._generation):
-            time.sleep(SLICE_SECONDS)
-            return self._report()
+        with contextlib.suppress(OSError):  # a file server that is away: the training goes on
+            if supervisor.directory.result.exists():
+                # Tune starts a trial again that was stopped or done when its process died.
+                done = TrialFailedError("the trial has a result already")
+                supervisor.fault = supervisor.fault or done
+            if is_overtaken(self._study / "lock", self._generation):
+                time.sleep(SLICE_SECONDS)
+                return self._report()
         while not supervisor.over:
             self._advance()
             if time.monotonic() > deadline or supervisor.curve.updates > known:
@@ -92,7 +97,8 @@ class TrainTrial(tune.Trainable):
         except (RayError, NodeLostError):
             raise  # Tune starts the trial again, where there is room
         except Exception as error:  # Tune would try the same again without end
-            self._supervisor.failure = f"{type(error).__name__}: {error}"
+            fault = storage_fault(error)
+            self._supervisor.fault = fault or TrialFailedError(f"{type(error).__name__}: {error}")
 
     def _report(self) -> dict[str, Any]:
         supervisor, curve = self._supervisor, self._supervisor.curve
@@ -100,7 +106,7 @@ class TrainTrial(tune.Trainable):
         total = int(number_of("iter", self._flags)) if self._flags.get("iter") else 0
         return {
             "done": supervisor.over,
-            "failure": supervisor.failure,
+            "failure": supervisor.fault,
             "attempt": supervisor.attempt,
             "seconds": supervisor.seconds,
             "step": by_epoch[-1][0] if by_epoch else 0,
@@ -113,14 +119,17 @@ class TrainTrial(tune.Trainable):
             "epochs": curve.epochs,
             "updates": curve.updates,
             "checkpoint": self._checkpoint(),
+            "unkept": supervisor.finished.unkept if supervisor.finished else "",
         }
 
     def _checkpoint(self) -> str:
-        """Return the best snapshot, relative to the study's folder."""
-        kept = self._supervisor.kept
-        if kept is None or not self._supervisor.has_best:
+        """Return the best snapshot, relative to the study's folder, or the program's own model."""
+        supervisor = self._supervisor
+        if supervisor.kept is not None and supervisor.has_best:
+            return str(supervisor.kept.path.relative_to(self._study))
+        if supervisor.finished is None or not supervisor.finished.model:
             return ""
-        return str(kept.path.relative_to(self._study))
+        return str((supervisor.rundir / supervisor.finished.model).relative_to(self._study))
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Save nothing: the trial's folder is the truth."""

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from w2ltune.cluster.scratch import in_use
+from w2ltune.cluster.scratch import beside_others, in_use
 from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderflags import DecoderFlags, decoder_flags, is_linear
-from w2ltune.errors import W2LTuneError
+from w2ltune.errors import W2LTuneError, storage_faults
 from w2ltune.formats.beamdump import Hypothesis
 from w2ltune.formats.nbest import NBest
 from w2ltune.scoring.nbest import collect
@@ -38,7 +38,7 @@ class BlockResult:
         nbest: The n-best lists, if they were asked for.
         lists: The hypotheses of each utterance, best first, if a dump was asked for.
         linear: Whether all their scores are the weighted sum of parts that are known.
-        failure: Why the whole trial cannot work, or "".
+        failure: Why the whole trial cannot work, or its program was killed; None when it went well.
     """
 
     counts: npt.NDArray[np.int32] | None = None
@@ -47,7 +47,7 @@ class BlockResult:
     nbest: NBest | None = None
     lists: tuple[tuple[Hypothesis, ...], ...] = ()
     linear: bool = True
-    failure: str = ""
+    failure: W2LTuneError | None = None
 
 
 class DecoderWorker:
@@ -68,7 +68,12 @@ class DecoderWorker:
         self._decoders: dict[tuple[object, ...], Decoder] = {}
 
     def decode(
-        self, flags: Mapping[str, str], block: Sequence[int], nbest: int, dump: bool = False
+        self,
+        flags: Mapping[str, str],
+        block: Sequence[int],
+        nbest: int,
+        dump: bool = False,
+        alone: bool = False,
     ) -> BlockResult:
         """Decode some utterances; what the user can mend comes back as ``failure``.
 
@@ -77,14 +82,16 @@ class DecoderWorker:
             block: Numbers of utterances.
             nbest: Return so many hypotheses of each utterance as arrays; 0 for none.
             dump: Return them as they are instead.
+            alone: Not beside other workers of this node.
         """
         try:
-            return self._decode(flags, block, nbest, dump)
+            with storage_faults():
+                return self._decode(flags, block, nbest, dump, alone)
         except W2LTuneError as error:
-            return BlockResult(failure=str(error))
+            return BlockResult(failure=error)
 
     def _decode(
-        self, flags: Mapping[str, str], block: Sequence[int], nbest: int, dump: bool
+        self, flags: Mapping[str, str], block: Sequence[int], nbest: int, dump: bool, alone: bool
     ) -> BlockResult:
         if self._dataset is None:
             self._kept = in_use(self._scratch)
@@ -94,7 +101,8 @@ class DecoderWorker:
             staged = stage(Path(flags["lm"]), self._scratch, mode=self._task.stage_lm)
             flags = {**flags, "lm": str(staged)}
         weights = decoder_flags(flags)
-        lists, work_seconds = self._search(self._dataset, flags, weights, block, max(1, nbest))
+        with beside_others(self._scratch, alone=alone):
+            lists, work_seconds = self._search(self._dataset, flags, weights, block, max(1, nbest))
         hypotheses = tuple(" ".join(entries[0].words) if entries else None for entries in lists)
         if dump:
             return BlockResult(
