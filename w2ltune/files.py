@@ -35,7 +35,8 @@ DAMAGE = (
     *(SyntaxError, TokenError, MemoryError, OverflowError, AssertionError),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
 )
-"""What JSON, numpy, zipfile and Optuna raise over changed bytes; RuntimeError has RecursionError in it."""
+"""What JSON, numpy, zipfile and Optuna raise over changed bytes (RecursionError is a
+RuntimeError)."""
 
 MOST_JSON_BYTES = 2**28
 

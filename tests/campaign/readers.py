@@ -689,9 +689,12 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--reader", default="", help="one only")
     parser.add_argument("--input", type=int, default=None, help="its number, to see the traceback")
+    parser.add_argument("--folder", type=Path, default=None)
     options = parser.parse_args()
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="campaign-") as folder:
+    if options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="campaign-", dir=options.folder) as folder:
         campaign = Campaign(options, Path(folder))
         campaign.try_sound_files()
         if options.input is not None:
