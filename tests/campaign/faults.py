@@ -183,6 +183,8 @@ class Campaign:
                 faults.append(label)
                 self.counts[name]["tried"] += 1
                 self.counts[name][f"exit {code}"] += 1
+            elif point and faults:
+                ahead.append((point, fault))  # it was passed before: for the next study
             wrong = list(self._look(study, place, code, said, kept, met, fault))
             self._say(name, wrong, label or "no fault", place)
             if code in HANGS or any(kind == "lost" for kind, _ in wrong):
@@ -192,10 +194,10 @@ class Campaign:
             if not met and code != 0:
                 self._say(name, [("stuck", said[-300:])], f"no fault, after {faults[-3:]}", place)
                 return
-        if study.answer(place) is None or not faults:
-            return
-        self.control.tell(place)
         wrong = []
+        self.control.tell(place)
+        if any(place.rglob(f".*{TEMPORARY_MARK}*")):  # of a worker: the next start removes it
+            self.command(study, place)
         if study.answer(place) != expected:
             wrong.append(("lost", f"another answer than undisturbed, after {faults}"))
         if left := [str(p) for p in place.rglob(f".*{TEMPORARY_MARK}*")]:
