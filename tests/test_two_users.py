@@ -8,16 +8,23 @@ import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from w2ltune import files
 from w2ltune.cluster import scratch
+from w2ltune.cluster.slurm import scripts_folder
 from w2ltune.cluster.status import main as status_main
 from w2ltune.errors import InputError
+from w2ltune.formats.distributions import FloatRange
 from w2ltune.formats.flagsfile import parse_flagsfile
 from w2ltune.runs.lock import StudyLock, this_process
 from w2ltune.runs.process import Program, start
+from w2ltune.runs.trialdir import TrialDirectory
+from w2ltune.search.method import NOTE
+from w2ltune.search.run import StudyRun
+from w2ltune.search.space import SearchSpace
 from w2ltune.search.study import open_study, repair_journal
 
 FUNCTIONS = Path(__file__).parents[1] / "slurm" / "functions.bash"
@@ -124,6 +131,78 @@ def test_links_of_ones_own_and_within_the_study_are_followed(study: Path, tmp_pa
     (study / "model.bin").write_text("")
     as_bob(lambda: (study / "best_model.bin").symlink_to("model.bin"))
     files.refuse_planted(study)
+
+
+def test_a_link_that_is_put_there_while_a_study_is_written(study: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    lock = StudyLock(study / "lock", this_process())
+    lock.acquire()
+    trial = TrialDirectory(study / "trials", 0)
+    trial.write_flags({"lmweight": "1"})
+    trials = study / "trials"
+    as_bob(lambda: (trials.rename(study / "away"), trials.symlink_to(elsewhere)))
+    for write in (lambda: files.write_text(trial.flags, ""), lambda: trial.begin_attempt()):
+        trial.path.mkdir(exist_ok=True)
+        with pytest.raises(InputError, match=r"study/trials: is a link to .* made by 61002"):
+            write()
+    lock.release()
+    assert [path for path in elsewhere.rglob("*") if path.is_file()] == []
+
+
+def test_a_second_name_is_not_written(study: Path, private: Path) -> None:
+    log = study / "root.log"
+    log.hardlink_to(private)  # as others can, where the kernel does not forbid it
+    with pytest.raises(InputError, match="has a second name, a hard link"):
+        files.open_plain(log, os.O_WRONLY | os.O_TRUNC)
+    with open(log, opener=files.open_plain) as file:
+        assert file.read() == PRIVATE
+    os.chown(log, BOB, GROUP)  # a file of another's, as he likes
+    os.close(files.open_plain(log, os.O_WRONLY))
+
+
+@pytest.mark.parametrize("case", ["as asked", "fixed", "searched", "added", "journal", "baseline"])
+def test_flags_of_an_interrupted_trial_are_those_of_command_and_journal(
+    study: Path, case: str
+) -> None:
+    space = SearchSpace(fixed={"lm": "a.arpa"}, distributions={"lmweight": FloatRange(0.0, 4.0)})
+    run = object.__new__(StudyRun)
+    run.plan = SimpleNamespace(space=space, baseline={"lmweight": "9"})  # type: ignore[assignment]
+    trial = TrialDirectory(study / "trials", 0)
+    meant = {"lm": "a.arpa", "lmweight": "2.5"}
+    params: dict[str, object] = {"lmweight": 2.5}
+    note = {}
+    changed = {
+        "fixed": {"lm": "/bob/evil.arpa"}, "searched": {"lmweight": "3"}, "added": {"arch": "x.so"},
+    }.get(case, {})  # fmt: skip
+    if case == "journal":
+        params["arch"] = changed["arch"] = "x.so"
+    if case == "baseline":
+        meant, params, note = {"lm": "a.arpa", "lmweight": "9"}, {}, {NOTE: {"how": "baseline"}}
+    frozen = SimpleNamespace(params=params, user_attrs=note)
+    trial.write_flags(meant | changed)
+    assert stat.S_IMODE(trial.flags.stat().st_mode) & 0o022 == 0
+    if not changed:
+        assert run._flags_of(frozen, trial) == meant  # type: ignore[arg-type]
+        return
+    with pytest.raises(InputError, match=rf"of root, is not what .*--{next(iter(changed))}\)"):
+        run._flags_of(frozen, trial)  # type: ignore[arg-type]
+
+
+def test_what_others_can_move(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    private = tmp_path / "mine" / "study"
+    private.mkdir(parents=True)
+    assert scripts_folder(private) == private / "slurm"
+    for way in (study, private, tmp_path / "not yet"):
+        assert scripts_folder(way / "x").is_relative_to(tmp_path / "home") == (way == study)
+    (tmp_path / "mine").chmod(0o777)
+    assert scripts_folder(private) == scripts_folder(private.parent / "study")
+    assert scripts_folder(private).parent == tmp_path / "home" / ".w2ltune"
+    (tmp_path / "mine").chmod(0o1777)
+    assert scripts_folder(private) == private / "slurm"
+    os.chown(private, BOB, GROUP)
+    assert scripts_folder(private) != private / "slurm"
 
 
 def test_a_pipe_is_no_file_to_wait_for(study: Path) -> None:

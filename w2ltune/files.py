@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import grp
 import json
 import lzma
 import os
@@ -30,15 +31,14 @@ TEMPORARY_MARK = ".tmp-"
 OLD_SECONDS = 3600.0
 """A temporary file of another host that was not written to for so long is nobody's."""
 
+MOST_JSON_BYTES = 2**28
+
 DAMAGE = (
     *(ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, RuntimeError),
     *(SyntaxError, TokenError, MemoryError, OverflowError, AssertionError),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
 )
-"""What JSON, numpy, zipfile and Optuna raise over changed bytes (RecursionError is a
-RuntimeError)."""
-
-MOST_JSON_BYTES = 2**28
+"""What JSON, numpy, zipfile and Optuna raise over changed bytes."""
 
 _fences: dict[Path, tuple[Callable[[], bool], Callable[[], object]]] = {}
 
@@ -74,32 +74,50 @@ def require_ours(path: Path, temporary: Path | None = None) -> None:
     Args:
         path: The file.
         temporary: Removed where it is not ours.
+
+    Raises:
+        InputError: Somebody else put a link on the way to it.
     """
     for folder, (is_ours, leave) in [*_fences.items()]:
-        if path.absolute().is_relative_to(folder) and not is_ours():
-            if temporary is not None:
-                temporary.unlink(missing_ok=True)
-            leave()
+        if path.absolute().is_relative_to(folder):
+            if not is_ours():
+                if temporary is not None:
+                    temporary.unlink(missing_ok=True)
+                leave()
+            inside = path.absolute().relative_to(folder).parent
+            for above in (folder / part for part in (inside, *inside.parents) if part.name):
+                if above.is_symlink() and _is_foreign(above.lstat()):
+                    raise _no_plain_file(above)
 
 
 def open_plain(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
     """Open a file of a folder that others can write too: a link is not followed.
 
     As Python's ``opener``, or alone. A pipe or a device, which would wait for ever, is refused as
-    well.
+    well, and to write what is ours under a second name too: that may be any file of ours.
 
     Raises:
         InputError: It is no plain file; whose it is is said.
     """
+    safe = flags & ~os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+        descriptor = os.open(path, safe, mode)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):  # ENXIO: a pipe, a socket
             raise _no_plain_file(path) from None
         raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    found = os.fstat(descriptor)
+    linked = found.st_nlink > 1 and not _is_foreign(found) and flags & (os.O_WRONLY | os.O_RDWR)
+    if not stat.S_ISREG(found.st_mode) or linked:
         os.close(descriptor)
+        if linked:
+            raise InputError(
+                "has a second name, a hard link, which would be written too: put a copy in its "
+                "place (cp FILE COPY && mv COPY FILE)", path=path,
+            )  # fmt: skip
         raise _no_plain_file(path)
+    if flags & os.O_TRUNC:
+        os.ftruncate(descriptor, 0)
     return descriptor
 
 
@@ -113,6 +131,19 @@ def _no_plain_file(path: str | os.PathLike[str]) -> InputError:
         what = f"a link to {str(Path(path).readlink())!r}"
     owner = user_of(found.st_uid)
     return InputError(f"is {what} made by {owner}, not a file: remove it", path=path)
+
+
+def _is_foreign(found: os.stat_result) -> bool:
+    return found.st_uid not in (0, os.getuid())
+
+
+def is_private_group(number: int) -> bool:
+    """Return whether a group is this user's alone, which has the same name on many systems."""
+    try:
+        found, user = grp.getgrgid(number), user_of(os.getuid())
+    except KeyError:
+        return False
+    return found.gr_name == user and set(found.gr_mem) <= {user}
 
 
 def user_of(uid: int) -> str:
@@ -147,7 +178,7 @@ def refuse_planted(
             if entry.is_dir(follow_symlinks=False):
                 refuse_planted(study, entry.path, to_read=to_read)
             elif entry.is_symlink():
-                foreign = entry.stat(follow_symlinks=False).st_uid not in (0, os.getuid())
+                foreign = _is_foreign(entry.stat(follow_symlinks=False))
                 outside = study.resolve() not in Path(entry.path).resolve().parents
                 if foreign and outside and not to_read:
                     raise _no_plain_file(entry.path)
@@ -159,8 +190,14 @@ def write_script(path: Path, text: str) -> None:
     """Write a script that others may run, and only its user change."""
     with replacing(path, binary=True) as file:  # as bytes: a path may be any
         file.write(os.fsencode(text))
-        mode = os.fstat(file.fileno()).st_mode & 0o644
+        mode = _keep_to_its_user(file)
         os.fchmod(file.fileno(), mode | mode >> 2 & 0o111)
+
+
+def _keep_to_its_user(file: IO[Any]) -> int:
+    mode = os.fstat(file.fileno()).st_mode & 0o644
+    os.fchmod(file.fileno(), mode)
+    return mode
 
 
 @contextlib.contextmanager
@@ -182,7 +219,7 @@ def replacing(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
     """
     made = temporary(path)
     try:
-        mode, encoding = ("wb", None) if binary else ("w", "utf-8")
+        mode, encoding = ("xb", None) if binary else ("x", "utf-8")
         with _named(path):
             with made.open(mode, encoding=encoding) as file:
                 yield file
@@ -289,10 +326,18 @@ def sweep_temporaries(folder: Path) -> None:
                     path.unlink()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace the content of ``path`` by ``text`` in one step."""
+def write_text(path: Path, text: str, *, own: bool = False) -> None:
+    """Replace the content of ``path`` by ``text`` in one step.
+
+    Args:
+        path: The file.
+        text: All of it.
+        own: Only its user may change it, in a folder of a group too: something may be run by it.
+    """
     with replacing(path) as file:
         file.write(text)
+        if own:
+            _keep_to_its_user(file)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -390,7 +435,7 @@ def create_exclusively(path: Path, text: str) -> bool:
     made = temporary(path)
     try:
         with _named(path):
-            with made.open("w", encoding="utf-8") as file:
+            with made.open("x", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())

@@ -323,7 +323,7 @@ def main() -> int:
     for name, counts in [*campaign.counts.items(), ("all", total)]:
         print(f"| {name} | {' | '.join(str(counts[kind]) for kind in kinds)} |")
     print(f"\ncases {total['tried']}, {time.monotonic() - began:.0f} s")
-    print(f"lost, let in, tracebacks, hangs and the rest: {len(campaign.wrong)}")
+    print(f"lost, let in, tracebacks, hangs, left behind: {len(campaign.wrong)} {campaign.wrong}")
     return 1 if campaign.wrong else 0
 
 

@@ -287,7 +287,7 @@ def main() -> int:
         cells = " | ".join(str(counts[kind]) for kind in ["tried", *codes, *kinds])
         print(f"| {name} | {campaign.points[name]} | {cells} |")
     print(f"\n{time.monotonic() - began:.0f} s")
-    print(f"lost, failed, left, tracebacks, hangs and the rest: {len(campaign.wrong)}")
+    print(f"lost, failed, tracebacks, hangs, left behind: {len(campaign.wrong)} {campaign.wrong}")
     return 1 if campaign.wrong else 0
 
 

@@ -169,6 +169,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--task", default="decode,forward")
     parser.add_argument("--points", type=int, default=30, help="of each task, at most")
+    parser.add_argument("--at", default="", help="only these points, as 1,11")
     parser.add_argument("--folder", type=Path, default=None)
     options = parser.parse_args()
     folder = (options.folder or Path(tempfile.mkdtemp(prefix="campaign-"))).resolve()
@@ -177,15 +178,16 @@ def main() -> int:
         owners = Owners(folder / task, task)
         all_points = owners.count()
         tried = min(options.points, all_points)
+        points = [1 + k * all_points // tried for k in range(tried)]
+        points = [int(point) for point in options.at.split(",") if point] or points
         lost = 0
-        for k in range(tried):
-            point = 1 + k * all_points // tried
+        for point in points:
             found = [f"{task} at {point}: {text}" for text in owners.stop_at(point)]
             wrong += found
             lost += bool(found)
             print(f"{time.monotonic() - began:6.0f} s  {task} {point} of {all_points}  "
                   f"{found or 'nothing lost'}", flush=True)  # fmt: skip
-        rows.append(f"| {task} | {all_points} | {tried} | {tried - lost} | {lost} |")
+        rows.append(f"| {task} | {all_points} | {len(points)} | {len(points) - lost} | {lost} |")
     print("\n| task | writes | tried | survived | lost |\n|---|---|---|---|---|")
     print("\n".join(rows))
     print(f"\nlost, changed or left behind: {len(wrong)} {wrong}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,9 @@ SHORT = {
     "faults": ["--tries=6", "--study=rescoring,random"],
     "damage": ["--every=200"],
     "readers": ["--inputs=4000"],
+    "soak": ["--trials=60", "--looks=5", "--most_mb=1000"],
+    "stopped_owner": ["--task=forward", "--points=2"],
+    "two_users": ["--cases=link: study.journal,swapped while it runs: trials/0001,slurm is"],
 }
 
 
@@ -28,6 +30,4 @@ def test_nothing_is_lost(campaign: str, tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    assert re.search(
-        "(left behind: 0 \\[\\]|and the rest: 0|and crashes: 0)$", done.stdout, re.MULTILINE
-    )
+    assert "left behind: 0 []" in done.stdout

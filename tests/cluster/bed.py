@@ -265,7 +265,7 @@ class Cluster:
         self._base.chmod(0o755)
         self.logs.mkdir()
         self.folder.mkdir()
-        self.folder.chmod(0o777)
+        self.folder.chmod(0o1777)
         make_homes(self._homes)
 
     def _environment(self, user: str) -> dict[str, str]:

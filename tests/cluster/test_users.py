@@ -104,13 +104,15 @@ def test_a_study_goes_from_user_to_user_and_its_cluster_belongs_to_one(slurm: Cl
     sweep.is_whole(4, 60)
     logs = {path.name for path in sweep.study.glob("trials/*/run/logs/*.log")}
     assert logs == {"alice.log", "bob.log"}
-    scripts = sorted(path.name for path in (sweep.study / "slurm").glob("*.sbatch"))
+    assert not [*sweep.study.glob("slurm/of-*")]  # which everybody could move
+    scripts = sorted(path.name for path in sweep.of_users("*.sbatch"))
     assert scripts == ["alice-0001.sbatch", "alice-0003.sbatch", "bob-0002.sbatch"]
 
 
 def nobody_else_talks_to_it(slurm: Cluster, run: Training) -> None:
     """Assert that another user on the head's node reaches nothing of the cluster."""
-    cluster = files.read_json(run.study / "slurm" / "of-alice" / "cluster.json")
+    (published,) = run.of_users("of-alice/cluster.json")
+    cluster = files.read_json(published)
     token = Path(cluster["token"])
     assert token.stat().st_mode & 0o777 == 0o600
     intruder = slurm.folder / "intruder.py"

@@ -13,7 +13,9 @@ from bed import Cluster
 from trainingtask import BINARY, make_training, write_config
 
 from w2ltune import files
+from w2ltune.cluster.slurm import HOME_FOLDER
 from w2ltune.formats.logs import read_history
+from w2ltune.runs.runname import plain_name
 from w2ltune.runs.trialdir import TrialResult, trial_directories
 
 SPEED = {"DOUBLE_UPDATE_SECONDS": "0.1", "DOUBLE_RETRY_SECONDS": "0.01"}
@@ -63,6 +65,16 @@ class Training:
             return [self.study]
         return sorted(self.study.glob("trials/*/run"))
 
+    def of_users(self, pattern: str) -> list[Path]:
+        """Return what lies where only one user writes: in the study, or in that user's home."""
+        homes = self.slurm.folder.parent / "homes"
+        own = f"*/{HOME_FOLDER}/{plain_name(str(self.study.resolve()))[-100:]}"
+        return sorted(
+            path
+            for folder in (self.study / "slurm", *homes.glob(own))
+            for path in folder.glob(pattern)
+        )
+
     def epochs(self) -> list[int]:
         """Return how many epochs each training has reported; of those that have begun."""
         return [len(read_history(run)) for run in self.runs]
@@ -78,7 +90,7 @@ class Training:
 
     def head(self) -> int:
         """Return the number of the node on which Ray's head and the driver are."""
-        cluster = files.read_json(next((self.study / "slurm").glob("of-*/cluster.json")))
+        cluster = files.read_json(self.of_users("of-*/cluster.json")[0])
         return int(cluster["node"].removeprefix("n"))
 
     def hold_at(self, update: int) -> None:
@@ -101,7 +113,7 @@ class Training:
 
     def output(self, job: str = "") -> str:
         """Return what the study's job wrote, or another one."""
-        logs = sorted((self.study / "slurm").glob(f"of-*/[!.]*-{job or self.job}.*"))
+        logs = self.of_users(f"of-*/[!.]*-{job or self.job}.*")
         return "".join(log.read_text(encoding="utf-8") for log in logs)
 
 

@@ -20,6 +20,7 @@ from w2ltune.cluster.resources import SlurmResources
 from w2ltune.cluster.site import Site
 from w2ltune.cluster.slurm import read_template
 from w2ltune.cluster.slurmoptions import SlurmOptions
+from w2ltune.cluster.status import _own_studies, describe
 from w2ltune.cluster.submissions import submissions
 from w2ltune.cluster.submit import submit as submit_script
 from w2ltune.cluster.submit import submit_command
@@ -52,6 +53,36 @@ def test_submit(programs, study):
     record = json.loads(done.record.read_text(encoding="utf-8"))
     assert (record["job"], record["owner"]["pid"]) == (41, os.getpid())
     assert tree(study) == ["slurm/alice-0001.sbatch", "slurm/jobs/0001.json"]
+
+
+def test_what_a_job_writes_lies_at_home_where_others_could_move_the_folder(
+    programs, study, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    study.parent.mkdir(parents=True)
+    os.chown(study.parent, -1, 61000)
+    study.parent.chmod(0o2775)
+    options = SlurmOptions(partition="low", hours=2)
+    umask = os.umask(0o022)
+    try:
+        submit_command("w2ltune.train", [], study=study, options=options, gpus=2, site=Site())
+    finally:
+        os.umask(umask)
+    (done,) = submissions(study)
+    home = tmp_path / "home" / ".w2ltune"
+    assert done.script.parent.parent == done.own.parent.parent == home
+    assert (done.record, done.job) == (study / "slurm" / "jobs" / "0001.json", 41)
+    assert {path.stat().st_mode & 0o022 for path in (home, done.own)} == {0}
+    assert [path.name for path in (study / "slurm").iterdir()] == ["jobs"]
+    script = done.script.read_text(encoding="utf-8")
+    assert f"\nW2LTUNE_SLURM={done.script.parent}\n" in script
+    assert f"#SBATCH --output={done.own}/{user_name()}-%j.out\n" in script
+    assert f"tail -F {done.own}/{user_name()}-41.out\n" in capsys.readouterr().out
+    worker = done.script.parent / "workers" / done.script.name
+    worker.parent.mkdir()
+    worker.write_text(script)
+    programs.answer("squeue", out=f"41 {done.script}\n42 {worker}\n43 {home}/other/x.sbatch\n")
+    assert list(_own_studies()) == [study]
 
 
 def test_answers_of_federations_and_remarks(programs, study, capsys):
@@ -180,6 +211,7 @@ def test_a_job_without_a_number_is_not_forgotten(programs, study):
     with pytest.raises(UsageError, match=r"^sbatch names no job \('Submitted\?'\), and squeue"):
         submit(study, "", user="alice")
     programs.answer("sbatch", out="43\n")
+    assert "  a job without a known number: not found" in describe(study)
     record = study / "slurm" / "jobs" / "0001.json"
     with pytest.raises(StudyOwnedError, match=rf"named no job .*remove {record}$"):
         submit(study, "", user="alice")

@@ -57,7 +57,7 @@ class Job:
     @property
     def cancel(self) -> list[str]:
         """The command that ends it."""
-        return ["scancel", *_on(self.cluster), str(self.number)]
+        return cancel_command(self.number, self.cluster)
 
     @property
     def live(self) -> bool:
@@ -67,6 +67,11 @@ class Job:
     def __str__(self) -> str:
         where = f" on {self.nodes}" if self.nodes else f", {self.reason}" if self.reason else ""
         return f"job {self.number} of {self.user} ({self.state}{where})"
+
+
+def cancel_command(number: int, cluster: str) -> list[str]:
+    """Return the command that ends a job."""
+    return ["scancel", *_on(cluster), str(number)]
 
 
 def requeue_is_right(job: Job) -> bool:

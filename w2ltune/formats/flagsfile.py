@@ -241,7 +241,7 @@ def _read(
 def _refuse_anothers(path: Path, flag: Flag) -> None:
     """Refuse to run what a flagsfile names that another user has written, or could have."""
     stat = path.stat()
-    groups = stat.st_mode & 0o020 and stat.st_gid != os.getgid()  # many have a group of their own
+    groups = stat.st_mode & 0o020 and not files.is_private_group(stat.st_gid)
     if stat.st_uid not in (0, os.getuid()):
         whose = f"is {files.user_of(stat.st_uid)}'s"
     elif groups or stat.st_mode & 0o002:

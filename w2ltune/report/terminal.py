@@ -46,7 +46,7 @@ def write_best(study: Path, results: Sequence[TrialResult], *, metric: str) -> N
             f"{metric_line(best, metric)}, interval by {best.interval_unit}",
         ]
         text = format_flagsfile(standing_alone(best.flags), comments=[*comments, *elsewhere(best)])
-        files.write_text(study / "best.cfg", text)
+        files.write_text(study / "best.cfg", text, own=True)
 
 
 def best_name(choice: Choice) -> str:
@@ -186,7 +186,7 @@ def _write_choice(study: Path, content: Content, choice: Choice) -> None:
         comments.append(f"{chosen.missing} utterances have no hypothesis and count as deletions")
     flags = standing_alone(_for_target(chosen.flags, choice.target))
     text = format_flagsfile(flags, comments=[*comments, *elsewhere(chosen)])
-    files.write_text(study / best_name(choice), text)
+    files.write_text(study / best_name(choice), text, own=True)
 
 
 def _for_target(flags: Mapping[str, str], target: str) -> Mapping[str, str]:

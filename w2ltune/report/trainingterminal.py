@@ -109,7 +109,8 @@ def write_best_training(content: TrainingContent) -> None:
     if best.checkpoint:
         comments.append(f"its model: {MODEL_NAME}, which is {best.checkpoint}")
     flags = {name: value for name, value in best.flags.items() if name not in OF_A_PLACE}
-    files.write_text(content.folder / FLAGS_NAME, format_flagsfile(flags, comments=comments))
+    text = format_flagsfile(flags, comments=comments)
+    files.write_text(content.folder / FLAGS_NAME, text, own=True)
     point_to_model(content.folder, best)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import grp
 import os
 import stat
 from pathlib import Path
@@ -36,19 +35,12 @@ def others_can_move(folder: Path) -> bool:
     for path in {*folder.absolute().parents, *Path(os.path.realpath(folder)).parents}:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # it is made by us
             found = path.stat()
-            open_ = found.st_mode & 0o002 or (found.st_mode & 0o020 and not _ours(found.st_gid))
+            open_ = found.st_mode & 0o002 or (
+                found.st_mode & 0o020 and not files.is_private_group(found.st_gid)
+            )
             if found.st_uid not in (0, os.getuid()) or (open_ and not found.st_mode & stat.S_ISVTX):
                 return True
     return False
-
-
-def _ours(group: int) -> bool:
-    """Whether a group is this user's alone, which has the same name."""
-    try:
-        found, user = grp.getgrgid(group), files.user_of(os.getuid())
-    except KeyError:
-        return False
-    return found.gr_name == user and set(found.gr_mem) <= {user}
 
 
 def make_own(folder: Path) -> None:

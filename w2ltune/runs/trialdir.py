@@ -132,7 +132,7 @@ class TrialDirectory:
         head = f"{ASKED}{json.dumps(asked)}\n" if asked else ""
         if self.result.exists():
             raise StudyMismatchError("a trial of this number is finished already", path=self.path)
-        files.write_text(self.flags, head + format_flagsfile(flags))
+        files.write_text(self.flags, head + format_flagsfile(flags), own=True)
 
     def read_asked(self) -> Mapping[str, Any]:
         """Return what `write_flags` was told of the journal; nothing where that is not there."""

@@ -84,6 +84,15 @@ class SearchSpace:
             values[name] = value
         return None if self.script else values
 
+    def flags_of(self, params: Mapping[str, Any]) -> dict[str, str] | None:
+        """Return all flags of a trial by the values in the journal; None if they are not ours.
+
+        What a script chooses nobody knows but the script, when it was asked.
+        """
+        searched = {name: params[name] for name in self.distributions if name in params}
+        flags = self.flags(searched)
+        return None if self.values(flags) is None or searched.keys() != params.keys() else flags
+
     def flags(self, searched: Mapping[str, Any]) -> dict[str, str]:
         """Return all flags, as texts, of a trial with these searched values."""
         return dict(self.fixed) | {name: format_value(value) for name, value in searched.items()}

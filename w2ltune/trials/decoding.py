@@ -146,7 +146,7 @@ class DecodeTrial(tune.Trainable):
             if is_overtaken(self._directory.path.parents[1] / "lock", self._generation):
                 raise BlockingIOError("another process took the sweep over")
             self._attempt = self._directory.begin_attempt()
-            files.fence(self._directory.path, self._is_newest, _leave)
+            files.fence(self._directory.path.parents[1], self._is_newest, _leave)
         if self._attempt - self._launched > MOST_LAUNCHES:
             return KilledError(f"the trial's own process died {MOST_LAUNCHES} times")
         pool: Any = ray.get_actor(self._pool)
@@ -236,7 +236,7 @@ class DecodeTrial(tune.Trainable):
 
     def cleanup(self) -> None:
         """Tell the pool to forget the trial: nothing of it is asked for again."""
-        files.unfence(self._directory.path, self._is_newest)
+        files.unfence(self._directory.path.parents[1], self._is_newest)
         if self._attempt:
             try:
                 pool: Any = ray.get_actor(self._pool)

@@ -167,7 +167,7 @@ class Supervisor:
         self._unfence()
 
     def _unfence(self) -> None:
-        for folder in (self.directory.path, self.rundir):
+        for folder in (self.directory.path.parents[1], self.rundir):
             files.unfence(folder, self._is_newest)
 
     def _is_newest(self) -> bool:
@@ -186,7 +186,7 @@ class Supervisor:
         newest = next(iter(read_snapshots(self.directory.snapshots)), None)
         self._refuse_a_loop(str(newest.updates if newest else 0))
         self.attempt = self.directory.begin_attempt(str(newest.updates if newest else 0))
-        for folder in (self.directory.path, self.rundir):
+        for folder in (self.directory.path.parents[1], self.rundir):
             files.fence(folder, self._is_newest, self._refuse_to_fight)
         continuing = self._job.mode == "continue"
         if continuing:
