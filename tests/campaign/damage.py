@@ -34,7 +34,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests"), str(Path(__file__).parent)]
 
 from readers import mutate_value  # noqa: E402  (these lie in tests/)
-from runningray import running_ray  # noqa: E402
+from runningray import DOUBLES_ENVIRONMENT, running_ray  # noqa: E402
 from smallstudies import SmallStudy, small_studies  # noqa: E402
 
 SECRET = b'{"secret": "CANARY-IN-A-PRIVATE-FILE"}\n'
@@ -118,7 +118,7 @@ def make(study: SmallStudy, folder: Path) -> None:
     ray = {} if study.module == "w2ltune.rescore" else running_ray()
     done = subprocess.run(
         [sys.executable, "-m", study.module, *study.arguments(folder)],
-        cwd=REPOSITORY, env={**os.environ, **ray}, capture_output=True, text=True,
+        cwd=REPOSITORY, env={**os.environ, **DOUBLES_ENVIRONMENT, **ray}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, f"{study.name}: {done.stdout}\n{done.stderr}"
 
