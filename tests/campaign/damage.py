@@ -115,10 +115,10 @@ def void(_: object) -> None:
 def make(study: SmallStudy, folder: Path) -> None:
     """Make a study, finished."""
     folder.mkdir()
-    ray = {} if study.module == "w2ltune.rescore" else running_ray()
+    ray = {} if study.module == "w2ltune.rescore" else running_ray() | DOUBLES_ENVIRONMENT
     done = subprocess.run(
         [sys.executable, "-m", study.module, *study.arguments(folder)],
-        cwd=REPOSITORY, env={**os.environ, **DOUBLES_ENVIRONMENT, **ray}, capture_output=True, text=True,
+        cwd=REPOSITORY, env={**os.environ, **ray}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, f"{study.name}: {done.stdout}\n{done.stderr}"
 

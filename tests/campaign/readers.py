@@ -413,7 +413,9 @@ def readers(folder: Path) -> dict[str, Reader]:
             lambda p: rundir.refuse_another_config(p.parent, Path("/a.cfg")),
             [Seed("config_source.json", b'{"config": "/a.cfg", "format": 1}')], 0.3),
         "any JSON": Reader(files.read_json, [Seed("a.json", _json(asdict(known)))], 0.3),
-        "utterances.tsv": Reader(read_utterance_counts, [Seed("utterances.tsv", utterances)]),
+        "utterances.tsv": Reader(
+            lambda p: read_utterance_counts(p, total=[1, 0, 0, 4]), [
+            Seed("utterances.tsv", utterances)]),
         "shard": Reader(_shard, [
             Seed(f"{cut(['a', 'b'], most=2, origin='lm')[0].name}.npy", _npy(np.zeros((2, 3))))],
             0.5),
