@@ -216,7 +216,10 @@ class TrialDirectory:
                 content[name] = tuple(content[name]) if content[name] is not None else None
             reports = content.get("reports", {}).items()
             content["reports"] = {int(step): value for step, value in reports}
-            return files.fitted(TrialResult, content)
+            result = files.fitted(TrialResult, content)
+            if result.number != self.number:
+                raise ValueError(f"number is {result.number}")
+            return result
 
 
 def trial_directories(trials: Path) -> Iterator[TrialDirectory]:
