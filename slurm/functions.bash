@@ -121,7 +121,8 @@ field() { # of the job that was read
 }
 
 has_node() { # this job, or SLURM does not say
-  ! read_job || scontrol show hostnames "$(field NodeList)" | grep -qxF "$1"
+  local names
+  ! read_job || ! names=$(scontrol show hostnames "$(field NodeList)") || grep -qxF "$1" <<<"$names"
 }
 
 ask_fate() { # sets $fate: what SLURM and its users mean to do with the job

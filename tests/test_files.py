@@ -1,4 +1,6 @@
 import contextlib
+import dataclasses
+import errno
 import os
 import socket
 import subprocess
@@ -210,3 +212,25 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["{", '"value":', "0.5", "}", "['result.json']"]
+
+
+def test_a_content_of_another_shape_is_named(tmp_path):
+    @dataclasses.dataclass
+    class Kept:
+        number: int
+        parts: tuple[float, ...] = ()
+
+    assert files.fitted(Kept, {"number": 1, "parts": (1, 2.5)}) == Kept(1, (1, 2.5))
+    for content in ({"number": "1"}, {"number": True}, {"number": 1, "parts": ("x",)},
+                    {"number": 1, "other": 1}, {}, None, [], 1):  # fmt: skip
+        with (
+            pytest.raises(InputError, match=r"kept\.json: damaged, restore or remove it: ."),
+            files.shaped(tmp_path / "kept.json"),
+        ):
+            files.fitted(Kept, content)
+
+
+def test_what_the_disk_fails_at_is_no_damage(tmp_path):
+    for error in (OSError(errno.EIO, "Input/output error"), FileNotFoundError(2, "gone")):
+        with pytest.raises(type(error)), files.shaped(tmp_path / "x"):
+            raise error

@@ -36,7 +36,13 @@ _READERS: Mapping[type, tuple[Callable[[str], object | None], str]] = {
 
 
 def option(
-    help: str, default: Any = dataclasses.MISSING, *, choices: Sequence[str] = (), value: str = ""
+    help: str,
+    default: Any = dataclasses.MISSING,
+    *,
+    choices: Sequence[str] = (),
+    value: str = "",
+    read: tuple[Callable[[str], object | None], str] | None = None,
+    also: Sequence[str] = (),
 ) -> Any:
     """Declare an option as a field of a dataclass.
 
@@ -45,8 +51,11 @@ def option(
         default: The value when it is not given; without one the option is required.
         choices: The values that are allowed.
         value: How ``--help`` names the value; by default its type.
+        read: Reads the value, None where that fails, and what it must be; by default as its type.
+        also: What it is called elsewhere; whoever gives that is told.
     """
-    metadata = {"help": help, "choices": tuple(choices), "value": value}
+    metadata = {"help": help, "choices": tuple(choices), "value": value, "read": read}
+    metadata["also"] = tuple(also)
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -87,9 +96,12 @@ def parse(
         if name in fields and typing.get_origin(types[name]) is tuple:
             values[name] = (*values.get(name, ()), flag.value)
         elif name in fields:
-            values[name] = _typed(flag, types[name], fields[name].metadata["choices"])
+            values[name] = _typed(flag, types[name], fields[name].metadata)
         else:
             flags.append(flag)
+    if not values.get("allow_unknown_flags"):
+        for flag in flags:
+            _refuse_other_name(flag, fields)
     missing = [
         name
         for name, field in fields.items()
@@ -124,10 +136,19 @@ def parse_own(arguments: Sequence[str], options_class: type[T], *, usage: str) -
     return options
 
 
-def _typed(flag: Flag, type_: Any, choices: Sequence[str]) -> Any:
+def _refuse_other_name(flag: Flag, fields: Mapping[str, dataclasses.Field[Any]]) -> None:
+    for name, field in fields.items():
+        if flag.name.replace("-", "_") in field.metadata["also"] and flag.name not in KNOWN_FLAGS:
+            further = f"=--{flag.name.replace('_', '-')}={flag.value}" if name == "sbatch" else ""
+            raise UsageError(
+                f"{flag.where}: --{flag.name} is no option here; use --{name}{further} (see --help)"
+            )
+
+
+def _typed(flag: Flag, type_: Any, metadata: Mapping[str, Any]) -> Any:
     kinds = set(typing.get_args(type_)) - {type(None)} or {type_}
     optional = type(None) in typing.get_args(type_)
-    text = flag.value
+    text, choices = flag.value, metadata["choices"]
     if optional and text == "":
         return None
     if choices and text not in choices:
@@ -135,7 +156,8 @@ def _typed(flag: Flag, type_: Any, choices: Sequence[str]) -> Any:
             f"{flag.where}: --{flag.name}={text}: must be one of {', '.join(filter(None, choices))}"
             f"{did_you_mean(text, choices)}"
         )
-    for kind, (read, wanted) in _READERS.items():
+    readers = _READERS if metadata["read"] is None else {next(iter(kinds)): metadata["read"]}
+    for kind, (read, wanted) in readers.items():
         if kind in kinds:
             value = read(text)
             if value is None:

@@ -7,6 +7,7 @@ import errno
 import functools
 import grp
 import json
+import lzma
 import os
 import pwd
 import re
@@ -15,18 +16,29 @@ import socket
 import stat
 import time
 import typing
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 from w2ltune.errors import InputError, UsageError
+
+T = typing.TypeVar("T")
 
 TEMPORARY_MARK = ".tmp-"
 OLD_SECONDS = 3600.0
 """A temporary file of another host that was not written to for so long is nobody's."""
 
 MOST_JSON_BYTES = 2**28
+
+DAMAGE = (
+    *(ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, RuntimeError),
+    *(SyntaxError, TokenError, MemoryError, OverflowError, AssertionError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
+"""What JSON, numpy, zipfile and Optuna raise over changed bytes."""
 
 _fences: dict[Path, tuple[Callable[[], bool], Callable[[], object]]] = {}
 
@@ -358,17 +370,25 @@ def read_json(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def shaped(path: Path) -> Iterator[None]:
+def shaped(
+    path: str | os.PathLike[str], what: str = "damaged, restore or remove it"
+) -> Iterator[None]:
     """Take the errors of a block, over a content of another shape, for damage of the file.
 
+    Args:
+        path: The file.
+        what: What is said of it.
+
     Raises:
-        InputError: The content is not what w2ltune writes there.
+        InputError: The content is not what is written there.
     """
     try:
         yield
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"damaged, restore or remove it: {reason}", path=path) from None
+    except (*DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # not of the bytes; an archive's may ask to read before the begin
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{what}: {reason}", path=path) from None
 
 
 def fits(value: object, hint: Any) -> bool:
@@ -388,6 +408,19 @@ def fits(value: object, hint: Any) -> bool:
         return hint is bool
     kind = (int, float) if hint is float else origin or hint
     return isinstance(value, kind) and origin is not tuple
+
+
+def fitted(kind: type[T], content: Mapping[str, Any]) -> T:
+    """Return a dataclass with a content's values, if each is of its field's type.
+
+    Raises:
+        ValueError: One is not, and is named.
+        TypeError: One is missing, or there is no such field.
+    """
+    for name, hint in typing.get_type_hints(kind).items():
+        if name in content and not fits(content[name], hint):
+            raise ValueError(f"{name} is {content[name]!r}")
+    return kind(**content)
 
 
 def create_exclusively(path: Path, text: str, *, own: bool = False) -> bool:

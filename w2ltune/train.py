@@ -20,10 +20,11 @@ def main(arguments: list[str]) -> int:
     from w2ltune.cluster.submit import submit_command
     from w2ltune.report.progress import make_console
     from w2ltune.traininput import prepare_training
-    from w2ltune.trainsweep import run
+    from w2ltune.trainsweep import check_folder, run
 
     training = prepare_training(options, given, command=arguments)
     if submits(options, local=options.local):
+        check_folder(training)
         return submit_command(
             "w2ltune.train", arguments, study=training.folder, options=options, gpus=training.gpus
         )

@@ -35,7 +35,7 @@ from w2ltune.trials.trainjob import OUR_FLAGS, Mode, TrainJob
 
 EMBEDDED = (sys.executable, "-m", "w2ltune.embedded.train")
 _MODES: Mapping[str, Mode] = {mode: mode for mode in get_args(Mode)}
-_SLURM_OPTIONS = ("hours", "mem_per_gpu", "comment", "gpu16")
+_SLURM_OPTIONS = ("hours", "mem_per_gpu", "comment", "gpu16", "gpu_type")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from w2ltune.cluster.site import read_site
-from w2ltune.cluster.slurmoptions import SlurmOptions
+from w2ltune.cluster.slurmoptions import GPUS, SlurmOptions
 from w2ltune.commandline import option
 from w2ltune.errors import UsageError
 
@@ -54,8 +54,8 @@ class JobOptions(SlurmOptions):
     project: str = option("folder in root; the config's own folder's name by default", "")
     ngpu: int | None = option(
         "GPUs of a training, in all; 0 for none. By default 1 with --binary where there are GPUs",
-        None,
-    )
+        None, also=GPUS,
+    )  # fmt: skip
     metric: str = option(
         "what is minimised: TAG-WER, TAG-TER or TAG-loss of a valid set; by default the WER of the "
         "first one", "",

@@ -14,7 +14,7 @@ from w2ltune.report.progress import State, View, bar
 from w2ltune.report.running import Running
 from w2ltune.report.trainingterminal import finish_single, finish_training
 from w2ltune.runs.lock import StudyLock
-from w2ltune.runs.provenance import settle_request
+from w2ltune.runs.provenance import read_request, require_same, settle_request
 from w2ltune.runs.rundir import claim, has_checkpoints, make_shared, refuse_overwriting
 from w2ltune.runs.sharing import share
 from w2ltune.runs.signals import stopping_signals
@@ -34,6 +34,21 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SUPERSEDED = "continued with other flags"
+
+
+def check_folder(given: TrainInput) -> None:
+    """Refuse at submission what the run would refuse after the queue; nothing is written.
+
+    Raises:
+        UsageError: The folder holds another training, or what ``--rescore_top`` needs is missing.
+    """
+    _prepare_rescoring(given)
+    path = given.folder / "sweep.json"
+    old = read_request(path)
+    if given.job.mode != "continue" and old is not None:
+        require_same(old, given.request, path=path)
+    elif given.job.mode != "continue" and given.single:
+        refuse_overwriting(given.folder)
 
 
 def run(given: TrainInput, console: Console) -> int:

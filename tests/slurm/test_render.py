@@ -238,6 +238,8 @@ def test_gpus_of_decodes_are_those_of_a_node():
         ({"sbatch": "--array=1-4"}, "--sbatch: '--array=1-4' may not be given, the job is one Ray"),
         ({"sbatch": "--nice=3 -o x"}, "--sbatch: '-o' may not be given, logs lie in the study's"),
         ({"sbatch": "-t10"}, "--sbatch: '-t10' may not be given, use --hours"),
+        ({"sbatch": "--gres=x:1,gpu:a:4"}, "--sbatch: '--gres=x:1,gpu:a:4' may not be given for G"),
+        ({"sbatch": "--gres gpu"}, "--sbatch: '--gres=gpu' may not be given for GPUs, use --ngpu"),
         ({"gpu16": True}, "--gpu16: the site file ($W2LTUNE_SITE) does not say which nodes"),
     ],
 )
@@ -246,6 +248,58 @@ def test_options_that_cannot_be_meant(options, message):
         directives(cluster_job(options=SlurmOptions(partition="x", **options)))
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("site", "options", "wanted"),
+    [
+        ({}, {"gpu_type": "a100"}, ["--gres=gpu:a100:4"]),
+        ({"gres_name": "gpu:volta"}, {}, ["--gres=gpu:volta:4"]),
+        ({"gres_name": "gpu:volta"}, {"gpu_type": "a100"}, ["--gres=gpu:a100:4"]),
+        (
+            {"gres_name": "gpu:volta", "gpu_option": "gpus-per-node"},
+            {},
+            ["--gpus-per-node=volta:4"],
+        ),
+        ({"gpu_option": "gpus-per-node"}, {"gpu_type": "a"}, ["--gpus-per-node=a:4"]),
+        # One list of gres would replace another.
+        (
+            {"sbatch": ("--gres", "scratch:9", "--nice")},
+            {"sbatch": "--gres=fast"},
+            ["--gres=gpu:4,scratch:9,fast", "--nice"],
+        ),
+    ],
+)
+def test_what_is_asked_for_gpus(site, options, wanted):
+    options = SlurmOptions(partition="x", **options)
+    lines = directives(cluster_job(gpus=4, options=options, site=Site(**site)))
+    found = [line.removeprefix("#SBATCH ") for line in lines]
+    assert [line for line in found if line.startswith(("--g", "--nice"))] == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "hours"),
+    [("36", 36), ("1-00:00:00", 24), ("1-2", 26), ("90:30:00", 90.5), ("0-00:30", 0.5)],
+)
+def test_times_as_slurm_has_them(text, hours):
+    options, flags = parse([f"--hours={text}"], SlurmOptions, usage="")
+    assert (options.hours, flags) == (hours, {})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("--hours=30:00", "--hours='30:00': must be a number of hours, or a time as SLURM has it"),
+        ("--time=1-00:00:00", "--time is no option here; use --hours (see --help)"),
+        ("--mem=64G", "--mem is no option here; use --sbatch=--mem=64G (see --help)"),
+        ("--gres=gpu:a100:4", "--gres is no option here; use --gpu (see --help)"),
+        ("--mem-per-cpu=4G", "use --sbatch=--mem-per-cpu=4G"),
+    ],
+)
+def test_options_of_sbatch_on_our_command_line(given, message):
+    with pytest.raises(UsageError) as caught:
+        parse([given], DecodeSlurmOptions, usage="")
+    assert message in str(caught.value)
 
 
 def test_a_path_that_slurm_cannot_take():

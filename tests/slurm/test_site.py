@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from w2ltune.cluster.site import Site, parse_site, read_site
+from w2ltune.cluster.site import Site, parse_site, read_site, unused_variables
 from w2ltune.errors import InputError
 
 EXAMPLE = Path(__file__).parents[2] / "slurm" / "site.toml.example"
@@ -87,6 +87,10 @@ def test_everything(site_file):
 def test_the_users_own_defaults_for_sbatch():
     own = {"SBATCH_ACCOUNT": "speech", "SBATCH_QOS": "long", "SBATCH_RESERVATION": "r"}
     assert read_site(own) == Site(account="speech", qos="long", reservation="r")
+    more = {"SBATCH_PARTITION": "low", "SLURM_CLUSTERS": "big", "SBATCH_TIMELIMIT": "5"}
+    assert read_site(more) == Site(partition="low", clusters="big")
+    assert read_site({**more, "SBATCH_CLUSTERS": "small"}).clusters == "small"
+    assert unused_variables(own | more) == ["SBATCH_TIMELIMIT"]
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,23 @@ def test_all_studies_of_this_user(submitted, programs, capsys):
     assert sum("added: job 42" in line or "added: job 41" in line for line in said) == 1
 
 
+def test_slurm_is_down(submitted, programs, capsys):
+    for program in ("scontrol", "squeue"):
+        programs.answer(program, err=f"{program}: error: Unable to contact slurm", code=1)
+    own = submitted / "slurm" / "of-alice"
+    own.mkdir(exist_ok=True)
+    (own / "missing.n2").write_text("Exception: no room\n")
+    code, said = run(capsys, "status", submitted)
+    assert code == 0
+    assert "  job 41: SLURM does not answer (scontrol: Unable to contact slurm)" in said
+    assert "  missing: n2, where Ray has ended: Exception: no room\n" in said
+    assert "trials: 0 finished" in said
+    with pytest.raises(UsageError, match=r"not answer .*; scancel 41 ends its job$"):
+        run(capsys, "stop", submitted)
+    with pytest.raises(UsageError, match=r"squeue: Unable .*; name the study"):
+        run(capsys, "status")
+
+
 def test_without_jobs(programs, study, capsys):
     assert "no study of yours has a SLURM job" in run(capsys, "status")[1]
     (study / "slurm").mkdir(parents=True)
@@ -109,9 +126,11 @@ def test_workers_take_what_the_studys_nodes_take(submitted, programs, capsys):
         assert f"#SBATCH {line}\n" in script
     assert "--time=" not in script  # that partition has its own
     assert "ray_node() {" in script
-    code, said = run(capsys, "workers", submitted, "--add=1", "--gpus_per_node=2", "--hours=4")
+    code, said = run(
+        capsys, "workers", submitted, "--add=1", "--gpus_per_node=2", "--hours=4", "--gpu_type=a"
+    )
     script = (submitted / "slurm" / "workers" / f"{user_name()}-0002.sbatch").read_text()
-    for line in ("--gres=gpu:2", "--cpus-per-task=4", "--time=0-04:00:00"):
+    for line in ("--gres=gpu:a:2", "--cpus-per-task=4", "--time=0-04:00:00"):
         assert f"#SBATCH {line}\n" in script
 
 
@@ -133,6 +152,7 @@ def test_a_dry_run_submits_nothing(submitted, programs, capsys):
         (["--add=1", "--nodes=2", "STUDY"], "--nodes=2: each job is one node"),
         (["--add=1", "--gpus_per_node=0", "STUDY"], "--gpus_per_node=0: must be 1 or more"),
         (["--add=1", "--mem_per_gpu=-1", "STUDY"], "--mem_per_gpu=-1: must be above 0"),
+        (["--add=1", "--gpu_type=a:4", "STUDY"], "--gpu_type=a:4: must be one name, as a100"),
         (["--add=1", "STUDYs"], "no study there; did you mean 'tds'?"),
         (["--add=1", "STUDY", "more"], "not a flag: "),
     ],

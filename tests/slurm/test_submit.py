@@ -20,7 +20,7 @@ from w2ltune.cluster.resources import SlurmResources
 from w2ltune.cluster.site import Site
 from w2ltune.cluster.slurm import read_template
 from w2ltune.cluster.slurmoptions import SlurmOptions
-from w2ltune.cluster.status import _own_studies
+from w2ltune.cluster.status import _own_studies, describe
 from w2ltune.cluster.submissions import submissions
 from w2ltune.cluster.submit import submit as submit_script
 from w2ltune.cluster.submit import submit_command
@@ -211,6 +211,7 @@ def test_a_job_without_a_number_is_not_forgotten(programs, study):
     with pytest.raises(UsageError, match=r"^sbatch names no job \('Submitted\?'\), and squeue"):
         submit(study, "", user="alice")
     programs.answer("sbatch", out="43\n")
+    assert "  a job without a known number: not found" in describe(study)
     record = study / "slurm" / "jobs" / "0001.json"
     with pytest.raises(StudyOwnedError, match=rf"named no job .*remove {record}$"):
         submit(study, "", user="alice")

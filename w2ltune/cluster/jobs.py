@@ -57,7 +57,7 @@ class Job:
     @property
     def cancel(self) -> list[str]:
         """The command that ends it."""
-        return ["scancel", *_on(self.cluster), str(self.number)]
+        return cancel_command(self.number, self.cluster)
 
     @property
     def live(self) -> bool:
@@ -67,6 +67,11 @@ class Job:
     def __str__(self) -> str:
         where = f" on {self.nodes}" if self.nodes else f", {self.reason}" if self.reason else ""
         return f"job {self.number} of {self.user} ({self.state}{where})"
+
+
+def cancel_command(number: int, cluster: str) -> list[str]:
+    """Return the command that ends a job."""
+    return ["scancel", *_on(cluster), str(number)]
 
 
 def requeue_is_right(job: Job) -> bool:
@@ -85,7 +90,7 @@ def parse_job(text: str) -> Job:
         W2LTuneError: It describes none.
     """
     # A name may hold anything; the fields after UserId, up to the command, hold no blanks.
-    head = re.search(r"^JobId=(\d+) .*?JobName=(.*?) UserId=([^\s(]*)", text, re.MULTILINE)
+    head = re.search(r"^JobId=(\d{1,18}) .*?JobName=(.*?) UserId=([^\s(]*)", text, re.MULTILINE)
     if head is None:
         raise W2LTuneError(f"scontrol shows no job: {' '.join(text.split())[:200]!r}")
     fields: dict[str, str] = {}
@@ -98,6 +103,7 @@ def parse_job(text: str) -> Job:
         value = fields.get(name, "")
         return "" if value in ("(null)", "None", "Unknown", "N/A") else value
 
+    restarts = field("Restarts")[:18]
     return Job(
         number=int(head[1]),
         name=head[2],
@@ -105,7 +111,7 @@ def parse_job(text: str) -> Job:
         state=field("JobState"),
         reason=field("Reason"),
         may_requeue=field("Requeue") != "0",
-        restarts=int(field("Restarts") or 0),
+        restarts=int(restarts) if restarts.isdecimal() else 0,
         nodes=field("NodeList"),
         partition=field("Partition"),
         submit_time=field("SubmitTime"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from w2ltune.cluster.site import Site
@@ -23,6 +24,7 @@ class SlurmResources:
         cpus_per_node: Cores.
         gb_per_gpu: Memory for each GPU; None leaves it to SLURM.
         hours: Time limit; None leaves it to SLURM.
+        gpu_type: As ``a100``; "" leaves it to the site file.
     """
 
     nodes: int
@@ -31,6 +33,7 @@ class SlurmResources:
     cpus_per_node: int
     gb_per_gpu: float | None = None
     hours: float | None = None
+    gpu_type: str = ""
 
     @property
     def gpus(self) -> int:
@@ -81,6 +84,7 @@ def job_resources(options: SlurmOptions, site: Site, *, gpus: int) -> SlurmResou
         UsageError: A value cannot be meant, or the parts do not fit together.
     """
     hours = time_limit(options, site)
+    check_gpu_type(options)
     for name in ("nodes", "gpus_per_node", "cpus_per_task", "cpu"):
         value = getattr(options, name)
         if value is not None and value < 1:
@@ -118,7 +122,18 @@ def job_resources(options: SlurmOptions, site: Site, *, gpus: int) -> SlurmResou
         cpus_per_node=_cores(options, site, taken),
         gb_per_gpu=gb,
         hours=hours,
+        gpu_type=options.gpu_type,
     )
+
+
+def check_gpu_type(options: SlurmOptions) -> None:
+    """Refuse what is more than a type.
+
+    Raises:
+        UsageError: It holds a count too, or something else.
+    """
+    if not re.fullmatch(r"[\w.-]*", options.gpu_type):
+        raise UsageError(f"--gpu_type={options.gpu_type}: must be one name, as a100")
 
 
 def time_limit(options: SlurmOptions, site: Site) -> float | None:

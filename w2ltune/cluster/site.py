@@ -144,7 +144,7 @@ def parse_site(path: Path) -> Site:
         raise InputError(f"{error.strerror}", path=path) from None
     except UnicodeDecodeError as error:
         raise InputError(f"not UTF-8: {error.reason} at byte {error.start}", path=path) from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # ValueError: a number of 5,000 digits
         found = re.search(r" \(at line (\d+), column \d+\)$", str(error))
         message = str(error)[: found.start()] if found else str(error)
         line = int(found[1]) if found else None

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from w2ltune.cluster.resources import SlurmResources
 from w2ltune.cluster.site import SITE_VARIABLE, Site
-from w2ltune.cluster.slurmoptions import SlurmOptions
+from w2ltune.cluster.slurmoptions import SlurmOptions, further_options
 from w2ltune.errors import UsageError, W2LTuneError
 from w2ltune.runs.runname import plain_name
 from w2ltune.runs.sharing import others_can_move
@@ -40,20 +40,6 @@ setup_failed() {{ # status, file, line: nothing would be as it should be
 }}
 trap 'setup_failed "$?" "${{BASH_SOURCE[0]}}" "$LINENO"' ERR EXIT
 """
-
-_OURS = {
-    **dict.fromkeys(("output", "o", "error", "e", "open-mode"), "logs lie in the study's folder"),
-    **dict.fromkeys(("signal", "requeue", "no-requeue"), "the job is told to stop and requeued"),
-    **dict.fromkeys(("array", "a", "wrap", "ntasks", "n"), "the job is one Ray cluster"),
-    **dict.fromkeys(("wait", "W", "parsable", "test-only"), "it would not be submitted as usual"),
-    **dict.fromkeys(("job-name", "J", "chdir", "D"), "the job is known by it"),
-    **dict.fromkeys(("nodes", "N"), "use --nodes"),
-    **dict.fromkeys(("ntasks-per-node", "cpus-per-task", "c"), "use --cpu"),
-    **dict.fromkeys(("gpus", "G", "gpus-per-node", "gpus-per-task"), "use --ngpu"),
-    **dict.fromkeys(("partition", "p"), "use --partition"),
-    **dict.fromkeys(("time", "t"), "use --hours"),
-}
-"""Options of sbatch that may not be given, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +163,14 @@ def directives(job: ClusterJob) -> list[str]:
             f"{study!r}: SLURM takes no backslash in the path of a log; use another folder"
         )
     log = f"{own_folder(job.study, job.user)}/{plain_name(job.user)}-".replace("%", "%%") + "%j"
-    gpus = resources.gpus_per_node
+    gpus, by_gres = resources.gpus_per_node, site.gpu_option == "gres"
+    name, _, kind = site.gres_name.partition(":")
+    typed = ":".join(filter(None, [resources.gpu_type or kind, str(gpus)]))
+    further, gres = [], [f"{name}:{typed}"] if gpus and by_gres else []
+    for where, given in ((f"{site.file}: sbatch", site.sbatch), ("--sbatch", options.sbatch)):
+        others, more = further_options(given, where)
+        further.append(others)
+        gres += more
     values: dict[str, object] = {
         "job-name": job_name(job.study) + ("/worker" if job.worker else ""),
         "partition": partition,
@@ -193,8 +186,8 @@ def directives(job: ClusterJob) -> list[str]:
         "nodes": resources.nodes,
         "ntasks-per-node": 1,
         "cpus-per-task": resources.cpus_per_node,
-        "gres": f"{site.gres_name}:{gpus}" if gpus and site.gpu_option == "gres" else "",
-        "gpus-per-node": gpus if gpus and site.gpu_option != "gres" else "",
+        "gres": ",".join(gres),  # of several the last one would count
+        "gpus-per-node": typed if gpus and not by_gres else "",
         "mem": resources.memory,
         "time": resources.time,
         "chdir": job.directory,
@@ -206,10 +199,7 @@ def directives(job: ClusterJob) -> list[str]:
     words: list[tuple[str, ...]]
     words = [(f"--{name}={value}",) for name, value in values.items() if value not in ("", None)]
     words += [("--requeue",), ("--no-kill",)]
-    further = shell_words(options.sbatch)
-    for where, given in (("--sbatch", further), (f"{site.file}: sbatch", site.sbatch)):
-        _check_further(given, where)
-    words += [tuple(given) for given in (site.sbatch, further) if given]
+    words += [tuple(given) for given in further if given]
     return [f"#SBATCH {_directive(line)}" for line in words]
 
 
@@ -243,29 +233,6 @@ def assignments(job: ClusterJob) -> list[str]:
 def _elsewhere(study: Path) -> list[str]:
     folder = scripts_folder(study)
     return [] if folder == slurm_folder(study) else [f"W2LTUNE_SLURM={shlex.quote(str(folder))}"]
-
-
-def shell_words(text: str) -> list[str]:
-    """Split ``--sbatch`` as a shell would.
-
-    Raises:
-        UsageError: A quote is not closed.
-    """
-    try:
-        return shlex.split(text)
-    except ValueError as error:
-        raise UsageError(f"--sbatch={text!r}: {error}") from None
-
-
-def _check_further(words: Sequence[str], where: str) -> None:
-    """Refuse what would break the job, or is no option."""
-    if words and not words[0].startswith("-"):
-        raise UsageError(f"{where}: {words[0]!r} is no option; write it as --{words[0]}")
-    for word in words:
-        name = re.match(r"--([\w-]+)|-(\w)", word)
-        found = name and (name[1] or name[2])
-        if found and found in _OURS:
-            raise UsageError(f"{where}: {word!r} may not be given, {_OURS[found]}")
 
 
 def _study(job: ClusterJob) -> str:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from w2ltune import files
 from w2ltune.cluster.jobs import Job, find_jobs, run_slurm
+from w2ltune.cluster.site import read_site
 from w2ltune.cluster.slurm import FINISHED, HOME_FOLDER, own_folder, slurm_folder
-from w2ltune.cluster.submissions import newest_job, submissions
+from w2ltune.cluster.submissions import Submission, newest_job, submissions
 from w2ltune.cluster.workers import worker_jobs
 from w2ltune.errors import UsageError, printable, run_command
 from w2ltune.runs.lock import current_owner
@@ -50,8 +51,13 @@ def stop_main(arguments: list[str]) -> int:
         UsageError: A study has no job that is waiting or running.
     """
     for study in _studies(arguments, STOP_USAGE):
-        job = newest_job(study)
-        jobs = [*([job] if job is not None and job.live else []), *worker_jobs(study)]
+        try:
+            job = newest_job(study)
+            jobs = [*([job] if job is not None and job.live else []), *worker_jobs(study)]
+        except UsageError as error:
+            known = [made for made in submissions(study)[:1] if made.job is not None]
+            end = "".join(f"; {shlex.join(made.cancel)} ends its job" for made in known)
+            raise UsageError(f"{study}: SLURM does not answer ({error}){end}") from None
         if not jobs:
             raise UsageError(f"{study}: there is no SLURM job to stop{f' ({job})' if job else ''}")
         for live in jobs:
@@ -63,9 +69,15 @@ def stop_main(arguments: list[str]) -> int:
 
 def describe(study: Path) -> list[str]:
     """Return what there is to say of a study, a line each."""
-    job = newest_job(study)
-    lines = [str(study), *_about_job(study, job)]
-    lines += [f"  added: {worker}" for worker in worker_jobs(study)]
+    lines = [str(study)]
+    try:
+        job = newest_job(study)
+        lines += [*_about_job(study, job), *(f"  added: {worker}" for worker in worker_jobs(study))]
+    except UsageError as error:
+        job = None
+        lines += [f"  {_submitted(made)}: SLURM does not answer ({error}); the rest is of its files"
+                  for made in submissions(study)[:1]]  # fmt: skip
+    lines += _reasons(study, job)
     shards = list((study / "shards").glob("[!.]*.npy"))
     done = f"shards: {len(shards)} scored" if shards else f"trials: {_trials(study, job)}"
     lines.append(f"  {done}")
@@ -97,13 +109,35 @@ def _about_job(study: Path, job: Job | None) -> Iterator[str]:
         elif job.live and job.end_time:
             yield f"  since {job.start_time}, until {job.end_time} at most, then goes on"
     elif made := submissions(study):
-        yield f"  job {made[0].job}: ended; SLURM has forgotten it"
+        known = made[0].job is not None
+        yield f"  {_submitted(made[0])}: " + (
+            "ended; SLURM has forgotten it" if known else "not found"
+        )
     else:
         yield "  no SLURM job was submitted for it"
+
+
+def _submitted(made: Submission) -> str:
+    return "a job without a known number" if made.job is None else f"job {made.job}"
+
+
+def _reasons(study: Path, job: Job | None) -> Iterator[str]:
+    """Yield why it ended, or which nodes are missing; the job's own user has noted it."""
     for submission in submissions(study)[:1]:
         reason = submission.own / FINISHED
         if reason.exists() and not (job is not None and job.live):
-            yield f"  ended: {reason.read_text(encoding='utf-8', errors='replace').strip()}"
+            yield f"  ended: {_text(reason)}"
+        for path in sorted(submission.own.glob("missing.*")):
+            yield f"  missing: {path.suffix[1:]}, where Ray has ended: {_text(path)}"
+
+
+def _text(path: Path) -> str:
+    """Return a note, if it is still there; no link is followed."""
+    try:
+        with open(path, encoding="utf-8", errors="replace", opener=files.open_plain) as file:
+            return file.read(2000).strip()
+    except OSError:
+        return ""
 
 
 def _trials(study: Path, job: Job | None) -> str:
@@ -126,7 +160,10 @@ def _short(trial: TrialDirectory) -> str:
 
 def _own_studies() -> Iterator[Path]:
     """Yield the studies with a job of this user, each once."""
-    scripts = find_jobs(user=str(os.getuid())).values()
+    try:
+        scripts = find_jobs(user=str(os.getuid()), cluster=read_site().clusters).values()
+    except UsageError as error:
+        raise UsageError(f"{error}; name the study to see what its files tell") from None
     for study in dict.fromkeys(map(_study_of, scripts)):
         if study is not None and (slurm_folder(study) / "jobs").is_dir():
             yield study

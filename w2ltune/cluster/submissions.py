@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from w2ltune import files
-from w2ltune.cluster.jobs import Job, find_job, read_job, study_lock
+from w2ltune.cluster.jobs import Job, cancel_command, find_job, read_job, study_lock
 from w2ltune.cluster.resources import SlurmResources
 from w2ltune.cluster.slurm import FINISHED, job_name, slurm_folder
 from w2ltune.errors import InputError, StudyOwnedError, W2LTuneError
@@ -49,6 +49,11 @@ class Submission:
     job: int | None = None
     cluster: str = ""
     answer: str = ""
+
+    @property
+    def cancel(self) -> list[str]:
+        """The command that ends its job."""
+        return cancel_command(self.job or 0, self.cluster)
 
     @property
     def record(self) -> Path:
@@ -102,14 +107,14 @@ def submissions(study: Path) -> list[Submission]:
                 study=study,
                 number=int(content["number"]),
                 script=folder / content["script"],
-                owner=Owner(**content["owner"]),
+                owner=files.fitted(Owner, content["owner"]),
                 seconds=float(content["seconds"]),
-                resources=SlurmResources(**content["resources"]),
+                resources=files.fitted(SlurmResources, content["resources"]),
                 job=None if content["job"] is None else int(content["job"]),
                 cluster=str(content.get("cluster", "")),
                 answer=str(content.get("answer", "")),
             )
-        except (KeyError, TypeError, ValueError):
+        except files.DAMAGE:
             raise InputError("no record of a submission; remove it", path=path) from None
         found.append(submission)
     return found

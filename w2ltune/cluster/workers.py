@@ -16,7 +16,7 @@ from pathlib import Path
 
 from w2ltune import files
 from w2ltune.cluster.jobs import Job, find_jobs, read_job
-from w2ltune.cluster.resources import SlurmResources, time_limit
+from w2ltune.cluster.resources import SlurmResources, check_gpu_type, time_limit
 from w2ltune.cluster.site import Site, read_site
 from w2ltune.cluster.slurm import (
     WORKER_TEMPLATE,
@@ -163,6 +163,7 @@ def _resources(options: WorkerOptions, site: Site, study: Path) -> SlurmResource
             "it with --partition=… on its own command"
         )
     usual = made[0].resources
+    check_gpu_type(options)
     for name in ("gpus_per_node", "cpus_per_task", "cpu"):
         value = getattr(options, name)
         if value is not None and value < 1:
@@ -185,6 +186,7 @@ def _resources(options: WorkerOptions, site: Site, study: Path) -> SlurmResource
         cpus_per_node=options.cpu or cores,
         gb_per_gpu=gb or usual.gb_per_gpu,
         hours=time_limit(options, site),
+        gpu_type=options.gpu_type or usual.gpu_type,
     )
 
 

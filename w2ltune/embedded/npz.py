@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import os
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from w2ltune import files
 from w2ltune.errors import InputError
 
 
@@ -34,11 +34,9 @@ def read_npz(path: Path, what: str) -> dict[str, Any]:
 def parse_npz(content: bytes, *, path: str | os.PathLike[str], what: str) -> dict[str, Any]:
     """Return the arrays of an ``.npz`` that was read already; see :func:`read_npz`."""
     file = io.BytesIO(content)
-    try:
+    with files.shaped(path, f"is no {what}"):
         if not zipfile.is_zipfile(file):
             raise ValueError("no zip archive, or one cut short")
         file.seek(0)
         with np.load(file) as archive:
             return {name: archive[name] for name in archive.files}
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"is no {what} ({error})", path=path) from None

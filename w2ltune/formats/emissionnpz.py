@@ -13,7 +13,6 @@ import shutil
 import struct
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -23,7 +22,7 @@ from numpy.lib import format as npy
 from numpy.typing import DTypeLike, NDArray
 
 from w2ltune.errors import InputError
-from w2ltune.files import replacing
+from w2ltune.files import replacing, shaped
 
 _LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip member: lengths of its name and extra field
 
@@ -41,18 +40,16 @@ def map_npz(path: Path, scratch: Path | None) -> tuple[list[str], list[int], NDA
     Raises:
         InputError: It is cut or damaged, or its arrays do not fit each other.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
+    with shaped(path, "not an .npz file, or cut or damaged"), zipfile.ZipFile(path) as archive:
+        try:
             ids = _member(archive, "ids")
             frames = _member(archive, "frames")
             rows = _map_emissions(archive, path, scratch)
-    except KeyError as error:
-        raise InputError(
-            f"{error.args[0]}; an .npz of emissions holds the arrays ids, frames and emissions",
-            path=path,
-        ) from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
-        raise InputError(f"not an .npz file, or cut or damaged: {error}", path=path) from error
+        except KeyError as error:
+            raise InputError(
+                f"{error.args[0]}; an .npz of emissions holds the arrays ids, frames and emissions",
+                path=path,
+            ) from error
     wrong = _what_is_wrong(ids, frames, rows)
     if wrong:
         raise InputError(wrong, path=path)

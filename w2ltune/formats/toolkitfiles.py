@@ -9,24 +9,16 @@ import contextlib
 import itertools
 import json
 import re
-import zipfile
-import zlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from w2ltune import files
 from w2ltune.errors import InputError, UsageError, existing_file
 from w2ltune.formats.toolkits import FAIRSEQ
-
-_DAMAGE = (
-    *(ValueError, TypeError, KeyError, EOFError, OSError, SyntaxError, TokenError, RuntimeError),
-    *(MemoryError, OverflowError, NotImplementedError, zipfile.BadZipFile, zlib.error),
-)
-"""What numpy and zipfile raise where a byte of a file is not what it was."""
 
 
 def read_vocabulary(path: Path) -> list[str]:
@@ -55,7 +47,8 @@ def read_vocabulary(path: Path) -> list[str]:
     return tokens
 
 
-_NUMBERED = re.compile(r"(.+)[ \t]([0-9]+)", re.ASCII)
+_SHORT = re.compile("[0-9]{1,9}")
+_NUMBERED = re.compile(rf"(.+)[ \t]({_SHORT.pattern})")
 
 
 def _numbered(lines: Sequence[str], path: Path) -> list[str]:
@@ -128,7 +121,7 @@ def read_lengths(path: Path) -> list[int]:
     if path.suffix != ".npy":
         words = _text(path).split()
         for word in words:
-            if not (word.isascii() and word.isdecimal()):
+            if not _SHORT.fullmatch(word):
                 raise InputError(f"{word[:40]!r} is no number of frames", path=path)
         return [int(word) for word in words]
     with _opened(path) as loaded:
@@ -225,13 +218,8 @@ def _opened(path: Path) -> Iterator[Any]:
         yield loaded
 
 
-@contextlib.contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except _DAMAGE as error:
-        said = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"damaged, or neither .npy nor .npz ({said})", path=path) from None
+def _damage_named(path: Path) -> contextlib.AbstractContextManager[None]:
+    return files.shaped(path, "damaged, or neither .npy nor .npz")
 
 
 def _array(loaded: Any, path: Path) -> NDArray[Any]:

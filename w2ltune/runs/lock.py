@@ -17,7 +17,6 @@ import socket
 import sys
 import threading
 import time
-import typing
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -304,10 +303,7 @@ def current_owner(folder: Path) -> Owner | None:
         if content is None:
             continue  # it was removed between the two looks: there is a newer one
         with files.shaped(owners[0]):
-            owner = Owner(**content)
-            for name, hint in typing.get_type_hints(Owner).items():
-                if not files.fits(getattr(owner, name), hint):
-                    raise ValueError(f"{name} is {getattr(owner, name)!r}")
+            owner = files.fitted(Owner, content)
             if owner.generation != int(owners[0].stem):
                 raise ValueError(f"generation is {owner.generation}")
         return owner

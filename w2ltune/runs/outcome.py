@@ -197,50 +197,54 @@ def _outcome(content: dict[str, Any], study: Path) -> Outcome:
     if content:
         content["choices"] = tuple(_choice(row) for row in content["choices"])
         content["probes"] = tuple(
-            Probe(**{**row, "rows": tuple(map(_probe_row, row["rows"]))})
+            files.fitted(Probe, {**row, "rows": tuple(map(_probe_row, row["rows"]))})
             for row in content["probes"]
         )
         content["looks"] = tuple(_look(row) for row in content["looks"])
-        content["checks"] = tuple(AnswerCheck(**row) for row in content.get("checks", ()))
-    return Outcome(**content)
+        content["checks"] = tuple(
+            files.fitted(AnswerCheck, row) for row in content.get("checks", ())
+        )
+    return files.fitted(Outcome, content)
 
 
 def comparison(content: Mapping[str, Any] | None) -> Comparison | None:
     """Return a comparison as it was read from JSON."""
     if content is None:
         return None
-    low, high = content["interval"]
-    return Comparison(difference=content["difference"], interval=(low, high), unit=content["unit"])
+    return files.fitted(Comparison, {**content, "interval": tuple(content["interval"])})
 
 
 def _choice(row: dict[str, Any]) -> Choice:
-    return Choice(
-        **{
+    return files.fitted(
+        Choice,
+        {
             **row,
             "counts": tuple(row["counts"]),
             "interval": tuple(row["interval"]),
             "against_baseline": comparison(row["against_baseline"]),
-        }
+        },
     )
 
 
 def _probe_row(row: dict[str, Any]) -> ProbeRow:
-    return ProbeRow(
-        **{
+    return files.fitted(
+        ProbeRow,
+        {
             **row,
             "counts": tuple(row["counts"]),
             "against_searched": comparison(row["against_searched"]),
-        }
+        },
     )
 
 
 def _look(row: dict[str, Any]) -> Look:
-    return Look(
-        **{
+    return files.fitted(
+        Look,
+        {
             **row,
             "counts": tuple(row["counts"]),
             "interval": tuple(row["interval"]),
             "baseline": None if row["baseline"] is None else tuple(row["baseline"]),
             "against_baseline": comparison(row["against_baseline"]),
-        }
+        },
     )

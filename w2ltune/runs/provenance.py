@@ -168,9 +168,9 @@ def read_request(path: Path) -> SweepRequest | None:
         if content["scoring"].get("metric") == "cer":  # before there was a choice
             content["scoring"].setdefault("cer_blanks", "true")
         inputs = content["inputs"].items()
-        content["inputs"] = {name: Fingerprint(**value) for name, value in inputs}
-        return SweepRequest(**content)
-    except (KeyError, TypeError, AttributeError):
+        content["inputs"] = {name: files.fitted(Fingerprint, value) for name, value in inputs}
+        return files.fitted(SweepRequest, content)
+    except files.DAMAGE:
         raise InputError("no request of this program; use another folder", path=path) from None
 
 

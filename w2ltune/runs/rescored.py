@@ -228,32 +228,34 @@ def _rescored(content: dict[str, Any], folder: Path) -> Rescored:
     for name in ("format", "errors", "wer", "interval"):
         del content[name]
     content["candidates"] = tuple(
-        Candidate(
-            **{
+        files.fitted(
+            Candidate,
+            {
                 **row,
                 "dev": _rating(row["dev"]),
                 "test": None if row["test"] is None else _rating(row["test"]),
                 "chosen_against": comparison(row["chosen_against"]),
-            }
+            },
         )
         for row in content["candidates"]
     )
-    content["by_k"] = tuple(ByK(**row) for row in content["by_k"])
+    content["by_k"] = tuple(files.fitted(ByK, row) for row in content["by_k"])
     proof = content["certified"]
-    content["certified"] = None if proof is None else Proof(**proof)
+    content["certified"] = None if proof is None else files.fitted(Proof, proof)
     for name in ("undecided", "findings"):
         content[name] = tuple(content[name])
-    content["looks"] = tuple(Look(**row) for row in content.get("looks", ()))
+    content["looks"] = tuple(files.fitted(Look, row) for row in content.get("looks", ()))
     content["box"] = {name: (low, high) for name, (low, high) in content["box"].items()}
-    return Rescored(**content)
+    return files.fitted(Rescored, content)
 
 
 def _rating(row: dict[str, Any]) -> Rating:
-    return Rating(
-        **{
+    return files.fitted(
+        Rating,
+        {
             **row,
             "counts": tuple(row["counts"]),
             "interval": tuple(row["interval"]),
             "against_none": comparison(row["against_none"]),
-        }
+        },
     )

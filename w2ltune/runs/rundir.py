@@ -159,7 +159,9 @@ def refuse_another_config(rundir: Path, config: Path) -> None:
     other = content.get("config") if isinstance(content, dict) else None
     if not isinstance(other, str):
         raise InputError("names no config; remove it if the run directory is yours", path=path)
-    if own != other and os.path.realpath(own) != os.path.realpath(other):
+    with files.shaped(path):
+        same = own == other or os.path.realpath(own) == os.path.realpath(other)
+    if not same:
         raise StudyMismatchError(
             f"{rundir} was made for {other}, not for {own}: choose another folder with "
             f"--project=NAME, or, if that config was moved, remove {path}"

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from w2ltune.errors import storage_fault
-from w2ltune.files import replacing, require_ours
+from w2ltune.files import DAMAGE, replacing, require_ours
 from w2ltune.runs.rundir import make_shared
 
 
@@ -70,7 +70,7 @@ class ShardFolder:
         """Return what came of a piece, or None when it is to be done (again)."""
         try:
             scores = np.load(self._path(shard), allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:  # none there, or damaged by others
+        except (OSError, *DAMAGE) as error:  # none there, or damaged by others
             if storage_fault(error):
                 raise
             return None

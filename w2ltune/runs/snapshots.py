@@ -252,9 +252,9 @@ def _read_manifest(manifest: Path) -> Snapshot | None:
         content = json.loads(manifest.read_bytes())
         if content.pop("format") > FORMAT:
             raise InputError("was written by a newer version of w2ltune: use that", path=manifest)
-        snapshot = Snapshot(**content | {"path": manifest.with_suffix(".bin")})
+        snapshot = files.fitted(Snapshot, content | {"path": manifest.with_suffix(".bin")})
         return snapshot if snapshot.path.stat().st_size == snapshot.size_bytes else None
-    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
+    except (FileNotFoundError, *files.DAMAGE):
         return None
 
 

@@ -18,7 +18,6 @@
 from __future__ import annotations
 
 import json
-import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -146,7 +145,7 @@ class TrialDirectory:
             with self.flags.open(encoding="utf-8") as lines:
                 first = next(lines, "")
             found = json.loads(first.removeprefix(ASKED)) if first.startswith(ASKED) else {}
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, *files.DAMAGE):
             return {}
         return found if isinstance(found, dict) else {}
 
@@ -222,10 +221,7 @@ class TrialDirectory:
                 content[name] = tuple(content[name]) if content[name] is not None else None
             reports = content.get("reports", {}).items()
             content["reports"] = {int(step): value for step, value in reports}
-            for name, hint in typing.get_type_hints(TrialResult).items():
-                if name in content and not files.fits(content[name], hint):
-                    raise ValueError(f"{name} is {content[name]!r}")
-            result = TrialResult(**content)
+            result = files.fitted(TrialResult, content)
         refuse_anothers_programs(self.result, result.flags)  # they come to best.cfg
         return result
 
