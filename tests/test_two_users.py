@@ -14,8 +14,10 @@ import pytest
 
 from w2ltune import files
 from w2ltune.cluster import scratch
+from w2ltune.cluster.resources import SlurmResources
 from w2ltune.cluster.slurm import scripts_folder
 from w2ltune.cluster.status import main as status_main
+from w2ltune.cluster.submit import submit
 from w2ltune.errors import InputError
 from w2ltune.formats.distributions import FloatRange
 from w2ltune.formats.flagsfile import parse_flagsfile
@@ -201,6 +203,16 @@ def test_a_result_of_anothers_does_not_bring_a_program_into_best_cfg(study: Path
     os.chown(trial.result, BOB, GROUP)
     with pytest.raises(InputError, match=r"result.json: --normalize=/tmp/evil.py is a program"):
         trial.read_result()
+
+
+def test_a_study_with_a_link_is_not_submitted(study: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    as_bob(lambda: (study / "slurm").symlink_to(elsewhere))
+    resources = SlurmResources(nodes=1, needed_nodes=1, gpus_per_node=0, cpus_per_node=1)
+    with pytest.raises(InputError, match=r"study/slurm: is a link to .* made by 61002"):
+        submit(study, "", user="jane", resources=resources)
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_what_others_can_move(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
