@@ -93,7 +93,7 @@ class DecodeTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take a trial; it begins with the first step."""
-        share(Path(config["trials"]))
+        share(Path(config["trials"]), worker=True)
         self._ids: tuple[str, ...] = ()
         self._start(config)
 

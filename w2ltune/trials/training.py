@@ -48,7 +48,7 @@ class TrainTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Prepare for a trial."""
-        share(Path(config["trials"]))
+        share(Path(config["trials"]), worker=True)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
