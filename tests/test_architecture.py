@@ -53,6 +53,7 @@ ALSO = {"commandline": {"formats"}}
 LONG_FILES = {
     "trials/supervisor.py": "what may happen to one training, in order: start, watch, again, end",
     "decodesweep.py": "all that a decode sweep does, in order, from its inputs to its answer",
+    "runs/lock.py": "who owns a study: how it is known, whether it lives, how another one follows",
     "files.py": "how anything is opened and written, with what must hold at each moment",
     "decodeprogram.py": "which programs and flags a sweep has, settled one after the other",
     "traincheck.py": "all that is checked before a training, in order",
