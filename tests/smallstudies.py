@@ -85,8 +85,8 @@ def small_studies(folder: Path) -> dict[str, SmallStudy]:
     dump = write_dump(data / "scored.hyp", hypotheses(12))
     forward = [f"--hyp={dump}", f"--lm={write_lm(data / 'small.arpa')}", "--shards=3"]
     studies = [
-        SmallStudy(name="decode, random", module="w2ltune.sweep", arguments=decode("random")),
-        SmallStudy(name="decode, n-best", module="w2ltune.sweep", arguments=decode("nbest")),
+        SmallStudy(name="decode random", module="w2ltune.sweep", arguments=decode("random")),
+        SmallStudy(name="decode n-best", module="w2ltune.sweep", arguments=decode("nbest")),
         SmallStudy(name="training", module="w2ltune.sweep",
                    arguments=lambda folder: [*train, f"--logdir={folder}"]),
         SmallStudy(name="rescoring", module="w2ltune.rescore",

@@ -265,9 +265,17 @@ class DecodeSweep:
     def _restore_incumbent(self, pruner: PairedPruner) -> None:
         best = read_leaderboard(self.given.folder).best
         if best is not None:
-            counts = read_utterance_counts(TrialDirectory(self.trials, best.number).utterances)
+            counts = self._utterance_counts(best, shuffled=True)
             errors = counts[:, :3].sum(axis=1)
             pruner.take_incumbent(best.value, errors, number=best.number)
+
+    def _utterance_counts(self, result: TrialResult, *, shuffled: bool) -> npt.NDArray[np.int32]:
+        return read_utterance_counts(
+            TrialDirectory(self.trials, result.number).utterances,
+            total=result.counts,
+            rows=self.given.dataset.dev_count,
+            shuffled=shuffled,
+        )
 
     # The answer.
 
@@ -276,9 +284,7 @@ class DecodeSweep:
         return [
             Decoded(
                 result=result,
-                counts=read_utterance_counts(
-                    TrialDirectory(self.trials, result.number).utterances, shuffled=False
-                ),
+                counts=self._utterance_counts(result, shuffled=False),
                 note=notes[result.number],
             )
             for result in sorted(self.results, key=lambda result: result.number)
@@ -501,7 +507,8 @@ class DecodeSweep:
             try:
                 yield {"progress": progress, "stopped": lambda: reasons[0] if reasons else ""}
             except StoppedError as error:
-                raise StoppedError(str(error), interrupted=by_hand(reasons[0])) from None
+                at_hand = by_hand("".join(reasons[:1]))  # or there is no pool any more
+                raise StoppedError(str(error), interrupted=at_hand) from None
 
     def _decoder_pool(self) -> Any:
         """Return the pool of decoder workers, on a Ray cluster that is started when needed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from w2ltune.cluster.jobs import study_lock
@@ -13,6 +14,7 @@ from w2ltune.report.leaderboard import read_leaderboard
 from w2ltune.report.progress import State, View, bar
 from w2ltune.report.running import Running
 from w2ltune.report.trainingterminal import finish_single, finish_training
+from w2ltune.runs.diskbudget import disk_note
 from w2ltune.runs.lock import StudyLock
 from w2ltune.runs.provenance import read_request, require_same, settle_request
 from w2ltune.runs.rundir import claim, has_checkpoints, make_shared, refuse_overwriting
@@ -187,6 +189,14 @@ class TrainSweep:
 
     def _run(self) -> None:
         given, options = self.given, self.given.options
+        sets = len(valid_sets(given.space.fixed.get("valid", "")))
+        disk = disk_note(
+            given.folder,
+            models=given.job.keep + 2 * sets + 2 * (1 + sets),  # best ones; the program's own
+            budget_bytes=given.job.disk_budget_bytes,
+            forked=[Path(given.job.model_path)] if given.job.model_path else [],
+        )
+        self._say(disk)
         parent = given.folder.absolute().parent.name
         with connect(f"{parent}:{given.folder.name}", cores=options.cores) as session:
             from w2ltune import tuner

@@ -1,6 +1,6 @@
 """Damage each file of finished and of interrupted studies, and print what was made of it.
 
-    python tests/campaign/damage.py [--every=1] [--seed=1] [--processes=2] [--study=NAME]
+    python tests/campaign/damage.py [--every=1] [--seed=1] [--processes=2] [--study=NAMES]
                                     [--folder=DIR]
 
 Small studies of each kind (decodes, trainings, rescoring, LM scores) are made once. Then each of
@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,13 +34,14 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests"), str(Path(__file__).parent)]
 
 from readers import mutate_value  # noqa: E402  (these lie in tests/)
-from runningray import running_ray  # noqa: E402
+from runningray import DOUBLES_ENVIRONMENT, running_ray  # noqa: E402
 from smallstudies import SmallStudy, small_studies  # noqa: E402
 
 SECRET = b'{"secret": "CANARY-IN-A-PRIVATE-FILE"}\n'
 SECONDS = 60.0
 """Of processor time, and ten times that of any: what lasts longer hangs."""
 NO_RAY = "cannot connect to Ray"
+NO_CLUSTER = {"RAY_ADDRESS": "127.0.0.1:1"}
 FOREIGN_USER = 65534
 CUTS = 6
 """Of a binary file."""
@@ -114,7 +115,7 @@ def void(_: object) -> None:
 def make(study: SmallStudy, folder: Path) -> None:
     """Make a study, finished."""
     folder.mkdir()
-    ray = {} if study.module == "w2ltune.rescore" else running_ray()
+    ray = {} if study.module == "w2ltune.rescore" else running_ray() | DOUBLES_ENVIRONMENT
     done = subprocess.run(
         [sys.executable, "-m", study.module, *study.arguments(folder)],
         cwd=REPOSITORY, env={**os.environ, **ray}, capture_output=True, text=True,
@@ -149,8 +150,8 @@ class Campaign:
         self.secret.write_bytes(SECRET)
         self.studies: dict[str, tuple[SmallStudy, Path]] = {}
         for name, study in small_studies(folder / "inputs").items():
-            if options.study in name:
-                place = folder / name.replace(", ", "-")
+            if any(part in name for part in options.study.split(",")):
+                place = folder / name.replace(" ", "-")
                 make(study, place)
                 self.studies[f"{name}, finished"] = study, place
                 if study.module != "w2ltune.forward":  # leaves nothing but its answer
@@ -256,7 +257,9 @@ def commands_on(study: SmallStudy, folder: Path) -> list[tuple[str, list[str]]]:
     ]
 
 
-def run_apart(module: str, arguments: list[str], out: Path) -> tuple[int, str]:
+def run_apart(
+    module: str, arguments: list[str], out: Path, environment: Mapping[str, str] = NO_CLUSTER
+) -> tuple[int, str]:
     """Run a command in a process of its own; return how it ended and what it said."""
     log = out / "said"
     pid = os.fork()
@@ -268,7 +271,7 @@ def run_apart(module: str, arguments: list[str], out: Path) -> tuple[int, str]:
             signal.setitimer(signal.ITIMER_PROF, SECONDS)
             signal.setitimer(signal.ITIMER_REAL, 10 * SECONDS)
             os.chdir(REPOSITORY)
-            os.environ["RAY_ADDRESS"] = "127.0.0.1:1"  # nobody's
+            os.environ |= environment
             code = main_of(module)(arguments)
         except SystemExit as end:
             code = int(end.code or 0)
@@ -301,7 +304,7 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--study", default="", help="a part of its name")
+    parser.add_argument("--study", default="", help="parts of their names")
     parser.add_argument("--folder", type=Path, default=None)
     options = parser.parse_args()
     began = time.monotonic()
@@ -320,7 +323,7 @@ def main() -> int:
     for name, counts in [*campaign.counts.items(), ("all", total)]:
         print(f"| {name} | {' | '.join(str(counts[kind]) for kind in kinds)} |")
     print(f"\ncases {total['tried']}, {time.monotonic() - began:.0f} s")
-    print(f"lost, let in, tracebacks, hangs and the rest: {len(campaign.wrong)}")
+    print(f"lost, let in, tracebacks, hangs, left behind: {len(campaign.wrong)} {campaign.wrong}")
     return 1 if campaign.wrong else 0
 
 

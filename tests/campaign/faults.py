@@ -1,6 +1,7 @@
 """Let calls that change a study's files fail, or the process die at them, and print what was lost.
 
-    python tests/campaign/faults.py [--minutes=30] [--seed=1] [--study=NAME] [--folder=DIR]
+    python tests/campaign/faults.py [--minutes=30] [--tries=N] [--seed=1] [--study=NAMES]
+                                    [--folder=DIR]
 
 Small studies of each kind are first made undisturbed, and each call that creates, writes, syncs,
 renames, links, truncates or removes a file of theirs, or makes a folder, is noted, in the driver
@@ -17,11 +18,13 @@ import argparse
 import collections
 import contextlib
 import errno
+import functools
 import mmap
 import os
 import random
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -32,13 +35,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests"), str(Path(__file__).parent)]
 
-from killing import Sweep  # noqa: E402  (these lie in tests/)
+from damage import preload, run_apart  # noqa: E402  (these lie in tests/)
 from nodes import Nodes  # noqa: E402
 from runningray import DOUBLES_ENVIRONMENT  # noqa: E402
 from smallstudies import SmallStudy, small_studies  # noqa: E402
-from waiting import PATIENCE_SECONDS  # noqa: E402
 
 from w2ltune.files import TEMPORARY_MARK  # noqa: E402
 
@@ -53,6 +55,7 @@ FAULTS = {
 """The number that the shim knows, and how many calls it meets in all."""
 
 CODES = (0, 1, 2, 75)
+HANGS = (-signal.SIGPROF, -signal.SIGALRM)
 
 
 class Point(NamedTuple):
@@ -70,7 +73,6 @@ class Control:
     LAYOUT = struct.Struct("4q32s32s1024s1024s1024s")
 
     def __init__(self, path: Path) -> None:
-        path.write_bytes(bytes(self.LAYOUT.size))
         with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), self.LAYOUT.size)
 
@@ -117,24 +119,9 @@ class Campaign:
 
     def __init__(self, folder: Path, options: argparse.Namespace) -> None:
         self.folder, self.choose = folder, random.Random(options.seed)
+        self.tries = options.tries
         self.deadline = time.monotonic() + 60 * options.minutes
-        shim = folder / "faults.so"
-        subprocess.run(
-            [
-                "cc",
-                "-shared",
-                "-fPIC",
-                "-O2",
-                "-o",
-                shim,
-                Path(__file__).with_name("faults.c"),
-                "-ldl",
-            ],
-            check=True,
-        )
-        self.control = Control(folder / "control")
-        self.shim = {"LD_PRELOAD": str(shim), "FAULTS_CONTROL": str(folder / "control")}
-        self.nodes = Nodes(folder, head_cores=2, **DOUBLES_ENVIRONMENT, **self.shim)
+        self.control = Control(Path(os.environ["FAULTS_CONTROL"]))
         self.counts: dict[str, collections.Counter[str]] = collections.defaultdict(
             collections.Counter
         )
@@ -142,22 +129,18 @@ class Campaign:
         self.wrong: list[str] = []
         self.number = 0
 
+    @functools.cached_property
+    def nodes(self) -> Nodes:
+        """A Ray whose workers have the shim too."""
+        return Nodes(self.folder, head_cores=2, **DOUBLES_ENVIRONMENT)
+
     def command(self, study: SmallStudy, place: Path) -> tuple[int, str]:
-        """Run a study's command; return its exit code and what it said."""
-        log = place.with_name(f"{place.name}.log")
-        log.unlink(missing_ok=True)
-        sweep = Sweep(
-            study.arguments(place), REPOSITORY, log, module=study.module, mark=self.nodes.mark,
-            environment={**self.nodes.environment, **self.shim},
-        )  # fmt: skip
-        sweep.start()
-        try:
-            code = sweep.wait(2 * PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            assert sweep.process is not None
-            sweep.process.kill()
-            code = sweep.process.wait() + 1000
-        return code, log.read_text(errors="replace")
+        """Run a study's command; return its exit code, below 0 for a signal, and what it said."""
+        ray = {} if study.module == "w2ltune.rescore" else self.nodes.environment
+        status, said = run_apart(
+            study.module, study.arguments(place), self.folder, {**ray, "FAULTS_ROLE": "driver"}
+        )
+        return os.waitstatus_to_exitcode(status), said
 
     def fresh(self) -> Path:
         self.number += 1
@@ -178,6 +161,7 @@ class Campaign:
         ahead = [(point, fault) for point in points for fault in FAULTS
                  if fault != "short write" or point.call == "write"]  # fmt: skip
         self.choose.shuffle(ahead)
+        del ahead[self.tries :]
         while ahead and time.monotonic() < self.share_ends:
             self._one_study(name, study, ahead, expected)
 
@@ -199,19 +183,21 @@ class Campaign:
                 faults.append(label)
                 self.counts[name]["tried"] += 1
                 self.counts[name][f"exit {code}"] += 1
+            elif point and faults:
+                ahead.append((point, fault))  # it was passed before: for the next study
             wrong = list(self._look(study, place, code, said, kept, met, fault))
             self._say(name, wrong, label or "no fault", place)
-            if code >= 1000 or any(kind == "lost" for kind, _ in wrong):
+            if code in HANGS or any(kind == "lost" for kind, _ in wrong):
                 return
             if code == 0:
                 break
             if not met and code != 0:
                 self._say(name, [("stuck", said[-300:])], f"no fault, after {faults[-3:]}", place)
                 return
-        if study.answer(place) is None or not faults:
-            return
-        self.control.tell(place)
         wrong = []
+        self.control.tell(place)
+        if any(place.rglob(f".*{TEMPORARY_MARK}*")):  # of a worker: the next start removes it
+            self.command(study, place)
         if study.answer(place) != expected:
             wrong.append(("lost", f"another answer than undisturbed, after {faults}"))
         if left := [str(p) for p in place.rglob(f".*{TEMPORARY_MARK}*")]:
@@ -225,7 +211,7 @@ class Campaign:
         met: bool, fault: str,
     ) -> Iterator[tuple[str, str]]:  # fmt: skip
         """Yield what went wrong in one start."""
-        if code >= 1000:
+        if code in HANGS:
             yield "hang", said[-200:]
         elif code not in CODES and not (code == -9 and fault.startswith("killed")):
             yield "exit code", f"{code}: {said[-200:]}"
@@ -254,11 +240,26 @@ class Campaign:
     share_ends = 0.0
 
 
+def with_shim() -> None:
+    """Begin again with the shim, which all processes then have."""
+    if "FAULTS_CONTROL" in os.environ:
+        return
+    folder = Path(tempfile.mkdtemp(prefix="campaign-shim-"))
+    shim, source = folder / "faults.so", Path(__file__).with_name("faults.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", shim, source, "-ldl"], check=True)
+    (folder / "control").write_bytes(bytes(Control.LAYOUT.size))  # before anyone maps it
+    variables = {"LD_PRELOAD": str(shim), "FAULTS_CONTROL": str(folder / "control")}
+    done = subprocess.run([sys.executable, *sys.argv], env={**os.environ, **variables})
+    shutil.rmtree(folder, ignore_errors=True)
+    sys.exit(done.returncode)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--tries", type=int, default=100_000, help="of each study, at most")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--study", default="", help="a part of its name")
+    parser.add_argument("--study", default="", help="parts of their names")
     parser.add_argument("--folder", type=Path, default=None)
     options = parser.parse_args()
     began = time.monotonic()
@@ -268,9 +269,12 @@ def main() -> int:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="campaign-")))
         folder.mkdir(parents=True, exist_ok=True)
         studies = small_studies(folder / "inputs")
-        chosen = {name: study for name, study in studies.items() if options.study in name}
+        parts = options.study.split(",")
+        chosen = {
+            name: study for name, study in studies.items() if any(part in name for part in parts)
+        }
         campaign = Campaign(folder.resolve(), options)
-        stack.callback(campaign.nodes.close)
+        preload()
         for number, (name, study) in enumerate(chosen.items()):
             left = campaign.deadline - time.monotonic()
             campaign.share_ends = time.monotonic() + left / (len(chosen) - number)
@@ -283,11 +287,12 @@ def main() -> int:
         cells = " | ".join(str(counts[kind]) for kind in ["tried", *codes, *kinds])
         print(f"| {name} | {campaign.points[name]} | {cells} |")
     print(f"\n{time.monotonic() - began:.0f} s")
-    print(f"lost, failed, left, tracebacks, hangs and the rest: {len(campaign.wrong)}")
+    print(f"lost, failed, tracebacks, hangs, left behind: {len(campaign.wrong)} {campaign.wrong}")
     return 1 if campaign.wrong else 0
 
 
 if __name__ == "__main__":
     os.environ.pop("RAY_ADDRESS", None)
     os.environ["W2LTUNE_DASHBOARD"] = "0"
+    with_shim()
     sys.exit(main())

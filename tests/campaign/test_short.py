@@ -1,4 +1,4 @@
-"""The short forms of the campaigns: the same scripts with a handful of kills."""
+"""The short forms of the campaigns: the same scripts with a handful of kills, faults, damages."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import pytest
 SHORT = {
     "decode_kills": ["--kills=2", "--trials=4", "--most_seconds=8"],
     "train_kills": ["--kills=2", "--trials=1"],
+    "faults": ["--tries=6", "--study=rescoring,random"],
+    "damage": ["--every=200"],
+    "readers": ["--inputs=4000"],
     "soak": ["--trials=60", "--looks=5", "--most_mb=1000"],
     "stopped_owner": ["--task=forward", "--points=2"],
     "two_users": ["--cases=link: study.journal,swapped while it runs: trials/0001,slurm is"],

@@ -247,6 +247,12 @@ def test_utterance_counts_come_in_the_shuffled_order(tmp_path):
         "id\tsubstitutions\tdeletions\tinsertions\treference_length\thypothesis\n" + "".join(rows),
         encoding="utf-8",
     )
-    counts = read_utterance_counts(path)
+    counts = read_utterance_counts(path, total=None)
     assert counts[:, 0].tolist() == shuffled_order(count)
     assert (counts - counts[:, :1]).tolist() == [[0, 1, 2, 3]] * count
+
+    total = counts.sum(axis=0).tolist()
+    assert read_utterance_counts(path, total=total, rows=count).tolist() == counts.tolist()
+    for asked in ({"rows": count + 1, "total": total}, {"total": [0, *total[1:]]}):
+        with pytest.raises(InputError, match=r"utterances\.tsv: damaged.*20 utterances that come"):
+            read_utterance_counts(path, **asked)

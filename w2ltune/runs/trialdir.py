@@ -222,6 +222,8 @@ class TrialDirectory:
             reports = content.get("reports", {}).items()
             content["reports"] = {int(step): value for step, value in reports}
             result = files.fitted(TrialResult, content)
+            if result.number != self.number:
+                raise ValueError(f"number is {result.number}")
         refuse_anothers_programs(self.result, result.flags)  # they come to best.cfg
         return result
 

@@ -114,7 +114,7 @@ class DecodeHistory:
             self._pools = {place: pool for place, pool in self._pools.items() if place[0] != key}
         if not ours:
             return
-        counts = read_utterance_counts(directory.utterances, shuffled=False)
+        counts = read_utterance_counts(directory.utterances, total=result.counts, shuffled=False)
         typed = decoder_flags(result.flags)
         values = np.array([float(getattr(typed, name)) for name in self._linear])
         if not np.isfinite(values).all():

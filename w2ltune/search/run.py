@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial
 
 from w2ltune.errors import KilledError, StorageError, TrialFailedError
 from w2ltune.formats.distributions import parse_float
+from w2ltune.runs.explain import killed_again
 from w2ltune.runs.trialdir import State, TrialDirectory, TrialResult
 from w2ltune.search.completing import asked
 from w2ltune.search.method import NOTE, GivenSampler, flags_of, has_baseline
@@ -186,16 +187,15 @@ class StudyRun:
         live = self.live.pop(trial_id, None)
         if live is None or (self.stop_reason and not (result or {}).get("done")):
             return  # it goes on when the same command is given again
-        failure = (result or {}).get("failure")
-        if isinstance(failure, StorageError):  # nobody's failure: it goes on, too
-            self.fail(failure)
-            return
         if error and not self._lost_too_often(live):
             return
         if result is None or error:
-            reason = f"Ray lost the trial {MOST_LOSSES} times"
-            outcome = self._outcome(live, {}, state="FAIL", reason=reason, again=True)
-        elif failure:
+            result = {"failure": killed_again("Ray lost the trial", times=MOST_LOSSES)}
+        failure = result.get("failure")
+        if isinstance(failure, StorageError):  # nobody's failure: it goes on, too
+            self.fail(failure)
+            return
+        if failure:
             again = isinstance(failure, KilledError)
             outcome = self._outcome(live, result, state="FAIL", reason=str(failure), again=again)
         elif live.pruned or (result.get("done") and self._judge(live, result)):

@@ -221,18 +221,29 @@ def blocks(count: int, *, most: int = MOST_BLOCKS, least_utterances: int = 8) ->
     return [order[begin:end] for begin, end in itertools.pairwise(bounds)]
 
 
-def read_utterance_counts(path: Path, *, shuffled: bool = True) -> npt.NDArray[np.int32]:
+def read_utterance_counts(
+    path: Path, *, total: Sequence[int] | None, rows: int | None = None, shuffled: bool = True
+) -> npt.NDArray[np.int32]:
     """Return the [utterances, 4] counts of an ``utterances.tsv``.
 
     Args:
         path: The file.
+        total: What its trial counted, of which these are the parts; None where that is not known.
+        rows: How many utterances there are, where that is known.
         shuffled: In the fixed shuffled order, as trials report them; else in that of the list.
+
+    Raises:
+        InputError: It is damaged, or not of this trial.
     """
     with files.shaped(path):
         # Not splitlines(): it also splits at characters that a hypothesis may hold.
         lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")[1:]
-        rows = [line.split("\t", 5)[1:5] for line in lines]
-        counts = np.array(rows, dtype=np.int32).reshape(-1, 4)
+        columns = [line.split("\t", 5)[1:5] for line in lines]
+        counts = np.array(columns, dtype=np.int32).reshape(-1, 4)
+        found = counts.sum(axis=0).tolist()
+        if rows not in (None, len(counts)) or (total is not None and found != list(total)):
+            wanted = "" if total is None else f"; its trial has {list(total)}"
+            raise ValueError(f"{len(counts)} utterances that come to {found}{wanted}")
     if not shuffled:
         return counts
     order = [index for block in blocks(len(counts)) for index in block]
