@@ -24,8 +24,7 @@ from w2ltune.formats.flagsfile import parse_flagsfile
 from w2ltune.runs.lock import StudyLock, this_process
 from w2ltune.runs.process import Program, start
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
-from w2ltune.search.method import NOTE
-from w2ltune.search.run import StudyRun
+from w2ltune.search.method import NOTE, flags_of
 from w2ltune.search.space import SearchSpace
 from w2ltune.search.study import open_study, repair_journal
 
@@ -168,8 +167,7 @@ def test_flags_of_an_interrupted_trial_are_those_of_command_and_journal(
     study: Path, case: str
 ) -> None:
     space = SearchSpace(fixed={"lm": "a.arpa"}, distributions={"lmweight": FloatRange(0.0, 4.0)})
-    run = object.__new__(StudyRun)
-    run.plan = SimpleNamespace(space=space, baseline={"lmweight": "9"})  # type: ignore[assignment]
+    baseline = {"lmweight": "9"}
     trial = TrialDirectory(study / "trials", 0)
     meant = {"lm": "a.arpa", "lmweight": "2.5"}
     params: dict[str, object] = {"lmweight": 2.5}
@@ -185,10 +183,10 @@ def test_flags_of_an_interrupted_trial_are_those_of_command_and_journal(
     trial.write_flags(meant | changed)
     assert stat.S_IMODE(trial.flags.stat().st_mode) & 0o022 == 0
     if not changed:
-        assert run._flags_of(frozen, trial) == meant  # type: ignore[arg-type]
+        assert flags_of(trial, frozen, space, baseline) == meant  # type: ignore[arg-type]
         return
     with pytest.raises(InputError, match=rf"of root, is not what .*--{next(iter(changed))}\)"):
-        run._flags_of(frozen, trial)  # type: ignore[arg-type]
+        flags_of(trial, frozen, space, baseline)  # type: ignore[arg-type]
 
 
 def test_a_result_of_anothers_does_not_bring_a_program_into_best_cfg(study: Path) -> None:
