@@ -85,7 +85,9 @@ def test_text_and_json_come_back(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("content", [b"", b'{"a": ', b'{"a": 1}}', b"\xff\xfe", b"null"])
+@pytest.mark.parametrize(
+    "content", [b"", b'{"a": ', b'{"a": 1}}', b"\xff\xfe", b"null", b'"\\ud800"']
+)
 def test_damaged_json_is_named(tmp_path, content):
     path = tmp_path / "result.json"
     path.write_bytes(content)

@@ -177,8 +177,9 @@ def test_a_record_cut_by_others_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dump = write_dump(tmp_path / "dev.hyp", hypotheses(3))
-    (tmp_path / "dev-tr.ppl.json").write_text(json.dumps({"format": 1})[:-3])
-    assert "dev-tr.ppl.json: damaged" in error(capsys, f"--hyp={dump}", "--command=score")
+    for content in (json.dumps({"format": 1})[:-3], "[]", '{"made_from": 1}'):
+        (tmp_path / "dev-tr.ppl.json").write_text(content)
+        assert "dev-tr.ppl.json: damaged" in error(capsys, f"--hyp={dump}", "--command=score")
 
 
 def test_an_id_with_a_blank_is_refused_before_anything_is_scored(tmp_path: Path) -> None:

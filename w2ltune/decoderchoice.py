@@ -129,10 +129,8 @@ def keep_decision(given: DecodeInput, decision: Decision) -> None:
 def _read(given: DecodeInput) -> Decision | None:
     path = given.folder / NAME
     content = files.read_json(path)
-    try:
-        return None if content is None else Decision(**content)
-    except TypeError:
-        raise InputError("not of this program; use another folder", path=path) from None
+    with files.shaped(path):
+        return None if content is None else files.fitted(Decision, content)
 
 
 def _refuse_change(given: DecodeInput, known: Decision | None, decision: Decision) -> None:

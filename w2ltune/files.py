@@ -33,6 +33,8 @@ OLD_SECONDS = 3600.0
 
 MOST_JSON_BYTES = 2**28
 
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+
 DAMAGE = (
     *(ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, RuntimeError),
     *(SyntaxError, TokenError, MemoryError, OverflowError, AssertionError),
@@ -350,6 +352,12 @@ def as_json(value: object) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def read_text(path: Path) -> str:
+    """Return a text that lies in a study: of a plain file."""
+    with open(path, encoding="utf-8", opener=open_plain) as file:
+        return file.read()
+
+
 def read_json(path: Path) -> Any:
     """Return the JSON value in ``path``, or None when there is no such file.
 
@@ -360,8 +368,10 @@ def read_json(path: Path) -> Any:
         with open(path, encoding="utf-8", opener=open_plain) as file:
             if (size := os.fstat(file.fileno()).st_size) > MOST_JSON_BYTES:
                 raise ValueError(f"{size} bytes are more than w2ltune writes")
-            if (value := json.load(file)) is None:
+            if (value := json.loads(text := file.read())) is None:
                 raise ValueError("null")  # which is no file to those who ask
+            if _HALF.search(text):  # of a character, which could be neither shown nor written
+                json.dumps(value, ensure_ascii=False).encode()
             return value
     except (FileNotFoundError, NotADirectoryError):
         return None

@@ -54,13 +54,16 @@ class Output:
 
     def is_done(self) -> bool:
         """Return whether the scores are there, and of the same inputs."""
-        record = files.read_json(self.record)
-        return (
-            record is not None
-            and record.get("made_from") == self.made_from
-            and self.path.exists()
-            and hash_path(self.path).exists()
-        )
+        made_from = self._recorded()
+        written = self.path.exists() and hash_path(self.path).exists()
+        return made_from is not None and made_from == self.made_from and written
+
+    def _recorded(self) -> Mapping[str, Any] | None:
+        """Return what the scores that are there were made from; None without a record."""
+        if (record := files.read_json(self.record)) is None:
+            return None
+        with files.shaped(self.record):
+            return {**record.get("made_from", {})}
 
     def refuse_other(self) -> None:
         """Refuse to replace scores that were made from something else.
@@ -68,9 +71,9 @@ class Output:
         Raises:
             StudyMismatchError: With what differs.
         """
-        record = files.read_json(self.record)
-        if record is not None:
-            found = list(differences(record.get("made_from", {}), self.made_from))
+        made_from = self._recorded()
+        if made_from is not None:
+            found = list(differences(made_from, self.made_from))
             if found:
                 raise StudyMismatchError(
                     f"holds other scores ({'; '.join(found)}); give another --name or --out, or "
@@ -135,8 +138,10 @@ class ForwardInput:
         before = files.read_json(note)
         if before == self.made_from:
             return ""
+        with files.shaped(note):
+            different = [] if before is None else list(differences(before, self.made_from))
         files.write_json(note, self.made_from)
-        return "" if before is None else "; ".join(differences(before, self.made_from))
+        return "; ".join(different)
 
 
 def prepare(options: ForwardOptions) -> ForwardInput:

@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -189,9 +190,11 @@ class Campaign:
             if ahead and len(live) < processes:
                 case, out = ahead.pop(), Path(tempfile.mkdtemp(dir=self.folder))
                 if not (pid := os.fork()):
-                    with contextlib.suppress(BaseException):
-                        lines = self._try(case, out)
-                        (out / "found").write_text(json.dumps(lines))
+                    try:
+                        found = self._try(case, out)
+                    except BaseException:
+                        found = [("campaign", traceback.format_exc()[-900:])]
+                    (out / "found").write_text(json.dumps(found))
                     os._exit(0)
                 live[pid] = case, out
                 continue
@@ -276,8 +279,6 @@ def run_apart(
         except SystemExit as end:
             code = int(end.code or 0)
         except BaseException:
-            import traceback
-
             traceback.print_exc()
         finally:
             sys.stdout.flush()
@@ -317,7 +318,7 @@ def main() -> int:
         preload()
         campaign.run(options.processes)
     kinds = ["tried", "survived", "lost", "let in", "traceback", "hang", "crash", "exit code",
-             "not named"]  # fmt: skip
+             "not named", "campaign"]  # fmt: skip
     print(f"\n| study | {' | '.join(kinds)} |\n|---|{'---|' * len(kinds)}")
     total = sum(campaign.counts.values(), collections.Counter[str]())
     for name, counts in [*campaign.counts.items(), ("all", total)]:

@@ -15,6 +15,7 @@ from w2ltune.runs.diskbudget import used_bytes
 from w2ltune.runs.snapshots import read_snapshots, verify
 from w2ltune.runs.trialdir import TrialDirectory
 from w2ltune.trials import keeper
+from w2ltune.trials import launch as launch_module
 from w2ltune.trials.ranks import NodeRanks
 from w2ltune.trials.supervisor import Supervisor
 from w2ltune.trials.trainjob import TrainJob
@@ -118,6 +119,16 @@ def test_a_later_launch_finds_that_it_is_finished(supervise):
     again = advance(supervise())
     assert again.finished == first.finished
     assert again.directory.attempt() == 1
+
+
+def test_damaged_notes_of_the_last_launch_fail_nothing(supervise, monkeypatch):
+    monkeypatch.setattr(launch_module, "FENCE_SECONDS", 0)
+    first = advance(supervise())
+    for content in ("", "[]", '{"value": "x", "pids": 1}'):
+        first.directory.finished.write_text(content)
+        first.directory.process.write_text(content)
+        again = advance(supervise())
+        assert (again.failure, again.finished.value) == ("", first.finished.value)
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGUSR1", "SIGSEGV"])

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from w2ltune import files
 from w2ltune.errors import InputError
 from w2ltune.formats.distributions import FloatRange, IntegerRange, parse_value
 from w2ltune.report.leaderboard import Leaderboard, read_leaderboard, show_value
@@ -114,7 +115,7 @@ def read_utterances(study: Path, number: int) -> UtteranceResults | None:
     path = TrialDirectory(study / "trials", number).utterances
     try:
         # Not splitlines(): it also splits at characters that a hypothesis may hold.
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")[1:]
+        lines = files.read_text(path).removesuffix("\n").split("\n")[1:]
         rows = [line.split("\t", 5) for line in lines]
         ids, *counts, hypotheses = zip(*rows, strict=True)
         matrix = np.array(counts, dtype=np.int32).reshape(4, len(rows)).T

@@ -237,7 +237,10 @@ def read_utterance_counts(
     """
     with files.shaped(path):
         # Not splitlines(): it also splits at characters that a hypothesis may hold.
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")[1:]
+        try:
+            lines = files.read_text(path).removesuffix("\n").split("\n")[1:]
+        except FileNotFoundError:
+            raise InputError("gone, though its trial is finished: put it back", path=path) from None
         columns = [line.split("\t", 5)[1:5] for line in lines]
         counts = np.array(columns, dtype=np.int32).reshape(-1, 4)
         found = counts.sum(axis=0).tolist()

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 
 from w2ltune import files
+from w2ltune.errors import InputError
 from w2ltune.formats.logs import LogTail, TrainLine, parse_train_line
 from w2ltune.runs.lock import process_start
 from w2ltune.runs.trialdir import TrialDirectory
@@ -116,11 +117,13 @@ def wait_for_the_last(directory: TrialDirectory) -> None:
     Raises:
         TimeoutError: They do not end; try again.
     """
-    known = files.read_json(directory.process)
-    if known is None:
-        return
-    with files.shaped(directory.process):
-        host, pids = known["host"], {int(pid): start for pid, start in known["pids"].items()}
+    try:
+        if (known := files.read_json(directory.process)) is None:
+            return
+        with files.shaped(directory.process):
+            host, pids = known["host"], {int(pid): start for pid, start in known["pids"].items()}
+    except InputError:  # damaged: they may be anywhere
+        host, pids = "anywhere", {}
     if host != socket.gethostname():
         directory.begin_attempt("fence")  # its guard sees it and kills what is left there
         time.sleep(FENCE_SECONDS if host else OWN_FENCE_SECONDS)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from w2ltune import files
 from w2ltune.errors import (
+    InputError,
     KilledError,
     StorageError,
     TrialFailedError,
@@ -178,9 +179,13 @@ class Supervisor:
     def _begin(self) -> None:
         """Start the program from the newest good checkpoint."""
         self._read_curve()
-        if (known := files.read_json(self.directory.finished)) is not None:
-            self.finished = Finished(**known)
-            return
+        try:
+            if (known := files.read_json(self.directory.finished)) is not None:
+                with files.shaped(self.directory.finished):
+                    self.finished = files.fitted(Finished, known)
+                return
+        except InputError as error:  # it comes to its end once more
+            self._say(str(error))
         for folder in (self.rundir, self._log.parent, self.directory.snapshots):
             make_shared(folder)
         self._unfence()
