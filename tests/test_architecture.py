@@ -59,6 +59,7 @@ LONG_FILES = {
     "traincheck.py": "all that is checked before a training, in order",
     "decodeinput.py": "all that is checked before a decode sweep, in order",
     "runs/explain.py": "all that is known of how the programs end, the table and its reading",
+    "trainsweep.py": "all that trainings do, in order, from their folder to the best one",
     "rescoring.py": "all that a rescoring does, in order, from its inputs to its answer",
     "search/boxkernels.py": "numba looks for changes in one file: what is compiled stays together",
     "search/nbest.py": "one search method: what is asked of it, how it decides, what it tells",
