@@ -156,7 +156,7 @@ def test_commandline_is_for_commands_and_knows_formats_and_errors_only():
 
 
 PLACES = {
-    "ray": r"tuner|cluster\.session|trials\..*",
+    "ray": r"tuner|cluster\.(session|raystart)|trials\..*",
     "optuna": r"tuner|search\..*",
     "matplotlib": r"report\.(svg|.*plots|trainingcurves)",
     "flashlight": r"embedded\..*",

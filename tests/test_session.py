@@ -69,7 +69,7 @@ def start_ray(folder: Path, fault: str, **environment: str) -> subprocess.Comple
     )
 
 
-@pytest.mark.main(seconds=10)
+@pytest.mark.slow(seconds=10)
 @pytest.mark.parametrize("program", ["RAYLET_EXECUTABLE", "GCS_SERVER_EXECUTABLE"])
 @pytest.mark.parametrize("line", [SLOWLY, SECOND_TIME], ids=["slow", "broken once"])
 def test_ray_starts_however_slowly_and_once_more_where_it_failed(
@@ -81,7 +81,7 @@ def test_ray_starts_however_slowly_and_once_more_where_it_failed(
     assert (done.returncode, done.stdout, done.stderr) == (0, "dashboard none\n", "")
 
 
-@pytest.mark.main(seconds=10)
+@pytest.mark.slow(seconds=10)
 @pytest.mark.parametrize(
     ("line", "patience_seconds", "code", "said"),
     [
@@ -128,7 +128,7 @@ def test_without_a_dashboard_that_does_not_start(tmp_path: Path) -> None:
     assert re.fullmatch(said, done.stderr), done.stderr
 
 
-@pytest.mark.main(seconds=15)
+@pytest.mark.slow(seconds=15)
 @pytest.mark.parametrize(
     ("module", "has"),
     [
@@ -140,8 +140,10 @@ def test_without_a_dashboard_that_does_not_start(tmp_path: Path) -> None:
 def test_a_node_that_cannot_run_what_is_ours_is_named_at_once(
     tmp_path: Path, module: str, has: str
 ) -> None:
-    (tmp_path / "w2ltune.py").write_text(module.format(w2ltune.__path__[0]))
-    cluster = Nodes(tmp_path, 1, PYTHONPATH=str(tmp_path))
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "w2ltune.py").write_text(module.format(w2ltune.__path__[0]))
+    cluster = Nodes(tmp_path, 1, PYTHONPATH=str(theirs))
     try:
         done = start_ray(tmp_path, "", **cluster.environment)
     finally:
