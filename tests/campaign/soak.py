@@ -90,17 +90,14 @@ class Soak:
                     seen[f"{kind}: threads"] += process.num_threads()
                     seen[f"{kind}: processes"] += 1
         seen["files: of the study"] = _files(self.study)
-        seen["files: temporary"] = _files(self.temporary) + _private_folders()
+        # Where Ray's sockets need a shorter path, its folder lies beside those of other commands.
+        beside = Path("/tmp").glob(f"w2l-{self.sweep.process.pid}-*")
+        seen["files: temporary"] = sum(map(_files, (self.temporary, *beside)))
         return {"finished": self.finished(), **seen}
 
 
 def _files(folder: Path) -> int:
     return sum(len(names) for _, _, names in os.walk(folder))
-
-
-def _private_folders() -> int:
-    """Files of sweeps where Ray's sockets need a shorter path; others may be running."""
-    return sum(_files(Path(path)) for path in Path("/tmp").glob("w2l-*") if path.is_dir())
 
 
 def growth(looks: list[Look], name: str) -> float:
