@@ -54,16 +54,14 @@ class Output:
 
     def is_done(self) -> bool:
         """Return whether the scores are there, and of the same inputs."""
-        made_from = self._recorded()
         written = self.path.exists() and hash_path(self.path).exists()
-        return made_from is not None and made_from == self.made_from and written
+        return self._recorded() == self.made_from and written
 
     def _recorded(self) -> Mapping[str, Any] | None:
         """Return what the scores that are there were made from; None without a record."""
-        if (record := files.read_json(self.record)) is None:
-            return None
+        record = files.read_json(self.record)
         with files.shaped(self.record):
-            return {**record.get("made_from", {})}
+            return None if record is None else {**record.get("made_from", {})}
 
     def refuse_other(self) -> None:
         """Refuse to replace scores that were made from something else.
@@ -71,8 +69,7 @@ class Output:
         Raises:
             StudyMismatchError: With what differs.
         """
-        made_from = self._recorded()
-        if made_from is not None:
+        if (made_from := self._recorded()) is not None:
             found = list(differences(made_from, self.made_from))
             if found:
                 raise StudyMismatchError(
