@@ -107,12 +107,12 @@ ray_node() { # what makes it the head or a worker
 read_job() {
   local _
   for _ in {1..5}; do
-    job=$(scontrol show job "$SLURM_JOB_ID" 2>&1)
-    silence=${job##*$'\n'} # why it says nothing
+    job=$(scontrol show job "$SLURM_JOB_ID" 2>/dev/null)
     job=${job#*$'\n'} # the first line has the name, which may be anything
     [[ $job == *JobState=* ]] && return
     sleep 1
   done
+  silence=$(scontrol show job "$SLURM_JOB_ID" 2>&1 | tail -n 1) # why it says nothing
   return 1
 }
 

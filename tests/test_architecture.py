@@ -53,11 +53,13 @@ ALSO = {"commandline": {"formats"}}
 LONG_FILES = {
     "trials/supervisor.py": "what may happen to one training, in order: start, watch, again, end",
     "decodesweep.py": "all that a decode sweep does, in order, from its inputs to its answer",
+    "runs/lock.py": "who owns a study: how it is known, whether it lives, how another one follows",
     "files.py": "how anything is opened and written, with what must hold at each moment",
     "decodeprogram.py": "which programs and flags a sweep has, settled one after the other",
     "traincheck.py": "all that is checked before a training, in order",
     "decodeinput.py": "all that is checked before a decode sweep, in order",
     "runs/explain.py": "all that is known of how the programs end, the table and its reading",
+    "trainsweep.py": "all that trainings do, in order, from their folder to the best one",
     "rescoring.py": "all that a rescoring does, in order, from its inputs to its answer",
     "search/boxkernels.py": "numba looks for changes in one file: what is compiled stays together",
     "search/nbest.py": "one search method: what is asked of it, how it decides, what it tells",

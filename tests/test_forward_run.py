@@ -334,6 +334,25 @@ def test_one_at_a_time_and_other_signals(
     assert "other scores than before: command was [" in other.stdout
 
 
+@pytest.mark.slow(seconds=20)
+@on_one_ray
+def test_a_program_that_is_killed_is_begun_again(tmp_path: Path) -> None:
+    write_dump(tmp_path / "dev.hyp", hypotheses(20))
+    to_kill, script = tmp_path / "to_kill", tmp_path / "score.sh"
+    script.write_text(
+        f"if test -s {to_kill}; then sed -i 1d {to_kill}; kill -9 $$; fi\n"
+        "while read -r line; do echo -1; done\n"
+    )
+    arguments = f"--hyp={tmp_path}/dev.hyp", f"--command=bash {script}"
+    to_kill.write_text("\n" * 3)
+    failed = run(*arguments, **running_ray())
+    assert failed.returncode == 1
+    assert "bash: killed (SIGKILL), most likely for want of memory: 3 times" in failed.stderr
+    to_kill.write_text("\n" * 2)
+    done = run(*arguments, **running_ray())
+    assert (done.returncode, done.stderr, to_kill.read_text()) == (0, "", "")
+
+
 @pytest.mark.slow(seconds=30)
 @on_one_ray
 def test_a_program_that_fails_is_tried_twice(tmp_path: Path) -> None:

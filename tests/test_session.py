@@ -1,51 +1,154 @@
-"""The start of a local Ray, where Ray's own patience ends."""
+"""The start of a local Ray: patient, and with the reason where it fails."""
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from nodes import Nodes
+from waiting import PATIENCE_SECONDS
 
-from w2ltune.cluster import scratch, session
+import w2ltune
+from w2ltune.cluster import raystart, scratch
 from w2ltune.errors import W2LTuneError
 
-SLOW = "The current node timed out during startup. This could happen because …"
-"""As Ray's source has it; half a minute of slowness cannot be had on purpose."""
+START = """
+import sys, time
+from pathlib import Path
+
+from ray._private import node, ray_constants, services
+
+from w2ltune.cluster import raystart, session
+from w2ltune.errors import run_command
+
+class Fast:  # Ray's own patience of 30 s ends in a fifth of one
+    def __getattr__(self, name):
+        return getattr(time, name)
+    def monotonic(self):
+        return 150 * time.monotonic()
+
+def instead(name, line):  # a script in the place of a program of Ray's, which it knows as $real
+    path = Path(sys.argv[1], name)
+    known = f"real='{getattr(services, name)}' here='{path.parent}'"
+    path.write_text(f"#!/bin/sh\\n{known}\\n{line}\\n")
+    path.chmod(0o755)
+    setattr(services, name, str(path))
+
+def main(arguments):
+    node.time = Fast()
+    exec(sys.argv[2], globals())
+    with session.connect("test", cores=1) as found:
+        print("dashboard", found.dashboard or "none")
+    return 0
+
+sys.exit(run_command(main, []))
+"""
+SLOWLY = 'sleep 3; exec "$real" "$@"'
+SECOND_TIME = 'if mkdir "$here/once"; then exit 3; fi; exec "$real" "$@"'
 
 
-class _Ray:
-    """A Ray whose first starts fail."""
+def start_ray(folder: Path, fault: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Start a real Ray of which something is slow or broken."""
+    return subprocess.run(
+        [sys.executable, "-c", START, str(folder), fault],
+        env={
+            **os.environ,
+            "RAY_AUTH_MODE": "token",  # Ray is imported before `connect` says so
+            raystart.DASHBOARD_VARIABLE: "0",
+            **environment,
+        },
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
 
-    def __init__(self, errors: list[str]) -> None:
-        self.errors = errors
-        self.folders: list[Path] = []
-        self.ended = 0
 
-    def init(self, **options: Any) -> None:
-        self.folders.append(Path(options["_temp_dir"]))
-        if self.errors:
-            raise Exception(self.errors.pop(0))
-
-    def shutdown(self) -> None:
-        self.ended += 1
-
-
-@pytest.mark.parametrize(
-    ("errors", "starts", "raised"),
-    [([], 1, ""), ([SLOW], 2, ""), ([SLOW, SLOW], 2, "timed out"), (["no space"], 1, "no space")],
-)
-def test_a_start_that_was_too_slow_is_tried_once_more(
-    tmp_path: Path, errors: list[str], starts: int, raised: str
+@pytest.mark.main(seconds=10)
+@pytest.mark.parametrize("program", ["RAYLET_EXECUTABLE", "GCS_SERVER_EXECUTABLE"])
+@pytest.mark.parametrize("line", [SLOWLY, SECOND_TIME], ids=["slow", "broken once"])
+def test_ray_starts_however_slowly_and_once_more_where_it_failed(
+    tmp_path: Path, program: str, line: str
 ) -> None:
-    ray = _Ray(errors)
-    if raised:
-        with pytest.raises(Exception, match=raised):
-            session._start(ray, 1, tmp_path, {})
-    else:
-        session._start(ray, 1, tmp_path, {})
-    assert len(set(ray.folders)) == len(ray.folders) == starts
-    assert ray.ended == starts - 1
+    done = start_ray(
+        tmp_path, f"instead({program!r}, {line!r})", RAY_gcs_server_port_wait_time_s="1"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "dashboard none\n", "")
+
+
+@pytest.mark.main(seconds=10)
+@pytest.mark.parametrize(
+    ("line", "patience_seconds", "code", "said"),
+    [
+        (
+            'for a; do case $a in --log_dir=*) echo "Check failed: 0 == 1" '
+            ">${a#*=}/raylet.err;; esac; done; exit 3",
+            300,
+            1,
+            r"its raylet ended with code -?\d+; raylet said last: .*Check failed: .*",
+        ),
+        ("exec sleep 60", 1, 75, "its raylet was not ready in 1 seconds; .*the same command"),
+    ],
+    ids=["broken", "too slow"],
+)
+def test_why_ray_did_not_start_is_said_in_its_own_words(
+    tmp_path: Path, line: str, patience_seconds: int, code: int, said: str
+) -> None:
+    fault = f"raystart.START_SECONDS = {patience_seconds}; instead('RAYLET_EXECUTABLE', {line!r})"
+    done = start_ray(tmp_path, fault)
+    assert done.returncode == code, done.stderr
+    message = rf"w2ltune: error: cannot start Ray on this machine: {said}.*\n"
+    assert re.fullmatch(message, done.stderr), done.stderr
+
+
+@pytest.mark.slow(seconds=40)
+def test_ray_starts_however_slow_its_agents_are(tmp_path: Path) -> None:
+    slow = """
+build = services._build_python_executable_command_memory_profileable
+services._build_python_executable_command_memory_profileable = lambda *given, **named: [
+    "/bin/sh", "-c", 'sleep 33; exec "$@"', "-", *build(*given, **named)]
+"""
+    done = start_ray(tmp_path, slow)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "dashboard none\n", "")
+
+
+@pytest.mark.main(seconds=10)
+def test_without_a_dashboard_that_does_not_start(tmp_path: Path) -> None:
+    fault = "ray_constants.DEFAULT_DASHBOARD_PORT = 70000"
+    done = start_ray(tmp_path, fault, **{raystart.DASHBOARD_VARIABLE: "1"})
+    assert (done.returncode, done.stdout) == (0, "dashboard none\n"), done.stderr
+    said = (
+        r"w2ltune: Ray's dashboard did not start: going on without it; .*port must be 0-65535.*\n"
+    )
+    assert re.fullmatch(said, done.stderr), done.stderr
+
+
+@pytest.mark.main(seconds=15)
+@pytest.mark.parametrize(
+    ("module", "has"),
+    [
+        ("raise ModuleNotFoundError('No module named this')", "no w2ltune .*No module named this"),
+        ("__version__ = '0.0.1'; __path__ = [{!r}]", "0.0.1, this command is w2ltune 0.1"),
+    ],
+    ids=["none", "another"],
+)
+def test_a_node_that_cannot_run_what_is_ours_is_named_at_once(
+    tmp_path: Path, module: str, has: str
+) -> None:
+    (tmp_path / "w2ltune.py").write_text(module.format(w2ltune.__path__[0]))
+    cluster = Nodes(tmp_path, 1, PYTHONPATH=str(tmp_path))
+    try:
+        done = start_ray(tmp_path, "", **cluster.environment)
+    finally:
+        cluster.close()
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    said = rf"w2ltune: error: node \S+ of Ray \(RAY_ADDRESS\): \S+ has {has}.*: install that .*\n"
+    assert re.fullmatch(said, done.stderr), done.stderr
 
 
 def test_what_a_dead_command_left_is_removed_but_not_what_a_worker_of_another_node_uses(

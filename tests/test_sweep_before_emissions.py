@@ -177,7 +177,8 @@ def test_the_folder_of_another_sweep(
     flags: Flags, capsys: pytest.CaptureFixture[str],
     old: Flags, messages: list[str],
 ) -> None:  # fmt: skip
-    write({STUDY: json.dumps({**REQUEST, **old})})
+    finished = f"{Path(STUDY).parent}/trials/0000/result.json"
+    write({STUDY: json.dumps({**REQUEST, **old}), finished: '{"state": "COMPLETE"}'})
     line, *differences = refused(flags, capsys).splitlines()
     assert "holds another sweep" in line
     assert {*messages} <= {difference.strip() for difference in differences}

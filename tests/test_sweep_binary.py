@@ -109,6 +109,58 @@ def test_a_program_that_does_not_decode_fails_its_trials(decoding: Flags, tmp_pa
     )
 
 
+def test_a_program_that_is_killed_is_begun_again(decoding: Flags, tmp_path: Path) -> None:
+    """Killed is what decodes with the first trial's weights, in the middle of its work."""
+    to_kill, weights = tmp_path / "to_kill", tmp_path / "weights"
+    deadly = write_program(
+        tmp_path / "bin" / "fl_asr_decode",
+        'case "$*" in *--help*) exec ' + f'{DECODER} "$@";; esac\n'
+        'mine=$(echo "$*" | grep -o -e "--lmweight=[^ ]*")\n'
+        f'test -e {weights} || echo "$mine" >{weights}\n'
+        f'if [ "$mine" = "$(cat {weights})" ] && [ -s {to_kill} ]; then\n'
+        f"  sed -i 1d {to_kill}; kill -9 $$\n"
+        "fi\n"
+        f'exec {DECODER} "$@"',
+    )
+    space = {"binary": deadly, "decoder": "binary", "lmweight": "uniform(0, 5)", "n": 2}
+    study = tmp_path / "sweeps/small"
+    to_kill.write_text("\n" * 2)
+    done(decoding, **space)
+    states = [state for state, *_ in counts(study)]
+    assert (states, to_kill.read_text()) == (["COMPLETE", "COMPLETE"], "")
+    study.rename(tmp_path / "sweeps/undisturbed")
+    weights.unlink()
+    to_kill.write_text("\n" * 1000)
+    done(decoding, **space)
+    failed, other = counts(study)
+    assert (failed[0], other[0]) == ("FAIL", "COMPLETE")
+    reason = json.loads((study / "trials/0000/result.json").read_text())["reason"]
+    assert "fl_asr_decode: killed (SIGKILL), most likely for want of memory: 3 times" in reason
+    to_kill.write_text("")
+    assert "trial 0 was killed from outside, and is tried again" in run(decoding, **space).stderr
+    assert counts(study) == counts(tmp_path / "sweeps/undisturbed")
+    assert "trial 0" not in run(decoding, **space).stderr
+
+
+def test_a_disk_without_room_for_the_program_is_no_failure(decoding: Flags, tmp_path: Path) -> None:
+    full = tmp_path / "full"
+    program = write_program(
+        tmp_path / "bin" / "fl_asr_decode",
+        'case "$*" in *--help*) exec ' + f'{DECODER} "$@";; esac\n'
+        f"test ! -e {full} || exec python3 -c \"open('/dev/full', 'w').write('x' * 9999)\"\n"
+        f'exec {DECODER} "$@"',
+    )
+    full.touch()
+    stopped = run(decoding, binary=program, decoder="binary")
+    assert stopped.returncode == 75
+    (line,) = stopped.stderr.splitlines()
+    assert line.startswith("w2ltune: error: fl_asr_decode: disk full (No space left on device)")
+    assert counts(tmp_path / "sweeps/small") == []
+    full.unlink()
+    done(decoding, binary=program, decoder="binary")
+    assert [state for state, *_ in counts(tmp_path / "sweeps/small")] == ["COMPLETE"] * 2
+
+
 def test_the_ancestors_line(decoding: Flags, tmp_path: Path) -> None:
     perturb = tmp_path / "perturb.py"
     perturb.write_text(

@@ -173,6 +173,27 @@ def test_emissions_that_cannot_be_made(model: Flags, tmp_path: Path) -> None:
         assert not (study / "sweep.json").exists()
 
 
+@pytest.mark.slow(seconds=20)
+def test_a_program_that_is_killed_while_it_makes_emissions(model: Flags, tmp_path: Path) -> None:
+    to_kill = tmp_path / "to_kill"
+    deadly = tmp_path / "bin" / "fl_asr_test"
+    deadly.parent.mkdir()
+    deadly.write_text(
+        f"#!/bin/sh\nif test -s {to_kill}; then sed -i 1d {to_kill}; kill -9 $$; fi\n"
+        f'exec {DOUBLES}/fl_asr_test "$@"\n'
+    )
+    deadly.chmod(0o755)
+    to_kill.write_text("\n" * 3)
+    failed = run(model, test_binary=deadly)
+    assert failed.returncode == 1
+    assert "killed (SIGKILL), most likely for want of memory" in failed.stderr
+    assert failed.stderr.endswith(": 3 times; the same command tries it again\n")
+    to_kill.write_text("\n" * 2)
+    done(model, test_binary=deadly)
+    assert to_kill.read_text() == ""
+    assert len(counts(tmp_path / "sweeps" / "am")) == 2
+
+
 def replace_audio(path: Path, byte: bytes) -> None:
     """Write another audio of the same size and time."""
     before = path.stat()

@@ -267,13 +267,15 @@ def test_folder_of_another_sweep(
         "seed": 1, "versions": {}, "commit": "", "format": 1,
     }  # fmt: skip
     (folder / "sweep.json").write_text(json.dumps(request))
+    (folder / "trials" / "0000").mkdir(parents=True)
+    (folder / "trials" / "0000" / "result.json").write_text('{"state": "COMPLETE"}')
     code = run_command(sweep.main, task())
     error = capsys.readouterr().err
     assert code == 2
     assert "holds another sweep" in error
     assert "--beamsize was 500, is 50" in error
     assert "--wordscore was not given, is uniform(-8, 7)" in error
-    assert sorted(path.name for path in folder.iterdir()) == ["sweep.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["sweep.json", "trials"]
 
 
 def test_folder_of_a_running_sweep(

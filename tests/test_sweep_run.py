@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import pty
@@ -335,7 +336,8 @@ def test_a_block_that_kills_its_workers_ends_the_sweep_with_the_reason(
     )
     sweep = sweep_of(task(normalize=hook, n=1), environment=running_ray())
     assert sweep.wait() == 1
-    assert "2 decoder workers died on the same block" in sweep.log.read_text()
+    assert "decoder workers died on the same block of" in (said := sweep.log.read_text())
+    assert "3 times; the same command tries it again" in said
     assert sweep.wait_until_gone() == {}
 
 
@@ -364,7 +366,7 @@ def test_disk_full_loses_nothing(task: Task, tmp_path: Path) -> None:
         # First where no other trial is at work, so that Tune hears nothing more.
         for concurrent_trials, room in ((1, "80k"), (4, "8m")):
             full = run(f"--concurrent_trials={concurrent_trials}")
-            assert full.returncode == 1
+            assert full.returncode == 75
             last = full.stderr.strip().splitlines()[-1]
             assert last.startswith("w2ltune: error: disk full")
             assert "Traceback" not in full.stderr
@@ -374,6 +376,77 @@ def test_disk_full_loses_nothing(task: Task, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert ledger.look() == []
         assert len(ledger.seen) == 12
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
+
+
+FAULTS = {
+    "full": (
+        "try:\n"
+        "    with open(small / 'filler', 'wb', buffering=0) as file:\n"
+        "        while file.write(bytes(4096)): pass\n"
+        "except OSError: pass\n",
+        "disk full while writing",
+    ),
+    "read-only": (
+        "subprocess.run(['mount', '-o', 'remount,ro', small], check=True)\n",
+        "Read-only file system",
+    ),
+}
+
+
+@pytest.mark.slow(seconds=20)
+@on_running_ray
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_disk_that_fails_while_a_trial_is_at_work(task: Task, tmp_path: Path, fault: str) -> None:
+    """Real: it fails as soon as the last trial has hypotheses, which are to be written then."""
+    small, control, hook = tmp_path / "sweeps", tmp_path / "fails", tmp_path / "fault.py"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting a small file system needs root")
+    body, message = FAULTS[fault]
+    hook.write_text(
+        "import pathlib, subprocess\n"
+        f"control, small = pathlib.Path({str(control)!r}), pathlib.Path({str(small)!r})\n"
+        "worker = b'DecoderWorker' in pathlib.Path('/proc/self/cmdline').read_bytes()\n"
+        "def fail():\n" + "".join(f"    {line}\n" for line in body.splitlines()) + "\n"
+        "def normalize(text):\n"
+        "    done = len(list(small.glob('small/trials/*/result.json')))\n"
+        "    if worker and done == 2 and control.exists():\n"
+        "        control.unlink()\n"
+        "        fail()\n"
+        "    return text\n"
+    )
+    command = [sys.executable, "-m", "w2ltune.sweep", *task(n=3, pruner="none", normalize=hook,
+               concurrent_trials=1)]  # fmt: skip
+    run = functools.partial(
+        subprocess.run, command, cwd=REPOSITORY, env={**os.environ, **running_ray()},
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS,
+    )  # fmt: skip
+    try:
+        ledger = Ledger(small / "small/trials")
+        control.touch()
+        stopped = run()
+        assert not control.exists()
+        assert stopped.returncode == 75, stopped.stderr
+        (line,) = stopped.stderr.splitlines()
+        assert line.startswith("w2ltune: error: ")
+        assert message in line
+        assert f"{small}/small" in line
+        assert ledger.look() == []
+        assert len(ledger.seen) == 2
+        subprocess.run(["mount", "-o", "remount,rw", str(small)], check=True)
+        (small / "filler").unlink(missing_ok=True)
+        done = run()
+        assert done.returncode == 0, done.stderr
+        assert ledger.look() == []
+        results = [
+            json.loads(path.read_text()) for path in small.glob("small/trials/*/result.json")
+        ]
+        assert [result["state"] for result in results] == ["COMPLETE"] * 3
     finally:
         subprocess.run(["umount", "--lazy", str(small)], check=True)
 

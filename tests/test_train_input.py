@@ -17,8 +17,9 @@ from trainingtask import BINARY, make_training, write_config
 from w2ltune import sweep, train
 from w2ltune.errors import run_command
 from w2ltune.formats.checkpoint import write_header
-from w2ltune.runs.provenance import SweepRequest, write_request
+from w2ltune.runs.provenance import SweepRequest, read_request, write_request
 from w2ltune.runs.rundir import claim
+from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 
 HEAD = {"epoch": "3", "updates": "60", "gflags": "--lr=0.02\n--iter=60"}
 ONE_RANGE = "--lr=uniform(0.01, 0.1)"
@@ -413,6 +414,26 @@ def test_the_same_folder_with_other_flags(task: Task) -> None:
         of_sweep=True, lines=3,
     )  # fmt: skip
     assert "--lr was not given, is uniform(0.01, 0.1)" in said
+
+
+def test_a_first_training_that_kept_nothing_gives_way(task: Task) -> None:
+    begun(task)
+    (task.rundir / "001_model_last.bin").unlink()
+    directory = TrialDirectory(task.rundir / "trials", 0)
+    directory.write_flags(task.flags)
+    failed = TrialResult(number=0, attempt=2, state="FAIL", value=None, reason="a typo")
+    directory.write_result(failed)
+    config = task.configure(lr="0.5")
+    command = [f"--root={task.root}", f"--binary={BINARY}", f"--config={config}"]
+    assert run_command(train.main, command) == 1  # there is no Ray here
+    said = task.capsys.readouterr().err
+    assert said.count("it is begun anew (--lr was 0.02, is 0.5); what was left") == 1
+    asked = read_request(task.rundir / "sweep.json")
+    assert asked is not None
+    assert asked.flags["lr"] == "0.5"
+    assert (task.rundir / "failed-1/trials/0000/result.json").exists()
+    assert run_command(train.main, command) == 1
+    assert "anew" not in task.capsys.readouterr().err
 
 
 def test_a_run_directory_that_is_being_trained_in(task: Task) -> None:

@@ -14,16 +14,17 @@ import pytest
 
 from w2ltune import files
 from w2ltune.cluster import scratch
+from w2ltune.cluster.resources import SlurmResources
 from w2ltune.cluster.slurm import scripts_folder
 from w2ltune.cluster.status import main as status_main
+from w2ltune.cluster.submit import submit
 from w2ltune.errors import InputError
 from w2ltune.formats.distributions import FloatRange
 from w2ltune.formats.flagsfile import parse_flagsfile
 from w2ltune.runs.lock import StudyLock, this_process
 from w2ltune.runs.process import Program, start
-from w2ltune.runs.trialdir import TrialDirectory
-from w2ltune.search.method import NOTE
-from w2ltune.search.run import StudyRun
+from w2ltune.runs.trialdir import TrialDirectory, TrialResult
+from w2ltune.search.method import NOTE, flags_of
 from w2ltune.search.space import SearchSpace
 from w2ltune.search.study import open_study, repair_journal
 
@@ -166,8 +167,7 @@ def test_flags_of_an_interrupted_trial_are_those_of_command_and_journal(
     study: Path, case: str
 ) -> None:
     space = SearchSpace(fixed={"lm": "a.arpa"}, distributions={"lmweight": FloatRange(0.0, 4.0)})
-    run = object.__new__(StudyRun)
-    run.plan = SimpleNamespace(space=space, baseline={"lmweight": "9"})  # type: ignore[assignment]
+    baseline = {"lmweight": "9"}
     trial = TrialDirectory(study / "trials", 0)
     meant = {"lm": "a.arpa", "lmweight": "2.5"}
     params: dict[str, object] = {"lmweight": 2.5}
@@ -183,10 +183,34 @@ def test_flags_of_an_interrupted_trial_are_those_of_command_and_journal(
     trial.write_flags(meant | changed)
     assert stat.S_IMODE(trial.flags.stat().st_mode) & 0o022 == 0
     if not changed:
-        assert run._flags_of(frozen, trial) == meant  # type: ignore[arg-type]
+        assert flags_of(trial, frozen, space, baseline) == meant  # type: ignore[arg-type]
         return
     with pytest.raises(InputError, match=rf"of root, is not what .*--{next(iter(changed))}\)"):
-        run._flags_of(frozen, trial)  # type: ignore[arg-type]
+        flags_of(trial, frozen, space, baseline)  # type: ignore[arg-type]
+
+
+def test_a_result_of_anothers_does_not_bring_a_program_into_best_cfg(study: Path) -> None:
+    trial = TrialDirectory(study / "trials", 0)
+    trial.write_flags({})
+    evil = TrialResult(
+        number=0, attempt=1, state="COMPLETE", value=0.1, flags={"normalize": "/tmp/evil.py"}
+    )
+    trial.write_result(evil)
+    assert stat.S_IMODE(trial.result.stat().st_mode) & 0o022 == 0
+    assert trial.read_result() == evil  # one's own
+    os.chown(trial.result, BOB, GROUP)
+    with pytest.raises(InputError, match=r"result.json: --normalize=/tmp/evil.py is a program"):
+        trial.read_result()
+
+
+def test_a_study_with_a_link_is_not_submitted(study: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    as_bob(lambda: (study / "slurm").symlink_to(elsewhere))
+    resources = SlurmResources(nodes=1, needed_nodes=1, gpus_per_node=0, cpus_per_node=1)
+    with pytest.raises(InputError, match=r"study/slurm: is a link to .* made by 61002"):
+        submit(study, "", user="jane", resources=resources)
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_what_others_can_move(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

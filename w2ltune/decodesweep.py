@@ -130,7 +130,7 @@ class DecodeSweep:
         """Search at one beam after the other until no wider one is worth it."""
         self._write()
         for found in self.outcome.probes:
-            self.beam |= found.raised
+            self._raise(found.raised)
         while True:
             self._search_at(self.beam)
             choices = self._choose()
@@ -140,8 +140,12 @@ class DecodeSweep:
             raised = self._probe(choices[0], self.beam)
             if not raised:
                 return
-            self.beam |= raised
+            self._raise(raised)
             self.settled = Settled(finished=len(self.results), interrupted=(), told=(), lost=())
+
+    def _raise(self, raised: Mapping[str, str]) -> None:
+        """Take a wider beam, and nothing else that a file of others may say."""
+        self.beam |= {name: value for name, value in raised.items() if name in self.beam}
 
     def _search_at(self, beam: Mapping[str, str]) -> None:
         options = self.given.options
@@ -503,7 +507,8 @@ class DecodeSweep:
             try:
                 yield {"progress": progress, "stopped": lambda: reasons[0] if reasons else ""}
             except StoppedError as error:
-                raise StoppedError(str(error), interrupted=by_hand(reasons[0])) from None
+                at_hand = by_hand("".join(reasons[:1]))  # or there is no pool any more
+                raise StoppedError(str(error), interrupted=at_hand) from None
 
     def _decoder_pool(self) -> Any:
         """Return the pool of decoder workers, on a Ray cluster that is started when needed."""

@@ -157,6 +157,8 @@ def existing_file(path: str | os.PathLike[str], what: str) -> Path:
     try:
         exists = found.exists()
     except OSError as error:  # a folder on the way is closed to us, or the name is too long
+        if storage_fault(error):
+            raise
         raise InputError(f"{what}: {str(path)!r}: {error.strerror}") from None
     if not exists:
         hint = "" if found.is_absolute() else f" (looked in {Path.cwd()})"

@@ -342,9 +342,9 @@ def write_text(path: Path, text: str, *, own: bool = False) -> None:
             _keep_to_its_user(file)
 
 
-def write_json(path: Path, value: object) -> None:
-    """Replace the content of ``path`` by ``value`` as JSON in one step."""
-    write_text(path, as_json(value))
+def write_json(path: Path, value: object, *, own: bool = False) -> None:
+    """Replace the content of ``path`` by ``value`` as JSON in one step, as `write_text` does."""
+    write_text(path, as_json(value), own=own)
 
 
 def as_json(value: object) -> str:
@@ -435,11 +435,16 @@ def fitted(kind: type[T], content: Mapping[str, Any]) -> T:
     return kind(**content)
 
 
-def create_exclusively(path: Path, text: str) -> bool:
+def create_exclusively(path: Path, text: str, *, own: bool = False) -> bool:
     """Create ``path`` with its whole content, unless it exists.
 
     The content is written to a temporary file and hard-linked to its name, which only one of
     several processes can do, on NFS too, and no reader ever sees a part of it.
+
+    Args:
+        path: The file.
+        text: All of it.
+        own: As in `write_text`.
 
     Returns:
         True if this call created it.
@@ -449,6 +454,8 @@ def create_exclusively(path: Path, text: str) -> bool:
         with _named(path):
             with made.open("x", encoding="utf-8") as file:
                 file.write(text)
+                if own:
+                    _keep_to_its_user(file)
                 file.flush()
                 os.fsync(file.fileno())
             require_ours(path, made)

@@ -55,7 +55,7 @@ class Output:
     def is_done(self) -> bool:
         """Return whether the scores are there, and of the same inputs."""
         written = self.path.exists() and hash_path(self.path).exists()
-        return self._recorded() == self.made_from and written
+        return written and self._recorded() == self.made_from
 
     def _recorded(self) -> Mapping[str, Any] | None:
         """Return what the scores that are there were made from; None without a record."""
@@ -70,8 +70,7 @@ class Output:
             StudyMismatchError: With what differs.
         """
         if (made_from := self._recorded()) is not None:
-            found = list(differences(made_from, self.made_from))
-            if found:
+            if found := list(differences(made_from, self.made_from)):
                 raise StudyMismatchError(
                     f"holds other scores ({'; '.join(found)}); give another --name or --out, or "
                     "--replace", path=self.path,

@@ -19,6 +19,7 @@ from w2ltune.runs.provenance import (
     SweepRequest,
     fingerprints,
     git_commit,
+    nothing_was_kept,
     read_request,
     require_same,
     versions,
@@ -263,7 +264,7 @@ def _refuse_another(given: TrainInput) -> None:
     old = read_request(path)
     if old is not None:
         require_same(old, given.request, path=path)
-    if given.single and old is not None:
+    if given.single and old is not None and not nothing_was_kept(given.folder, old):
         later = [t for t in trial_directories(given.folder / "trials") if t.was_asked()]
         if later and later[-1].read_flags() != dict(given.space.fixed):
             raise UsageError(

@@ -64,8 +64,13 @@ class JobOptions(SlurmOptions):
         "a training without a new line in its log for so long is started again; 0 for never. By "
         "default five times its longest silence so far, at least 10 minutes", None,
     )  # fmt: skip
-    keep: int = option("newest snapshots that are kept of a training, beside its best one", 2)
-    disk_budget_gib: float | None = option("most disk for all snapshots together", None)
+    keep: int = option(
+        "newest snapshots that are kept of a training, beside the best of each valid set", 2
+    )
+    disk_budget_gib: float | None = option(
+        "most disk for the folder with all models, snapshots and logs: no snapshot is taken beyond",
+        None,
+    )
     local: bool = option("run here, on one GPU at most, to spot obvious errors", False)
     cores: int | None = option("cores of a local Ray cluster; all that may be used", None)
     node_wait_minutes: float = option(

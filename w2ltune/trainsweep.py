@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from w2ltune.cluster.jobs import study_lock
@@ -13,6 +14,7 @@ from w2ltune.report.leaderboard import read_leaderboard
 from w2ltune.report.progress import State, View, bar
 from w2ltune.report.running import Running
 from w2ltune.report.trainingterminal import finish_single, finish_training
+from w2ltune.runs.diskbudget import disk_note
 from w2ltune.runs.lock import StudyLock
 from w2ltune.runs.provenance import read_request, require_same, settle_request
 from w2ltune.runs.rundir import claim, has_checkpoints, make_shared, refuse_overwriting
@@ -36,51 +38,18 @@ if TYPE_CHECKING:
 SUPERSEDED = "continued with other flags"
 
 
-def check_folder(given: TrainInput) -> None:
-    """Refuse at submission what the run would refuse after the queue; nothing is written.
+def check_folder(given: TrainInput) -> Rescoring | None:
+    """Return what ``--rescore_top`` needs, if it is given; nothing is written.
 
     Raises:
-        UsageError: The folder holds another training, or what ``--rescore_top`` needs is missing.
+        UsageError: The folder holds another training, or something of that is missing.
     """
-    _prepare_rescoring(given)
     path = given.folder / "sweep.json"
     old = read_request(path)
     if given.job.mode != "continue" and old is not None:
         require_same(old, given.request, path=path)
     elif given.job.mode != "continue" and given.single:
         refuse_overwriting(given.folder)
-
-
-def run(given: TrainInput, console: Console) -> int:
-    """Run or continue a training or a sweep of them; print the answer, return the exit code."""
-    rescoring = _prepare_rescoring(given)
-    for note in given.notes:
-        console.print(f"  {note}", markup=False, soft_wrap=True)
-    share(given.folder)
-    begun = (given.folder / "sweep.json").exists()
-    if given.single and given.job.mode != "continue" and not begun:
-        refuse_overwriting(given.folder)
-    make_shared(given.folder)
-    if given.options.config is not None and given.job.mode != "continue":
-        claim(given.folder, given.options.config)
-    lock = study_lock(given.folder)
-    lock.acquire()
-    try:
-        request = given.request
-        if given.job.mode != "continue" or not begun:
-            path = given.folder / "sweep.json"
-            keep_seed = getattr(given.options, "seed", None) is None
-            request = settle_request(path, request, keep_seed=keep_seed)
-        TrainSweep(replace(given, request=request), lock, console, rescoring).run()
-        if given.single:
-            return finish_single(given.folder, console)
-        return finish_training(given.folder, console)
-    finally:
-        lock.release()
-
-
-def _prepare_rescoring(given: TrainInput) -> Rescoring | None:
-    """Check what ``--rescore_top`` needs; None without it."""
     options = given.options
     if not (isinstance(options, TrainSweepOptions) and options.rescore_top):
         return None
@@ -91,6 +60,32 @@ def _prepare_rescoring(given: TrainInput) -> Rescoring | None:
         flags=given.space.fixed,
         test_binary=options.test_binary,
     )
+
+
+def run(given: TrainInput, console: Console) -> int:
+    """Run or continue a training or a sweep of them; print the answer, return the exit code."""
+    rescoring = check_folder(given)
+    for note in given.notes:
+        console.print(f"  {note}", markup=False, soft_wrap=True)
+    share(given.folder)
+    path = given.folder / "sweep.json"
+    begun = path.exists()
+    make_shared(given.folder)
+    if given.options.config is not None and given.job.mode != "continue":
+        claim(given.folder, given.options.config)
+    lock = study_lock(given.folder)
+    lock.acquire()
+    try:
+        request = given.request
+        if given.job.mode != "continue" or not begun:
+            keep_seed = getattr(given.options, "seed", None) is None
+            request = settle_request(path, request, keep_seed=keep_seed)
+        TrainSweep(replace(given, request=request), lock, console, rescoring).run()
+        if given.single:
+            return finish_single(given.folder, console)
+        return finish_training(given.folder, console)
+    finally:
+        lock.release()
 
 
 class TrainSweep:
@@ -187,6 +182,14 @@ class TrainSweep:
 
     def _run(self) -> None:
         given, options = self.given, self.given.options
+        sets = len(valid_sets(given.space.fixed.get("valid", "")))
+        disk = disk_note(
+            given.folder,
+            models=given.job.keep + 2 * sets + 2 * (1 + sets),  # best ones; the program's own
+            budget_bytes=given.job.disk_budget_bytes,
+            forked=[Path(given.job.model_path)] if given.job.model_path else [],
+        )
+        self._say(disk)
         parent = given.folder.absolute().parent.name
         with connect(f"{parent}:{given.folder.name}", cores=options.cores) as session:
             from w2ltune import tuner

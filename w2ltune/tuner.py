@@ -25,6 +25,9 @@ from w2ltune.runs.signals import by_hand, stopping_signals
 from w2ltune.search.plan import Plan
 from w2ltune.search.run import StudyRun
 
+TRIALS_REMEMBERED = 50
+"""Far more than can be live: of these Tune may still hear something."""
+
 
 class StudySearcher(Searcher):
     """Gives Tune the study's trials: interrupted ones first, under their own number."""
@@ -75,6 +78,19 @@ class StudyScheduler(FIFOScheduler):
                 self._run.fail(error)
                 stop = False
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Let Tune forget the trials that are over, but the last ones.
+
+        It keeps all reports' statistics of each, about 50 kB, and looks at all in every step.
+        """
+        trials = tune_controller.get_trials()
+        over = {one for one in trials[:-TRIALS_REMEMBERED] if one.is_finished()}
+        trials[:] = [one for one in trials if one not in over]
+        for name in ("_stopped_trials", "_failed_trials", "_trials_to_cache"):
+            getattr(tune_controller, name, set()).difference_update(over)
+        for one in over:
+            getattr(tune_controller, "_trial_metadata", {}).pop(one.trial_id, None)
 
 
 class RunStopper(tune.Stopper):

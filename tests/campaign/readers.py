@@ -51,7 +51,6 @@ from w2ltune.embedded.acoustic import (  # noqa: E402
     Architecture,
     initial_parameters,
 )
-from w2ltune.embedded.npz import read_npz  # noqa: E402
 from w2ltune.embedded.training import start_from  # noqa: E402
 from w2ltune.errors import W2LTuneError  # noqa: E402
 from w2ltune.formats import (  # noqa: E402
@@ -69,6 +68,7 @@ from w2ltune.formats import (  # noqa: E402
     toolkitfiles,
 )
 from w2ltune.formats.known_flags import KNOWN_FLAGS, check_flag, is_boolean  # noqa: E402
+from w2ltune.formats.npz import read_npz  # noqa: E402
 from w2ltune.listcheck import read_content  # noqa: E402
 from w2ltune.runs import explain, outcome, rescored, rundir, snapshots  # noqa: E402
 from w2ltune.runs.lock import current_owner, this_process  # noqa: E402

@@ -454,7 +454,7 @@ def submission(place: Place, plant: Callable[[], object], *, race: bool) -> Run:
         f"PATH={bin_}:{os.environ['PATH']}",
         *place.command("--partition=x", "--hours=1"),
     ]
-    done = run(place, command, plant if race else lambda: None)
+    done = run(place, command, plant if race else lambda: None, own_ray=True)
     taken = place.alice / "folder" / "taken"
     text = taken.read_text() if taken.exists() else ""
     taken.unlink(missing_ok=True)

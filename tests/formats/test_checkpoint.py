@@ -161,3 +161,8 @@ def test_a_cut_in_a_real_model(tmp_path, captures, missing):
     else:
         with pytest.raises(InputError, match="cut short"):
             read_whole(path, resumed=False)
+
+
+def test_what_cannot_be_read_now_is_no_damaged_model():
+    with pytest.raises(OSError, match="Input/output error"):
+        read_header("/proc/self/mem")

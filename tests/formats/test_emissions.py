@@ -214,7 +214,10 @@ def test_processes_that_unpack_at_once_share_one_file(tmp_path: Path) -> None:
         ({"emissions": None}, "no item named 'emissions.npy'"),
         ({"ids": np.array(["a", "b", "a"])}, "comes twice"),
         ({"ids": np.array([1, 2, 3])}, "utterance ids as text"),
-        ({"ids": np.array(["a", None, 3], dtype=object)}, "Object arrays cannot be loaded"),
+        (
+            {"ids": np.array(["a", None, 3], dtype=object)},
+            "an array of object .*, neither numbers nor text",
+        ),
         ({"ids": np.array([["a"], ["b"], ["c"]])}, "utterance ids as text"),
         ({"ids": np.array([], dtype=str)}, "utterance ids as text"),
         ({"frames": np.array([3, 3])}, "number of frames of each of the 3"),

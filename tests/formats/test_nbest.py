@@ -119,7 +119,7 @@ def test_what_is_no_nbest_file_is_refused(tmp_path: Path) -> None:
     np.savez(path, ids=np.array(["a"]))
     assert_refused(path, "no n-best lists.*format")
     np.savez(path, format=np.array([1, None], dtype=object))
-    assert_refused(path, "no n-best lists.*allow_pickle")
+    assert_refused(path, "no n-best lists.*neither numbers nor text")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from w2ltune.runs.provenance import (
     git_commit,
     read_request,
     require_same,
+    settle_request,
     versions,
     write_request,
 )
@@ -29,6 +30,12 @@ REQUEST = SweepRequest(
     versions={"optuna": "5.0"},
     commit="abc",
 )
+
+
+def finish(study, state="COMPLETE"):
+    """Finish a trial of a study."""
+    (study / "trials" / "0000").mkdir(parents=True)
+    files.write_json(study / "trials" / "0000" / "result.json", {"state": state})
 
 
 def content(found):
@@ -162,6 +169,7 @@ def test_what_may_change(tmp_path, changes):
     ],
 )
 def test_what_must_not_change(tmp_path, changes, line):
+    finish(tmp_path)
     with pytest.raises(StudyMismatchError) as caught:
         require_same(REQUEST, replace(REQUEST, **changes), path=tmp_path / "sweep.json")
     head, *lines = str(caught.value).splitlines()
@@ -171,6 +179,7 @@ def test_what_must_not_change(tmp_path, changes, line):
 
 
 def test_each_difference_has_its_line(tmp_path):
+    finish(tmp_path)
     new = replace(
         REQUEST, flags={"lm": "other.arpa", "beamsize": "60"}, space={"wordscore": "uniform(0, 1)"}
     )
@@ -182,6 +191,65 @@ def test_each_difference_has_its_line(tmp_path):
         "  --lmweight was uniform(0, 5), is not given",
         "  --wordscore was not given, is uniform(0, 1)",
     ]
+
+
+OTHER = replace(REQUEST, flags={"lm": "lm.arpa", "beamsize": "60"})
+
+
+@pytest.mark.parametrize("state", ["FAIL", ""])
+def test_a_folder_in_which_nothing_was_kept_is_begun_anew(tmp_path, capsys, state):
+    path = tmp_path / "sweep.json"
+    settle_request(path, REQUEST, keep_seed=True)
+    if state:
+        finish(tmp_path, state)
+    (tmp_path / "study.journal").write_text("of the old one")
+    require_same(REQUEST, OTHER, path=path)  # before anything is written
+    assert settle_request(path, OTHER, keep_seed=True) == OTHER
+    assert read_request(path) == OTHER
+    said = capsys.readouterr().err
+    assert said.startswith(f"w2ltune: note: nothing was kept of what {tmp_path} was begun for")
+    assert "(--beamsize was 50, is 60); what was left of it is in failed-1/" in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "trials").exists()
+    assert (tmp_path / "failed-1" / "study.journal").read_text() == "of the old one"
+    assert (tmp_path / "failed-1" / "trials").exists() == bool(state)
+    settle_request(path, OTHER, keep_seed=True)
+    settle_request(path, REQUEST, keep_seed=True)
+    assert (tmp_path / "failed-2").exists()
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        "trials/0001/snapshots/00000010.bin",
+        "trials/0001/snapshots/00000010.bad",
+        "trials/0001/run/001_model_dev.bin",
+        "001_model_last.bin",
+    ],
+)
+def test_what_was_kept_is_not_put_aside(tmp_path, kept):
+    write_request(tmp_path / "sweep.json", REQUEST)
+    finish(tmp_path, "FAIL")
+    (tmp_path / kept).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / kept).touch()
+    with pytest.raises(StudyMismatchError, match="--beamsize was 50, is 60"):
+        settle_request(tmp_path / "sweep.json", OTHER, keep_seed=True)
+
+
+@pytest.mark.parametrize("state", ["COMPLETE", "PRUNED", None])
+def test_a_finished_trial_was_kept(tmp_path, state):
+    finish(tmp_path, state)
+    write_request(tmp_path / "sweep.json", REQUEST)
+    with pytest.raises(StudyMismatchError, match="--beamsize was 50, is 60"):
+        settle_request(tmp_path / "sweep.json", OTHER, keep_seed=True)
+
+
+def test_a_folder_of_another_task_and_a_rescoring_are_left_alone(tmp_path):
+    for old, new in (("train", "decode"), ("rescore", "rescore")):
+        with pytest.raises(StudyMismatchError):
+            require_same(
+                replace(REQUEST, task=old), replace(OTHER, task=new), path=tmp_path / "sweep.json"
+            )
 
 
 def test_versions():

@@ -68,6 +68,16 @@ def test_what_is_shared_follows_the_folder_above(tmp_path, umask, above, folders
     assert mode(folder) == 0o750
 
 
+def test_a_worker_opens_no_more_than_the_folder_is(tmp_path, umask):
+    os.umask(0o022)  # of who started Ray
+    tmp_path.chmod(0o750)
+    share(tmp_path)
+    write_text(tmp_path / "of the command", "")
+    share(tmp_path, worker=True)
+    write_text(tmp_path / "of a worker", "")
+    assert [mode(tmp_path / f"of {who}") for who in ("the command", "a worker")] == [0o644, 0o640]
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can make what is another user's")
 def test_a_folder_of_ones_own(tmp_path):
     shared = tmp_path / "slurm"

@@ -13,6 +13,7 @@ from dataclasses import replace
 import pytest
 from waiting import PATIENCE_SECONDS
 
+from w2ltune import files
 from w2ltune.errors import InputError
 from w2ltune.formats.checkpoint import write_header
 from w2ltune.runs.diskbudget import drop_copied_models, make_room, used_bytes
@@ -396,6 +397,20 @@ def test_models_of_earlier_launches_go_where_there_is_a_snapshot(tmp_path, folde
     assert last.read_text().startswith("w2ltune: the model of 40 updates lay here.")
     assert drop_copied_models(rundir, folder, newest=2) == []
     assert updates_in(folder) == [80, 60, 40, 20]
+
+
+def test_a_full_disk_is_relieved(tmp_path, folder, monkeypatch):
+    last = copied(tmp_path / "run", folder, "001_model_last.bin", 40)
+
+    def write_text(path, text):
+        if text:
+            raise OSError(28, "No space left on device")
+        last.write_bytes(b"")
+
+    monkeypatch.setattr(files, "write_text", write_text)
+    assert drop_copied_models(last.parent, folder, newest=2) == [last.name]
+    assert last.read_bytes() == b""
+    assert drop_copied_models(last.parent, folder, newest=2) == []
 
 
 def test_models_stay_whose_only_copy_they_are(tmp_path, folder):

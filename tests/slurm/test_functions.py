@@ -28,21 +28,27 @@ def fate(tmp_path, *, restart=0, left="9:00", silent=False, **fields):
         else:
             text += f"   {name}={value}\n"
     (tmp_path / "job").write_text(text)
-    for name, body in (("scontrol", "exit 1" if silent else "cat job"), ("squeue", f"echo {left}")):
+    programs = {"scontrol": "exit 1" if silent else "cat job", "squeue": f"echo {left}"}
+    code = "sleep() { :; }; ask_fate; echo $fate; superseded && echo superseded"
+    return run(tmp_path, code, programs, SLURM_RESTART_COUNT=str(restart)).split()
+
+
+def run(tmp_path, code, programs, **variables):
+    """Run code with the functions, and programs in the place of SLURM's."""
+    for name, body in programs.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
         (tmp_path / name).chmod(0o755)
-    code = f". {FUNCTIONS}; sleep() {{ :; }}; ask_fate; echo $fate; superseded && echo superseded"
     environment = {
         **os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "41",
         "W2LTUNE_PYTHON": "python3", "W2LTUNE_STUDY": str(tmp_path), "W2LTUNE_SCRATCH": "",
-        "SLURM_RESTART_COUNT": str(restart), "SLURMD_NODENAME": "n1", "W2LTUNE_INTERFACE": "",
+        "SLURMD_NODENAME": "n1", "W2LTUNE_INTERFACE": "", **variables,
     }  # fmt: skip
     done = subprocess.run(
-        ["bash", "-c", f"W2LTUNE_PREFIX=(); {code}"], cwd=tmp_path, env=environment,
+        ["bash", "-c", f"W2LTUNE_PREFIX=(); . {FUNCTIONS}; {code}"], cwd=tmp_path, env=environment,
         capture_output=True, text=True, timeout=PATIENCE_SECONDS,
     )  # fmt: skip
     assert done.stderr == ""
-    return done.stdout.split()
+    return done.stdout
 
 
 @pytest.mark.parametrize(
@@ -64,3 +70,22 @@ def fate(tmp_path, *, restart=0, left="9:00", silent=False, **fields):
 )
 def test_whose_fate_it_is(tmp_path, fields, expected):
     assert fate(tmp_path, **fields) == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "there"), [("exit 1", True), ("echo n2", True), ("echo n3", False)]
+)
+def test_a_node_is_lost_only_when_slurm_says_so(tmp_path, names, there):
+    scontrol = f'[ "$2" = job ] && echo "JobId=1\n   JobState=RUNNING NodeList=n2" || {names}'
+    said = run(tmp_path, "has_node n2 && echo there", {"scontrol": scontrol})
+    assert said == ("there\n" if there else "")
+
+
+def test_a_step_without_gpus_does_not_inherit_that_the_job_asks_for_them(tmp_path):
+    gpus = {"SLURM_GPUS_PER_NODE": "4", "SLURM_GPUS": "4", "SLURM_MEM_PER_GPU": "9"}
+    srun = (
+        "echo $SLURM_EXPORT_ENV $RAY_AUTH_TOKEN ${!SLURM_GPUS*} $SLURM_GPUS $SLURM_MEM_PER_GPU $*"
+    )
+    srun = f"exec bash -c '{srun}' srun \"$@\""
+    step = run(tmp_path, "small_step true", {"srun": srun}, **gpus, RAY_AUTH_TOKEN="another")
+    assert step == "ALL --overlap --ntasks-per-node=1 --cpus-per-task=1 --gres=none true\n"

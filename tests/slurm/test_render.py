@@ -289,6 +289,7 @@ def test_times_as_slurm_has_them(text, hours):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        (f"--hours={'9' * 5000}-1", "must be a number of hours, or a time as SLURM has it"),
         ("--hours=30:00", "--hours='30:00': must be a number of hours, or a time as SLURM has it"),
         ("--time=1-00:00:00", "--time is no option here; use --hours (see --help)"),
         ("--mem=64G", "--mem is no option here; use --sbatch=--mem=64G (see --help)"),
@@ -358,6 +359,33 @@ IN_JOB = {"RAY_ADDRESS": "a", "SLURM_JOB_ID": "3", "RAY_AUTH_TOKEN_PATH": "/s/.t
 def test_submits(options, local, environment, wanted):
     options = SlurmOptions(**options)
     assert submits(options, local=local, environment=environment) == wanted
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("conda() { return 3; }\n[ -e /none ] && :\nfalse || :\n\nconda activate asr\n:",
+         "exit code 3 in {file}, line 5: conda activate asr"),
+        (":\nexit 4", "exit code 4 in the script of the job: . '{file}'"),
+        ("none --x", "exit code 127 in {file}, line 1: none --x"),
+        (": fine", None),
+    ],
+)  # fmt: skip
+def test_a_setup_that_fails_is_named(tmp_path, lines, said):
+    setup = tmp_path / "set up.sh"
+    setup.write_text(f"{lines}\n")
+    study = tmp_path / "p/s"
+    job = cluster_job(study=study, site=Site(setup=str(setup)))
+    own = study / "slurm" / "of-alice"
+    own.mkdir(parents=True)
+    script = "\n".join(["#!/bin/bash", *assignments(job), "echo went on"])
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    if said is None:
+        assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
+    else:
+        told = f"the set-up of the site failed with {said.format(file=setup)}\n"
+        assert (done.returncode, done.stdout) == (2, told)
+        assert (own / "finished").read_text() == told
 
 
 def test_the_options_on_a_command_line():

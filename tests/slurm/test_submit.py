@@ -320,22 +320,25 @@ SILENT = "slurm_load_jobs error: Unable to contact slurm controller (connect fai
     ("state", "why"),
     [
         *((state, f"SLURM shows job 77 of alice ({state} on n[1-2])") for state in LIVE),
+        ("outside", ""),
         ("silent", f"SLURM does not say whether that job is over (scontrol: {SILENT})"),
         *((state, "") for state in ENDED),
     ],
 )
 def test_an_owner_in_a_job_of_another_kind_is_dead_when_slurm_says_so(programs, study, state, why):
-    owner = replace(this_process(), host="n1", job_id="77", pid=5, generation=1)
+    owner = replace(this_process(), host="n1", node="n1", job_id="77", pid=5, generation=1)
+    if state == "outside":  # as a shell of salloc, which outlives the job
+        owner = replace(owner, node="")
     (study / "lock").mkdir(parents=True)
     files.write_json(study / "lock" / "000001.json", asdict(owner))
     if state == "silent":
         programs.answer("scontrol", err=SILENT, code=1)
-    elif state != "forgotten":
+    elif state not in ("forgotten", "outside"):
         programs.job(study, number=77, state=state, name="interactive")
-    if why:
+    if why or state == "outside":
         with pytest.raises(StudyOwnedError) as caught:
             submit(study, "", user="alice")
-        assert f"on n1, SLURM job 77: {why}); wait for it, or stop it" in str(caught.value)
+        assert f"SLURM job 77{why and ': '}{why}); wait for it, or stop it" in str(caught.value)
         assert submissions(study) == []
     else:
         submit(study, "", user="alice")

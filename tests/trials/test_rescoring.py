@@ -19,7 +19,7 @@ from nodes import PROGRAM
 from trainingtask import BINARY, DOUBLES, make_training, write_config
 from waiting import PATIENCE_SECONDS, wait_for
 
-from w2ltune.errors import StoppedError
+from w2ltune.errors import StoppedError, StorageError
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 from w2ltune.trials.rescoring import rescore
 from w2ltune.trials.rescoringinput import prepare_rescoring
@@ -158,6 +158,32 @@ def test_programs_that_do_wrong(tmp_path, study, text, note):
     assert note in said
     assert said.startswith("trial 0 could not be decoded again: ")
     assert "\n" not in said
+    assert read(tmp_path, 0) == results[0]
+
+
+def test_a_program_that_is_killed_is_begun_again(tmp_path, study):
+    results, flags = study
+    to_kill = tmp_path / "to_kill"
+    text = (
+        f"if test -s {to_kill}; then sed -i 1d {to_kill}; kill -9 $$; fi\n"
+        "echo 'one (dev-0)' > $out/dev.lst.hyp"
+    )
+    rescoring = prepare(tmp_path, flags, test_binary=script(tmp_path, text))
+    to_kill.write_text("\n" * 3)
+    (said,) = run(rescoring, results[:1], tmp_path)
+    assert "killed (SIGKILL), most likely for want of memory" in said
+    assert said.endswith(": 3 times; the same command tries it again")
+    assert rescoring.due([read(tmp_path, 0)]) == results[:1]
+    to_kill.write_text("\n" * 2)
+    (said,) = run(rescoring, results[:1], tmp_path)
+    assert "7 of 8 utterances have no hypothesis" in said
+
+
+def test_a_full_disk_is_no_note(tmp_path, study):
+    results, flags = study
+    program = script(tmp_path, "exec python3 -c \"open('/dev/full', 'w').write('x' * 9999)\"")
+    with pytest.raises(StorageError, match=r"disk full \(No space left on device\) \(log: "):
+        run(prepare(tmp_path, flags, test_binary=program), results[:1], tmp_path)
     assert read(tmp_path, 0) == results[0]
 
 

@@ -14,6 +14,7 @@ from w2ltune.formats.checkpoint import read_header
 from w2ltune.runs.diskbudget import used_bytes
 from w2ltune.runs.snapshots import read_snapshots, verify
 from w2ltune.runs.trialdir import TrialDirectory
+from w2ltune.trials import keeper
 from w2ltune.trials import launch as launch_module
 from w2ltune.trials.ranks import NodeRanks
 from w2ltune.trials.supervisor import Supervisor
@@ -229,6 +230,7 @@ def test_fork_begins_with_a_network_and_continues_as_itself(supervise, go):
     advance(fork)
     assert fork.finished.updates == 60
     assert first.rundir.joinpath("001_log").read_text().count("\n") == 10  # untouched
+    assert (fork.rundir / "forked_model.bin").samefile(model)
 
 
 def test_several_ranks_meet_anew_at_each_launch(supervise, go):
@@ -258,8 +260,8 @@ def test_a_disk_budget_that_holds_no_snapshot_is_said_and_does_no_harm(supervise
     done = advance(supervise(disk_budget_bytes=1000))
     assert done.finished.updates == 100
     said = done.finished.unkept
-    assert "no snapshot of 001_model_last.bin: needs 0.2 MiB" in said
-    assert "of the 0.0 MiB allowed; allow more (--disk_budget_gib)" in said
+    assert "no snapshot of 001_model_dev.bin: needs 200 KiB" in said
+    assert "of the 1 KiB allowed; allow more (--disk_budget_gib)" in said
     assert said in log_of(done)
     assert done.finished.checkpoint == ""
     best = done.best()[0]
@@ -395,7 +397,7 @@ def test_twelve_launches_take_no_more_room_than_two(supervise, go):
     for rate in ("dev-WER", "other-WER"):
         best = min(running.curve.lines, key=lambda line: (line.rates[rate], line.updates))
         assert best.updates in kept_updates
-    assert "removed 011_model_dev.bin, 011_model_last.bin, 011_model_other.bin" in log_of(running)
+    assert "removed 011_model_dev.bin, 011_model_last.bin, 011_model_other.bin: " in log_of(running)
     # By hand, too, the program goes on from the newest.
     models = [running.rundir / f"{index:03d}_model_last.bin" for index in range(1, 14)]
     assert all(model.exists() for model in models)
@@ -420,3 +422,16 @@ def test_what_has_no_snapshot_of_the_same_bytes_stays(supervise, go):
     assert (
         (rundir / "001_model_last.bin").read_text().startswith("w2ltune: the model of 10 updates")
     )
+
+
+def test_what_could_not_be_copied_is_tried_again_at_the_end(supervise, go, monkeypatch):
+    running = supervise(changes={"iter": "10"}, leave=10)
+    room = ["the disk is full"]
+    monkeypatch.setattr(keeper, "make_room", lambda *arguments, **options: room[0])
+    said = "no snapshot of 001_model_last.bin: the disk is full"
+    advance(running, lambda supervisor: said in log_of(supervisor))
+    room[0] = ""  # from here on nothing is written that a look would find
+    go()
+    done = advance(running)
+    assert done.finished.unkept == ""
+    assert read_header(done.directory.snapshots / done.finished.checkpoint).updates == 10

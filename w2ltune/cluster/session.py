@@ -9,6 +9,7 @@ import secrets
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -16,15 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from w2ltune import __version__
 from w2ltune.cluster.guard import guarded
+from w2ltune.cluster.raystart import START_SECONDS, failure, start_ray
 from w2ltune.cluster.scratch import in_use, make_scratch
 from w2ltune.cluster.watch import answers, watched
-from w2ltune.errors import StoppedError, W2LTuneError
+from w2ltune.errors import StoppedError, UsageError, W2LTuneError
 
 LOCAL_NODE_WAIT_MINUTES = 0.1
 
-DASHBOARD_VARIABLE = "W2LTUNE_DASHBOARD"
-"""0 in it starts a local Ray without a dashboard, which takes a third of the start."""
+NODE_SECONDS = 120.0
+"""So long a node of somebody's cluster may take to run something of ours."""
 
 _live: list[Session] = []
 """This process's session, while there is one."""
@@ -33,6 +36,8 @@ _LOCAL_ENVIRONMENT = {
     # Everything of a local cluster listens on loopback only, its metrics pages too.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "token",
+    # How long its raylet waits for its agents, after which it ends.
+    "RAY_agent_register_timeout_ms": f"{START_SECONDS * 1000:.0f}",
 }
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -105,7 +110,7 @@ def connect(job_name: str, *, cores: int | None = None) -> Iterator[Session]:
         The session.
 
     Raises:
-        W2LTuneError: Ray cannot be reached or started.
+        W2LTuneError: Ray cannot be reached or started, or a node of it cannot run what is ours.
     """
     if _live:
         yield _live[-1]
@@ -138,6 +143,8 @@ def connect(job_name: str, *, cores: int | None = None) -> Iterator[Session]:
         # Left last: without a GCS the shutdown may hang as well.
         stack.enter_context(watched(lambda: session.lives() and (not address or answers(gcs))))
         stack.callback(_shutdown, ray)
+        if address:
+            _require_our_code(ray)
         _live.append(session)
         stack.callback(_live.remove, session)
         yield session
@@ -164,38 +171,64 @@ def _init(job_name: str, address: str | None, cores: int | None, scratch: Path) 
         "logging_level": logging.ERROR,
         "job_config": JobConfig(metadata={"job_name": job_name}),
     }
-    if address:
-        _require_listening(address)
+    if not address:
+        start_ray(ray, cores or usable_cores(), scratch, common)
+        return ray
+    _require_listening(address)
     try:
-        if address:
-            ray.init(address=address, **common)
-        else:
-            _start(ray, cores or usable_cores(), scratch, common)
+        ray.init(address=address, **common)
     except Exception as error:
-        where = f"connect to Ray at {address}" if address else "start Ray on this machine"
-        reason = " ".join(str(error).split())[:300]
-        raise W2LTuneError(f"cannot {where}: {reason}") from error
+        raise failure(f"cannot connect to Ray at {address}", error) from error
     return ray
 
 
-def _start(ray: Any, cores: int, scratch: Path, common: dict[str, Any]) -> None:
-    """Start a local cluster; Ray allows 30 s for it, too few on a very busy machine: twice."""
-    for folder in ("r", "r2"):
+def _require_our_code(ray: Any) -> None:
+    """Refuse a cluster of which a node cannot run what this command will send to it.
+
+    Raises:
+        UsageError: A node lacks w2ltune, or what that needs, or has another version.
+        StoppedError: A node starts nothing.
+    """
+
+    def look() -> tuple[str, str]:  # goes there as it is, and nothing of ours with it
+        import importlib
+
         try:
-            ray.init(
-                address="local",
-                num_cpus=cores,
-                include_dashboard=os.environ.get(DASHBOARD_VARIABLE) != "0",
-                dashboard_host="127.0.0.1",
-                object_store_memory=256 * 2**20,
-                _temp_dir=str(scratch / folder),
-                **common,
-            )
-            return
+            version = importlib.import_module("w2ltune").__version__
+            importlib.import_module("w2ltune.trials.worker")
         except Exception as error:
-            if folder == "r2" or "timed out during startup" not in str(error):
-                raise
-            ray.shutdown()
+            version = f"no w2ltune that can be imported ({type(error).__name__}: {error})"
+        return sys.executable, version
+
+    nodes = {
+        ray.remote(look)
+        .options(num_cpus=0, scheduling_strategy=_only_on(entry["NodeID"]))
+        .remote(): entry["NodeManagerHostname"]
+        for entry in ray.nodes()
+        if entry["Alive"]
+    }
+    done, late = ray.wait([*nodes], num_returns=len(nodes), timeout=NODE_SECONDS)
+    for answer in done:
+        with contextlib.suppress(ray.exceptions.RayError):  # a node that went is not waited for
+            program, version = ray.get(answer)
+            if version != __version__:
+                raise UsageError(
+                    f"node {nodes[answer]} of Ray (RAY_ADDRESS): {program} has {version}, this "
+                    f"command is w2ltune {__version__}: install that there, or start Ray there "
+                    "from the environment of this command"
+                )
+    if late:
+        names = ", ".join(sorted(nodes[answer] for answer in late))
+        raise StoppedError(
+            f"nothing starts on node {names} of Ray (RAY_ADDRESS), not in {NODE_SECONDS:g} "
+            "seconds: look there, or take the node out"
+        )
+
+
+def _only_on(node: str) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
 @contextlib.contextmanager

@@ -32,13 +32,15 @@ FINISHED = "finished"
 """In the folder of the job's user: why it ended for good."""
 
 _SETUP_FAILED = """\
-setup_failed() {{ # status, file, line: nothing would be as it should be
+setup_failed() {{ # status, where, what: nothing would be as it should be
   trap - ERR EXIT
-  printf 'the set-up of the site failed with exit code %s in %s, line %s: %s\\n' \\
-    "$@" "$(sed -n "$3p" "$2")" | tee {finished}
+  printf 'the set-up of the site failed with exit code %s in %s: %s\\n' "$@" |
+    tee {finished}
   exit 2
 }}
-trap 'setup_failed "$?" "${{BASH_SOURCE[0]}}" "$LINENO"' ERR EXIT
+trap 'setup_failed $? "${{BASH_SOURCE[0]}}, line $LINENO" \\
+  "$(sed -n "${{LINENO}}p" "${{BASH_SOURCE[0]}}")"' ERR
+trap 'setup_failed $? "the script of the job" "$BASH_COMMAND"' EXIT
 """
 
 

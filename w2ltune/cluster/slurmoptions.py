@@ -45,8 +45,8 @@ def parse_hours(text: str) -> float | None:
         >>> parse_hours("1-12:30:00"), parse_hours("2:30:00"), parse_hours("0.5")
         (36.5, 2.5, 0.5)
     """
-    days = re.fullmatch(r"(\d+)-(\d+)(?::(\d+)(?::(\d+))?)?", text, re.ASCII)
-    parts = days or re.fullmatch(r"()(\d+):(\d+):(\d+)", text, re.ASCII)
+    days = re.fullmatch(r"(\d{1,9})-(\d{1,9})(?::(\d{1,9})(?::(\d{1,9}))?)?", text, re.ASCII)
+    parts = days or re.fullmatch(r"()(\d{1,9}):(\d{1,9}):(\d{1,9})", text, re.ASCII)
     if parts is None:
         return parse_float(text)
     day, hour, minute, second = (int(part or 0) for part in parts.groups())

@@ -109,10 +109,8 @@ def _about_job(study: Path, job: Job | None) -> Iterator[str]:
         elif job.live and job.end_time:
             yield f"  since {job.start_time}, until {job.end_time} at most, then goes on"
     elif made := submissions(study):
-        known = made[0].job is not None
-        yield f"  {_submitted(made[0])}: " + (
-            "ended; SLURM has forgotten it" if known else "not found"
-        )
+        gone = "not found" if made[0].job is None else "ended; SLURM has forgotten it"
+        yield f"  {_submitted(made[0])}: {gone}"
     else:
         yield "  no SLURM job was submitted for it"
 

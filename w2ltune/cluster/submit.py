@@ -125,7 +125,9 @@ def submit(study: Path, script: str, *, user: str, resources: SlurmResources) ->
     Raises:
         StudyOwnedError: The study has a job already, is being submitted, or runs elsewhere.
         UsageError: SLURM refuses; nothing is left of the attempt.
+        InputError: Somebody else put a link into the study.
     """
+    files.refuse_planted(study)
     own = own_folder(study, user)
     with _made(slurm_folder(study) / "jobs", own):
         number = max((done.number for done in submissions(study)), default=0) + 1

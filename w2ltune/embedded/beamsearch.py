@@ -26,8 +26,10 @@ from w2ltune.embedded.decoderfiles import (
 from w2ltune.embedded.decoderflags import DecoderFlags, refuse_in_process
 from w2ltune.embedded.kenlm import import_flashlight, lm_words, load_kenlm, quiet_stderr
 from w2ltune.errors import InputError, did_you_mean, existing_file
+from w2ltune.files import shaped
 from w2ltune.formats.beamdump import Hypothesis
 from w2ltune.formats.blanks import split_words
+from w2ltune.formats.npz import read_npy
 from w2ltune.formats.spelling import why_unlike
 
 WORDS_OF_A_SPELLING = 6
@@ -99,14 +101,13 @@ class Decoder:
         if self.flags.criterion != "asg":
             return []
         path = existing_file(self.flags.transitions, "transitions (--transitions)")
-        try:
-            array = np.load(path, allow_pickle=False)
-        except (ValueError, OSError) as error:
-            raise InputError(f"not a .npy file ({error})", path=path) from None
-        if array.shape != (self.token_count, self.token_count) or not np.isfinite(array).all():
+        with shaped(path, "not a .npy file"):
+            array = read_npy(path)
+        square = array.dtype.kind in "fiu" and array.shape == (self.token_count,) * 2
+        if not square or not np.isfinite(array).all():
             raise InputError(
-                f"transitions of shape {array.shape}; {self.token_count} tokens need finite "
-                f"[{self.token_count}, {self.token_count}]",
+                f"transitions of shape {array.shape} ({array.dtype}); {self.token_count} tokens "
+                f"need finite [{self.token_count}, {self.token_count}]",
                 path=path,
             )
         return [float(value) for value in array.astype(np.float32).ravel()]

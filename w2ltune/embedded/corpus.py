@@ -14,9 +14,9 @@ import numpy as np
 from w2ltune.embedded.acoustic import Architecture, emission_frames
 from w2ltune.embedded.ctc import frames_needed
 from w2ltune.embedded.decoderfiles import added_tokens, dictionary_of, read_lexicon, read_tokens
-from w2ltune.embedded.npz import read_npz
 from w2ltune.errors import InputError, existing_file
 from w2ltune.formats.listfile import read_list
+from w2ltune.formats.npz import read_npz
 from w2ltune.formats.spelling import why_unspelled
 
 Features = np.ndarray[Any, Any]

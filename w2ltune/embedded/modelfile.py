@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from w2ltune.embedded.acoustic import AcousticModel, Architecture, initial_parameters
-from w2ltune.embedded.npz import parse_npz
 from w2ltune.embedded.optimizer import Moments
 from w2ltune.embedded.training import TrainingState
 from w2ltune.errors import InputError
+from w2ltune.formats.npz import parse_npz
 
 
 def state_bytes(state: TrainingState) -> bytes:

@@ -23,7 +23,14 @@ from typing import Literal, NamedTuple, TypeAlias
 from w2ltune.errors import InputError, existing_file
 from w2ltune.files import replacing
 from w2ltune.formats.blanks import BLANKS, split_words
-from w2ltune.formats.compressed import BYTE_ORDER_MARK, DAMAGE, MARKED, open_unpacked, packing
+from w2ltune.formats.compressed import (
+    BYTE_ORDER_MARK,
+    DAMAGE,
+    LONGEST_BYTES,
+    MARKED,
+    open_unpacked,
+    packing,
+)
 
 Separator: TypeAlias = Literal["bar", "blank"]
 
@@ -169,7 +176,10 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         # Bytes, because text files would also break lines at a lone carriage return.
         with open_unpacked(path) as file:
-            for line, raw in enumerate(file, start=1):
+            for line, raw in enumerate(iter(lambda: file.readline(LONGEST_BYTES), b""), start=1):
+                if len(raw) == LONGEST_BYTES:
+                    message = f"a line of more than {LONGEST_BYTES} bytes"
+                    raise InputError(message, path=path, line=line)
                 text = raw.decode("utf-8").strip(BLANKS)
                 if text.startswith(BYTE_ORDER_MARK.decode()):
                     raise InputError(MARKED, path=path, line=line)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from w2ltune.errors import InputError, existing_file
+from w2ltune.errors import InputError, existing_file, storage_fault
 
 VERSION = "0.1"
 
@@ -71,12 +71,15 @@ def read_header(path: str | os.PathLike[str]) -> CheckpointHeader:
     Raises:
         InputError: The file is missing, is no model file, or is cut within its head. A cut
             payload is not noticed: see `read_whole`.
+        OSError: The disk or file server fails.
     """
     found = existing_file(path, "checkpoint")
     try:
         with found.open("rb") as file:
             return _read(file, os.fstat(file.fileno()).st_size, found)
     except OSError as error:
+        if storage_fault(error):  # a whole one may not be taken for a damaged one
+            raise
         raise InputError(f"cannot be read: {error.strerror}", path=found) from error
 
 

@@ -29,7 +29,7 @@ from w2ltune.formats.bytefields import (
     same_as_before,
     strip,
 )
-from w2ltune.formats.compressed import BYTE_ORDER_MARK, DAMAGE, open_unpacked
+from w2ltune.formats.compressed import BYTE_ORDER_MARK, DAMAGE, read_unpacked
 
 _BAR = ord("|")
 _BLOCK = 1 << 20  # bytes taken at once: what is made of them fits the processor's cache
@@ -124,8 +124,7 @@ def read_dump_columns(path: Path, *, form: Separator | None = None) -> DumpColum
     """
     existing_file(path, "beam dump")
     try:
-        with open_unpacked(path) as file:
-            content = file.read()
+        content = read_unpacked(path)
         columns = _split(path, content, form)
     except (*DAMAGE, ValueError):  # of which UnicodeDecodeError is one
         columns = None

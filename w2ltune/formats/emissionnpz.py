@@ -15,7 +15,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.lib import format as npy
@@ -23,6 +23,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from w2ltune.errors import InputError
 from w2ltune.files import replacing, shaped
+from w2ltune.formats.npz import read_header, read_member
 
 _LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip member: lengths of its name and extra field
 
@@ -42,18 +43,19 @@ def map_npz(path: Path, scratch: Path | None) -> tuple[list[str], list[int], NDA
     """
     with shaped(path, "not an .npz file, or cut or damaged"), zipfile.ZipFile(path) as archive:
         try:
-            ids = _member(archive, "ids")
-            frames = _member(archive, "frames")
-            rows = _map_emissions(archive, path, scratch)
+            ids = read_member(archive, "ids")
+            frames = read_member(archive, "frames")
+            member = archive.getinfo("emissions.npy")
         except KeyError as error:
             raise InputError(
                 f"{error.args[0]}; an .npz of emissions holds the arrays ids, frames and emissions",
                 path=path,
             ) from error
-    wrong = _what_is_wrong(ids, frames, rows)
-    if wrong:
-        raise InputError(wrong, path=path)
-    return ids.tolist(), frames.tolist(), rows
+        with archive.open(member) as file:
+            shape, _, dtype = read_header(file, member.file_size)
+        if wrong := _what_is_wrong(ids, frames, np.broadcast_to(np.empty((), dtype), shape)):
+            raise InputError(wrong, path=path)
+        return ids.tolist(), frames.tolist(), _map_emissions(archive, member, path, scratch)
 
 
 def _what_is_wrong(ids: NDArray[Any], frames: NDArray[Any], rows: NDArray[Any]) -> str | None:
@@ -76,14 +78,10 @@ def _what_is_wrong(ids: NDArray[Any], frames: NDArray[Any], rows: NDArray[Any]) 
     return None
 
 
-def _member(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    with archive.open(f"{name}.npy") as file:
-        return np.asarray(npy.read_array(file, allow_pickle=False))
-
-
-def _map_emissions(archive: zipfile.ZipFile, path: Path, scratch: Path | None) -> NDArray[Any]:
+def _map_emissions(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, scratch: Path | None
+) -> NDArray[Any]:
     """Return the array ``emissions`` without reading it, where that is possible."""
-    member = archive.getinfo("emissions.npy")
     if member.compress_type == zipfile.ZIP_STORED:
         mapped, start = path, member.header_offset
         with path.open("rb") as file:
@@ -92,24 +90,15 @@ def _map_emissions(archive: zipfile.ZipFile, path: Path, scratch: Path | None) -
     elif scratch is not None:
         mapped, start = _unpack_once(archive, member, path, scratch), 0
     else:
-        return _member(archive, "emissions")
+        return read_member(archive, "emissions")
     with mapped.open("rb") as file:
         file.seek(start)
-        shape, fortran_order, dtype = _read_npy_header(file)
-        if dtype.hasobject or 0 in shape:
-            return np.empty(shape, dtype)  # nothing to map; the caller judges it
+        shape, fortran_order, dtype = read_header(file, member.file_size)
         offset = file.tell()
+    if 0 in shape:
+        return np.empty(shape, dtype)  # nothing to map
     order: Literal["F", "C"] = "F" if fortran_order else "C"
     return np.asarray(np.memmap(mapped, dtype, "r", offset, shape, order))
-
-
-def _read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = npy.read_magic(file)
-    if version == (1, 0):
-        return npy.read_array_header_1_0(file)
-    if version == (2, 0):
-        return npy.read_array_header_2_0(file)
-    raise ValueError(f"array format {version}")
 
 
 def _unpack_once(
@@ -126,6 +115,10 @@ def _unpack_once(
         with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX)
         if not unpacked.exists():
+            if member.file_size > (free := shutil.disk_usage(scratch).free):
+                raise ValueError(
+                    f"it unpacks to {member.file_size} bytes, and {scratch} has {free} free"
+                )
             with archive.open(member) as source, replacing(unpacked, binary=True) as target:
                 shutil.copyfileobj(source, target, 1 << 20)
     return unpacked

@@ -222,9 +222,7 @@ def _read(
         except ValueError as error:
             raise InputError(f"{line!r}: {error}", path=path, line=number) from None
         flag = Flag(name=name, value=value, path=path, line=number)
-        runs = name in _RUN and not value.endswith(".glm")
-        if value and (runs or (name == "arch" and value.endswith(".so"))):
-            _refuse_anothers(found, flag)
+        _refuse_anothers(found, flag)
         if name == "flagsfile" and value:
             raise InputError(
                 f"--flagsfile={value}: the programs do not read a --flagsfile that stands in a "
@@ -238,8 +236,20 @@ def _read(
             yield flag
 
 
+def refuse_anothers_programs(path: Path, flags: Mapping[str, str]) -> None:
+    """Refuse flags of a file that name a program, where another user wrote it, or could have.
+
+    Raises:
+        InputError: The flag is named, and whose the file is.
+    """
+    for name, value in flags.items():
+        _refuse_anothers(path, Flag(name=name, value=value))
+
+
 def _refuse_anothers(path: Path, flag: Flag) -> None:
-    """Refuse to run what a flagsfile names that another user has written, or could have."""
+    runs = flag.name in _RUN and not flag.value.endswith(".glm")
+    if not flag.value or not (runs or (flag.name == "arch" and flag.value.endswith(".so"))):
+        return
     stat = path.stat()
     groups = stat.st_mode & 0o020 and not files.is_private_group(stat.st_gid)
     if stat.st_uid not in (0, os.getuid()):

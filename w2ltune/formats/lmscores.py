@@ -28,7 +28,7 @@ from w2ltune.formats.bytefields import (
     has_other_blanks,
     parse_numbers,
 )
-from w2ltune.formats.compressed import BYTE_ORDER_MARK, DAMAGE, MARKED, open_unpacked, packing
+from w2ltune.formats.compressed import BYTE_ORDER_MARK, DAMAGE, MARKED, packing, read_unpacked
 from w2ltune.formats.distributions import parse_float
 
 LMScores: TypeAlias = tuple[list[str], NDArray[np.float64]]
@@ -52,8 +52,7 @@ def read_lm_scores(path: Path) -> LMScores:
     """
     existing_file(path, "LM scores")
     try:
-        with open_unpacked(path) as file:
-            content = file.read().rstrip()
+        content = read_unpacked(path).rstrip()
     except DAMAGE as error:
         raise InputError(f"cut or damaged: {error}", path=path) from error
     try:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from w2ltune.errors import InputError, existing_file
 from w2ltune.files import replacing
+from w2ltune.formats.npz import read_member
 
 FEATURES = ("am", "lm", "words", "unknown", "silence")
 """Columns in a decode sweep; their weights are 1, lmweight, wordscore, unkscore and silscore.
@@ -140,14 +139,14 @@ def read_nbest(
     existing_file(path, "n-best lists")
     try:
         with zipfile.ZipFile(path) as archive:
-            found_format = _member(archive, "format").tolist()
+            found_format = read_member(archive, "format").tolist()
             if found_format != _FORMAT:
                 raise InputError(
                     f"n-best lists of format {found_format}; this version of w2ltune reads format "
                     f"{_FORMAT}: {advice}",
                     path=path,
                 )
-            found_key = _member(archive, "key").tolist()
+            found_key = read_member(archive, "key").tolist()
             if key is not None and found_key != key:
                 raise InputError(
                     "these n-best lists were made with another acoustic model, LM, lexicon, token "
@@ -156,7 +155,7 @@ def read_nbest(
                     f"give what they were made with, or {advice}",
                     path=path,
                 )
-            return NBest(**{name: _member(archive, name) for name in _LAYOUT})
+            return NBest(**{name: read_member(archive, name) for name in _LAYOUT})
     except InputError:
         raise
     except Exception as error:  # zipfile and numpy raise nearly anything over changed bytes
@@ -164,8 +163,3 @@ def read_nbest(
             f"no n-best lists, or cut or damaged: {advice} ({' '.join(str(error).split())})",
             path=path,
         ) from error
-
-
-def _member(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    with archive.open(f"{name}.npy") as file:
-        return np.asarray(npy.read_array(file, allow_pickle=False))

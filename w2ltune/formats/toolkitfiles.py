@@ -11,13 +11,16 @@ import json
 import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from zipfile import ZipFile
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from w2ltune import files
 from w2ltune.errors import InputError, UsageError, existing_file
+from w2ltune.formats import npz
 from w2ltune.formats.toolkits import FAIRSEQ
 
 
@@ -166,7 +169,7 @@ def read_outputs(
                 if name not in loaded.files:
                     raise InputError(f"no array of the utterance {name!r}", path=path)
                 with _damage_named(path):
-                    array = loaded[name]
+                    array = npz.read_member(cast(ZipFile, loaded.zip), name)
                 yield name, _output(array, name, path, layout)
         else:
             yield from _cut(_array(loaded, path), path, ids, lengths, layout)
@@ -214,7 +217,11 @@ def _opened(path: Path) -> Iterator[Any]:
     existing_file(path, "outputs of the toolkit (--outputs)")
     with path.open("rb") as file:  # numpy itself leaves a damaged one open
         with _damage_named(path):
-            loaded = np.load(file, allow_pickle=False)
+            if file.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX:
+                loaded: Any = npz.read_npy(path)
+            else:
+                file.seek(0)
+                loaded = np.load(file, allow_pickle=False)
         yield loaded
 
 

@@ -161,7 +161,7 @@ def _how_known(best: TrialResult) -> str:
 
 def _model_text(content: TrainingContent, best: TrialResult) -> str:
     if not best.checkpoint:
-        return "none was kept"
+        return "none was kept of that epoch"
     if not (content.folder / best.checkpoint).is_file():
         return f"{content.folder / best.checkpoint} is missing"
     return f"{content.folder / MODEL_NAME} -> {best.checkpoint}"

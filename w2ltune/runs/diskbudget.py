@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from w2ltune import files
@@ -37,6 +37,29 @@ def used_bytes(*folders: Path) -> int:
                     found = Path(place, name).lstat()
                     sizes[found.st_dev, found.st_ino] = found.st_size
     return sum(sizes.values())
+
+
+def disk_note(
+    folder: Path, *, models: int, budget_bytes: int | None, forked: Sequence[Path] = ()
+) -> str:
+    """Say what is taken and free, and what a training will take at most.
+
+    Args:
+        folder: The study's.
+        models: So many a training has at a time, its snapshots among them.
+        budget_bytes: As in `make_room`.
+        forked: A model that another one will be about as large as.
+    """
+    known = [*forked, *folder.glob("[0-9]*_model_last.bin")]
+    known += folder.glob("trials/*/run/[0-9]*_model_last.bin")
+    largest = max((_stat(path)[0] for path in known), default=0)
+    allowed = "" if budget_bytes is None else f" of {human(budget_bytes)} allowed"
+    free = human(shutil.disk_usage(folder).free)
+    size = f" of {human(largest)}" if largest else ""
+    return (
+        f"disk: {human(used_bytes(folder))} taken{allowed}, {free} free; a training has up to "
+        f"{models} models{size} at a time (--keep, --disk_budget_gib)"
+    )
 
 
 def make_room(trials: Path, own: Path, *, needed_bytes: int, budget_bytes: int | None) -> str:
@@ -123,11 +146,14 @@ def drop_copied_models(
         if not sound[snapshot.path] or digest_of(path) != snapshot.digest:
             continue
         if path.name.endswith("_model_last.bin"):
-            files.write_text(
-                path,
+            text = (
                 f"w2ltune: the model of {updates} updates lay here. A later launch went on from "
-                f"it, and {snapshots_folder} held the same bytes.\n",
+                f"it, and {snapshots_folder} held the same bytes.\n"
             )
+            try:
+                files.write_text(path, text)
+            except OSError:  # the disk is full: an empty file does as well
+                files.write_text(path, "")
         else:
             path.unlink()
         gone.append(path.name)
@@ -180,4 +206,6 @@ def _stat(path: Path) -> tuple[int, int]:
 
 def human(size_bytes: int) -> str:
     """Return a size for people."""
+    if size_bytes < 1 << 20:
+        return f"{size_bytes / 2**10:.0f} KiB"
     return f"{size_bytes / 2**30:.2f} GiB" if size_bytes >> 27 else f"{size_bytes / 2**20:.1f} MiB"

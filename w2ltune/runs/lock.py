@@ -47,6 +47,7 @@ class Owner:
     released: bool = False
     heartbeat: int = 0
     cluster: str = ""
+    node: str = ""
 
     def lives_on_this_host(self) -> bool | None:
         """Return whether the process lives; None when it is of another host or boot."""
@@ -70,6 +71,7 @@ def this_process() -> Owner:
         job_id=os.environ.get("SLURM_JOB_ID", ""),
         restart_count=int(os.environ.get("SLURM_RESTART_COUNT", "0") or 0),
         cluster=os.environ.get("SLURM_CLUSTER_NAME", ""),
+        node=os.environ.get("SLURMD_NODENAME", ""),  # none where salloc was given
     )
 
 
@@ -199,11 +201,7 @@ class StudyLock:
             self._refuse_living(current)
 
     def free(self) -> None:
-        """Give the study free of an owner that is dead, which elsewhere could not be found out.
-
-        Raises:
-            StudyOwnedError: It lives.
-        """
+        """Give the study free of a dead owner, which elsewhere could not be told, or refuse."""
         current = current_owner(self._folder)
         if current is not None and not current.released:
             self.acquire()
@@ -221,7 +219,9 @@ class StudyLock:
         lives, given = current.lives_on_this_host(), os.environ.get(TAKE_OVER_VARIABLE)
         if current.released or lives is False or given == str(current.generation):
             return True
-        if lives or self._why_job_lives is None or current.job_id in ("", self._owner.job_id):
+        # What salloc started beside its job outlives it; an earlier start of ours must be over.
+        ours = current.job_id == self._owner.job_id
+        if lives or ours or not current.node or self._why_job_lives is None:
             return False
         why = self._why_job_lives(current)
         self._why = f": {why}"
@@ -262,14 +262,18 @@ class StudyLock:
             self._heart.join()
             self._heart = None
             _held.remove(self)
-            if self.is_ours():
-                self._write(released=True)
+            # Where it cannot be written, that is told of what was to be written before.
+            with contextlib.suppress(OSError):
+                if self.is_ours():
+                    self._write(released=True)
         files.unfence(self._folder.parent, self.is_ours)
 
     def _beat(self) -> None:
-        while not self._stop.wait(HEARTBEAT_SECONDS) and self.is_ours():
-            # A full disk must not end the heart: the next beat may find room.
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            # A disk that is full or fails must not end the heart: the next beat may find it well.
             with contextlib.suppress(OSError):
+                if not self.is_ours():
+                    return
                 self._write(heartbeat=self._owner.heartbeat + 1)
 
     def _write(self, **change: Any) -> None:

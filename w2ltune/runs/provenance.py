@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -177,13 +179,13 @@ def read_request(path: Path) -> SweepRequest | None:
 def require_same(old: SweepRequest, new: SweepRequest, *, path: Path) -> None:
     """Refuse to continue a sweep that was asked for differently.
 
-    Budget, resources, sampler, seed and versions may differ.
+    Budget, resources, sampler, seed and versions may differ; all may where nothing was kept.
 
     Raises:
         StudyMismatchError: With the differences, one per line.
     """
     differences = list(_differences(old, new))
-    if differences:
+    if differences and (old.task != new.task or not nothing_was_kept(path.parent, old)):
         lines = "".join(f"\n  {line}" for line in differences)
         place = "--logdir and --prefix" if old.task == "train" else "--prefix"
         place = "--out" if new.task == "rescore" else place
@@ -194,6 +196,35 @@ def require_same(old: SweepRequest, new: SweepRequest, *, path: Path) -> None:
             else f"holds another sweep; use another {place}, or give the old command:{lines}",
             path=path,
         )
+
+
+def nothing_was_kept(study: Path, request: SweepRequest) -> bool:
+    """Return whether no trial of a study came to anything, and no model was kept.
+
+    Args:
+        study: Its folder.
+        request: What it was asked; a rescoring is never nothing.
+    """
+    models = (study.glob(pattern) for pattern in ("*_model_*.bin", "trials/*/run/*_model_*.bin"))
+    if request.task == "rescore" or any(map(any, (*models, study.glob("trials/*/snapshots/*.b*")))):
+        return False
+    results = map(files.read_json, study.glob("trials/*/result.json"))
+    return all(isinstance(result, dict) and result.get("state") == "FAIL" for result in results)
+
+
+def _begin_anew(path: Path, differences: Sequence[str]) -> None:
+    """Set aside what a study left of which nothing was kept, and say so."""
+    numbers = (path.with_name(f"failed-{number}") for number in itertools.count(1))
+    aside = next(folder for folder in numbers if not folder.exists())
+    aside.mkdir()
+    for name in ("trials", "study.journal", "outcome.json"):
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(name).rename(aside / name)
+    print(
+        f"w2ltune: note: nothing was kept of what {path.parent} was begun for, so it is begun anew "
+        f"({'; '.join(differences)}); what was left of it is in {aside.name}/",
+        file=sys.stderr,
+    )
 
 
 def settle_request(path: Path, request: SweepRequest, *, keep_seed: bool) -> SweepRequest:
@@ -220,6 +251,10 @@ def settle_request(path: Path, request: SweepRequest, *, keep_seed: bool) -> Swe
         write_request(path, request)
         return request
     require_same(old, request, path=path)
+    if differences := list(_differences(old, request)):
+        _begin_anew(path, differences)
+        write_request(path, request)
+        return request
     if old.versions != request.versions or old.commit != request.commit:
         print("w2ltune: note: versions or commit have changed since it began", file=sys.stderr)
     return replace(request, seed=old.seed) if keep_seed else request

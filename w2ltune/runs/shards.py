@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from w2ltune.errors import storage_fault
 from w2ltune.files import DAMAGE, replacing, require_ours
+from w2ltune.formats.npz import read_npy
 from w2ltune.runs.rundir import make_shared
 
 
@@ -69,7 +70,7 @@ class ShardFolder:
     def read(self, shard: Shard) -> npt.NDArray[np.float64] | None:
         """Return what came of a piece, or None when it is to be done (again)."""
         try:
-            scores = np.load(self._path(shard), allow_pickle=False)
+            scores = read_npy(self._path(shard))
         except (OSError, *DAMAGE) as error:  # none there, or damaged by others
             if storage_fault(error):
                 raise

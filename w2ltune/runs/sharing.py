@@ -12,11 +12,13 @@ from w2ltune.errors import UsageError
 from w2ltune.runs.rundir import SHARED, make_shared
 
 
-def share(folder: Path) -> None:
+def share(folder: Path, *, worker: bool = False) -> None:
     """Let what this process writes from here on be the group's where a folder is: `make_shared`.
 
     Args:
         folder: Of the study; it may not exist yet.
+        worker: Of a Ray that is not the command's own, perhaps: elsewhere its umask is that of who
+            started Ray, so that no more is open than the folder is, which the command has made.
     """
     existing = next(
         path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()
@@ -24,6 +26,8 @@ def share(folder: Path) -> None:
     mode = existing.stat().st_mode
     if mode & SHARED == SHARED:
         os.umask(~mode & 0o005 | 0o002)
+    elif worker:
+        os.umask(os.umask(0o077) | ~mode & 0o077)
 
 
 def others_can_move(folder: Path) -> bool:

@@ -26,7 +26,12 @@ from typing import Any, Literal
 
 from w2ltune import files
 from w2ltune.errors import StudyMismatchError
-from w2ltune.formats.flagsfile import effective, format_flagsfile, parse_flagsfile
+from w2ltune.formats.flagsfile import (
+    effective,
+    format_flagsfile,
+    parse_flagsfile,
+    refuse_anothers_programs,
+)
 from w2ltune.formats.known_flags import is_boolean
 
 FORMAT = 1
@@ -188,7 +193,7 @@ class TrialDirectory:
         outcome (its counts by another program). One that an overtaken owner published while a newer
         launch was at work gives way to that one's.
         """
-        if files.create_exclusively(self.result, files.as_json(asdict(result))):
+        if files.create_exclusively(self.result, files.as_json(asdict(result)), own=True):
             return result
         stands = self.read_result()
         if stands is not None:
@@ -196,7 +201,7 @@ class TrialDirectory:
             outcomes = [(r.state, r.attempt, r.value) for r in (stands, result)]
             if not newer and outcomes[0] != outcomes[1]:
                 return stands
-        files.write_json(self.result, asdict(result))
+        files.write_json(self.result, asdict(result), own=True)
         return result
 
     def reopen(self) -> bool:
@@ -211,7 +216,7 @@ class TrialDirectory:
         """Return the outcome, or None while there is none.
 
         Raises:
-            InputError: It is damaged.
+            InputError: It is damaged, or another user's and names a program.
         """
         content = files.read_json(self.result)
         if content is None:
@@ -224,7 +229,8 @@ class TrialDirectory:
             result = files.fitted(TrialResult, content)
             if result.number != self.number:
                 raise ValueError(f"number is {result.number}")
-            return result
+        refuse_anothers_programs(self.result, result.flags)  # they come to best.cfg
+        return result
 
 
 def trial_directories(trials: Path) -> Iterator[TrialDirectory]:

@@ -6,10 +6,14 @@ from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 import optuna
+from optuna.trial import FrozenTrial
 
+from w2ltune import files
+from w2ltune.errors import InputError
 from w2ltune.formats.distributions import Distribution
-from w2ltune.runs.trialdir import TrialResult
+from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 from w2ltune.search.samplers import make_sampler
+from w2ltune.search.space import SearchSpace
 from w2ltune.search.study import counted
 
 NOTE = "w2ltune:search"
@@ -137,3 +141,28 @@ class GivenSampler(optuna.samplers.BaseSampler):
 def has_baseline(study: optuna.Study) -> bool:
     """Whether the study's baseline was asked for."""
     return any(trial.user_attrs.get(NOTE, {}).get("how") == "baseline" for trial in counted(study))
+
+
+def flags_of(
+    directory: TrialDirectory,
+    trial: FrozenTrial,
+    space: SearchSpace,
+    baseline: Mapping[str, str] | None,
+) -> dict[str, str]:
+    """Return the flags of an interrupted trial: those of the command and the journal.
+
+    Raises:
+        InputError: Its folder says otherwise, where others can write; whose file it is is said.
+    """
+    flags, meant = directory.read_flags(), space.flags_of(trial.params)
+    if trial.user_attrs.get(NOTE, {}).get("how") == "baseline":
+        meant = {**(meant or space.fixed), **(baseline or flags)}
+    if space.script is None and flags != meant:
+        owner = files.user_of(directory.flags.stat().st_uid)
+        names = sorted({*flags.items()} ^ {*(meant or {}).items()})
+        raise InputError(
+            f"of {owner}, is not what this command and the journal make of the trial "
+            f"(--{names[0][0] if names else '…'}): remove the folder, then it is lost and does not "
+            "count", path=directory.flags,
+        )  # fmt: skip
+    return flags

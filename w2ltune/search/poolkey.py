@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from w2ltune.embedded.decoderflags import decoder_flags
-from w2ltune.errors import InputError
+from w2ltune.errors import InputError, storage_fault
 from w2ltune.formats.nbest import NBest, read_nbest
 from w2ltune.runs.provenance import Fingerprint, fingerprint
 from w2ltune.runs.trialdir import trial_directories
@@ -105,6 +105,8 @@ def warm_pool(sweep: Path | None, key: str) -> dict[str, NBest]:
         try:
             found.append(read_nbest(path, key=key, advice="leave out --warm_start"))
         except InputError as error:  # of another setting, as of another LM
+            if storage_fault(error):
+                raise
             refused = error
     if not found and refused is not None:
         raise refused

@@ -13,15 +13,15 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from w2ltune import files
-from w2ltune.errors import InputError, KilledError, StorageError, TrialFailedError
+from w2ltune.errors import KilledError, StorageError, TrialFailedError
 from w2ltune.formats.distributions import parse_float
+from w2ltune.runs.explain import killed_again
 from w2ltune.runs.trialdir import State, TrialDirectory, TrialResult
 from w2ltune.search.completing import asked
-from w2ltune.search.method import NOTE, GivenSampler, has_baseline
+from w2ltune.search.method import NOTE, GivenSampler, flags_of, has_baseline
 from w2ltune.search.plan import LiveTrial, Plan
 from w2ltune.search.pruning import PRUNED
-from w2ltune.search.study import JOURNAL, counted, tell
+from w2ltune.search.study import counted, tell
 
 MOST_LOSSES = 5
 STOP_PATIENCE_SECONDS = 20.0
@@ -106,7 +106,7 @@ class StudyRun:
             reported = max(frozen.intermediate_values, default=0) - 1
             pruned = int(frozen.user_attrs.get(PRUNED, 0))
             directory = TrialDirectory(self.plan.trials, frozen.number)
-            flags = self._flags_of(frozen, directory)
+            flags = flags_of(directory, frozen, self.plan.space, self.plan.baseline)
         elif self._may_ask():
             reported, pruned = -1, 0
             trial, flags = self._ask()
@@ -125,26 +125,6 @@ class StudyRun:
             "flags": dict(flags),
             **self.plan.config(flags),
         }
-
-    def _flags_of(self, frozen: FrozenTrial, directory: TrialDirectory) -> dict[str, str]:
-        """Return the flags of an interrupted trial: those of the command and the journal.
-
-        Raises:
-            InputError: Its folder says otherwise, where others can write; whose file it is is said.
-        """
-        flags, plan = directory.read_flags(), self.plan
-        meant = plan.space.flags_of(frozen.params)
-        if frozen.user_attrs.get(NOTE, {}).get("how") == "baseline":
-            meant = {**(meant or plan.space.fixed), **(plan.baseline or flags)}
-        if plan.space.script is None and flags != meant:
-            owner = files.user_of(directory.flags.stat().st_uid)
-            names = sorted({*flags.items()} ^ {*(meant or {}).items()})
-            raise InputError(
-                f"of {owner}, is not what this command and {JOURNAL} make of the trial "
-                f"(--{names[0][0] if names else '…'}): remove the folder, then it is lost and does "
-                "not count", path=directory.flags,
-            )  # fmt: skip
-        return flags
 
     def _fits(self) -> bool:
         """Whether the cluster has room for one more: what is asked should run, not wait."""
@@ -207,16 +187,15 @@ class StudyRun:
         live = self.live.pop(trial_id, None)
         if live is None or (self.stop_reason and not (result or {}).get("done")):
             return  # it goes on when the same command is given again
-        failure = (result or {}).get("failure")
-        if isinstance(failure, StorageError):  # nobody's failure: it goes on, too
-            self.fail(failure)
-            return
         if error and not self._lost_too_often(live):
             return
         if result is None or error:
-            reason = f"Ray lost the trial {MOST_LOSSES} times"
-            outcome = self._outcome(live, {}, state="FAIL", reason=reason, again=True)
-        elif failure:
+            result = {"failure": killed_again("Ray lost the trial", times=MOST_LOSSES)}
+        failure = result.get("failure")
+        if isinstance(failure, StorageError):  # nobody's failure: it goes on, too
+            self.fail(failure)
+            return
+        if failure:
             again = isinstance(failure, KilledError)
             outcome = self._outcome(live, result, state="FAIL", reason=str(failure), again=again)
         elif live.pruned or (result.get("done") and self._judge(live, result)):

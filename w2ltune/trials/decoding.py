@@ -14,8 +14,9 @@ from ray import tune
 from ray.exceptions import RayError
 
 from w2ltune import files
-from w2ltune.errors import KilledError, TrialFailedError, W2LTuneError, storage_fault
+from w2ltune.errors import TrialFailedError, W2LTuneError, storage_fault
 from w2ltune.formats.nbest import write_nbest
+from w2ltune.runs.explain import killed_again
 from w2ltune.runs.lock import is_overtaken
 from w2ltune.runs.sharing import share
 from w2ltune.runs.trialdir import TrialDirectory
@@ -92,7 +93,7 @@ class DecodeTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take a trial; it begins with the first step."""
-        share(Path(config["trials"]))
+        share(Path(config["trials"]), worker=True)
         self._ids: tuple[str, ...] = ()
         self._start(config)
 
@@ -148,7 +149,7 @@ class DecodeTrial(tune.Trainable):
             self._attempt = self._directory.begin_attempt()
             files.fence(self._directory.path.parents[1], self._is_newest, _leave)
         if self._attempt - self._launched > MOST_LAUNCHES:
-            return KilledError(f"the trial's own process died {MOST_LAUNCHES} times")
+            return killed_again("the trial's own process died", times=MOST_LAUNCHES)
         pool: Any = ray.get_actor(self._pool)
         self._ids = self._ids or ray.get(pool.ids.remote())
         self._blocks = self._blocks or dict(enumerate(blocks(len(self._ids), most=self._most)))

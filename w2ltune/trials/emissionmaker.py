@@ -158,7 +158,7 @@ def _make_list(source: EmissionSource, making: Path) -> tuple[W2LTuneError | Non
 
 
 def _run_program(source: EmissionSource, making: Path) -> None:
-    share(making.parent)
+    share(making.parent, worker=True)
     # Of this attempt: one that was lost with its node may still write to its own.
     folder = making.with_name(f"{making.name}-{uuid.uuid4().hex[:8]}")
     log = folder / "log"

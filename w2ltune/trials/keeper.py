@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from w2ltune import files
+from w2ltune.errors import InputError
 from w2ltune.formats.checkpoint import read_header
 from w2ltune.runs.diskbudget import (
     drop_copied_models,
-    human,
     make_room,
     program_models,
     shortage,
@@ -18,7 +19,7 @@ from w2ltune.runs.diskbudget import (
 )
 from w2ltune.runs.process import files_being_written
 from w2ltune.runs.recovery import index_of
-from w2ltune.runs.snapshots import Snapshot, prune, take_snapshot
+from w2ltune.runs.snapshots import Snapshot, prune, read_snapshots, take_snapshot
 from w2ltune.runs.trialdir import TrialDirectory
 from w2ltune.trials.trainjob import TrainJob
 
@@ -52,7 +53,8 @@ class Keeper:
         say: Callable[[str], None],
     ) -> None:
         self.writing = False
-        self.problem = ""
+        self.unkept: dict[Path, str] = {}
+        self.taken_bytes = 0
         self._directory = directory
         self._job = job
         self._rundir = rundir
@@ -97,18 +99,30 @@ class Keeper:
                 is_ours=lambda: self._directory.attempt() == self._attempt,
             )
             if problem:
-                return self._tell(problem)
+                return self._tell(path, problem)
             if taken is None:
                 return False
+            self.unkept.pop(path, None)
+            self.retry()
             if path == self._models[0]:  # a training that is lost goes on from this one
                 self.drop_copied_models(newest=self._index)
             # What the program's own models are copied in stays until those are dropped.
             models = {updates for _, updates in program_models(self._rundir)}
             prune(snapshots, keep=self._job.keep, protect=models)
+            self.taken_bytes = used_bytes(self._directory.path, self._rundir)
         except OSError as error:  # the training itself may go on
-            return self._tell(f"{error.filename or snapshots}: {error.strerror or error}")
-        self.problem = ""
+            return self._tell(path, f"{error.filename or snapshots}: {error.strerror or error}")
         return True
+
+    def retry(self) -> None:
+        """Let the next look try again what could not be copied."""
+        for path in self.unkept:
+            self._copied[path] = NOTHING
+
+    @property
+    def problem(self) -> str:
+        """Why there is no snapshot of something, or ""; the best one first."""
+        return next((self.unkept[path] for path in self._models[::-1] if path in self.unkept), "")
 
     def drop_copied_models(self, *, newest: int) -> None:
         """Remove the models of earlier launches of which there are snapshots, and say so.
@@ -121,19 +135,17 @@ class Keeper:
         results = [*self._rundir.glob("trials/*/result.json"), self._rundir.parent / "result.json"]
         answers = [(path.parents[2], files.read_json(path)) for path in results]
         named = [study / answer.get("checkpoint", "") for study, answer in answers if answer]
-        if self._job.model_path:
-            named.append(Path(self._job.model_path))
+        named += [Path(self._job.model_path)] if self._job.model_path else []
         gone = drop_copied_models(
             self._rundir, self._directory.snapshots, newest=newest, named=named
         )
         if gone:
-            taken = human(used_bytes(self._directory.path, self._rundir))
-            self._say(f"removed {', '.join(gone)}, copied in snapshots; {taken} are taken")
+            self._say(f"removed {', '.join(gone)}: there are snapshots with the same bytes")
 
-    def _tell(self, problem: str) -> bool:
-        if problem != self.problem:
+    def _tell(self, path: Path, problem: str) -> bool:
+        if problem != self.unkept.get(path):
             self._say(problem)
-        self.problem = problem
+        self.unkept[path] = problem
         return True
 
 
@@ -154,10 +166,12 @@ def keep_model(
     """
     needed = max(0, _state(model)[0])
     try:
-        problem = make_room(
-            directory.path.parent, directory.snapshots,
-            needed_bytes=needed, budget_bytes=budget_bytes,
-        )  # fmt: skip
+        problem = ""
+        if not _is_kept(model, directory.snapshots):
+            problem = make_room(
+                directory.path.parent, directory.snapshots,
+                needed_bytes=needed, budget_bytes=budget_bytes,
+            )  # fmt: skip
         if not problem:
             taken = take_snapshot(
                 model, directory.snapshots,
@@ -184,6 +198,14 @@ def own_model(rundir: Path, updates: int, *, ended_well: int) -> str:
         if known == updates and (index_of(path) == ended_well or payloads.count(payload) > 1):
             return path.name
     return ""
+
+
+def _is_kept(model: Path, snapshots: Path) -> bool:
+    """Whether there is a snapshot of as many updates, as the program's two models often have."""
+    with contextlib.suppress(InputError, OSError):
+        updates = read_header(model).updates
+        return any(snapshot.updates == updates for snapshot in read_snapshots(snapshots))
+    return False
 
 
 def keep_again(directory: TrialDirectory, *, budget_bytes: int | None) -> None:

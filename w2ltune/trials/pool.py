@@ -47,7 +47,7 @@ class _Job:
 
     def first(self, node: str, nodes: set[str]) -> int | None:
         """Return the first block for a node: where one was killed, only if there is no other."""
-        for block in self.pending:
+        for block in () if self.failure else self.pending:
             if node not in self.deaths.get(block, ()) or nodes.issubset(self.deaths[block]):
                 return block
         return None

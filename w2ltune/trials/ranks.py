@@ -97,7 +97,7 @@ class NodeLauncher:
 
     def start(self, programs: Sequence[Program], attempts: Path, attempt: int) -> None:
         """Start the programs with this node's GPUs."""
-        share(attempts)
+        share(attempts, worker=True)
         self._ranks = NodeRanks([with_devices(p) for p in programs], attempts, attempt)
 
     def poll(self) -> Sequence[int | None]:

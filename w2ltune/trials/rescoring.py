@@ -170,7 +170,7 @@ def _run_program(arguments: Sequence[str], file_name: str, job: TrainJob, trial:
 
 
 def _decode(arguments: Sequence[str], file_name: str, job: TrainJob, trial: Path) -> Path:
-    share(trial)
+    share(trial, worker=True)
     launches = trial / "rescored"
     number = _begin_launch(launches)
     folder = launches / f"{number:04d}"

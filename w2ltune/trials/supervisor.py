@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import time
@@ -82,6 +83,7 @@ class Supervisor:
         self.attempt = 0
         self.fault: W2LTuneError | None = None
         self.note = ""
+        self.taken_bytes = 0
         self.kept: Snapshot | None = None
         self.finished: Finished | None = None
         self.rundir = rundir
@@ -221,8 +223,11 @@ class Supervisor:
             self.directory, self._job, rundir=self.rundir, index=index, attempt=self.attempt,
             value_at=self._value_at, rates_at=self._rates_at, say=self._say,
         )  # fmt: skip
-        if not anew:
-            keeper.drop_copied_models(newest=found.index)
+        with contextlib.suppress(OSError):  # both can wait
+            if not anew:
+                keeper.drop_copied_models(newest=found.index)
+            elif self._job.mode == "fork":  # the training that wrote it leaves what has two names
+                os.link(self._job.model_path, self.rundir / "forked_model.bin")
         self._refuse_to_fight()
         announce(self.directory)
         self._launch = Launch(
@@ -294,6 +299,7 @@ class Supervisor:
             self.note = ""
         launch.keeper.look(launch.pids)
         self.note = launch.keeper.problem or self.note
+        self.taken_bytes = launch.keeper.taken_bytes or self.taken_bytes
         failed = next((rank for rank, code in enumerate(codes) if code), None)
         if failed is not None:
             self._failed(launch, failed, codes[failed] or 0)
@@ -391,6 +397,7 @@ class Supervisor:
             short = f"ended well after {self.curve.updates} of {total} updates"
             self._end_launch(launch, TrialFailedError(short))
             return
+        launch.keeper.retry()
         launch.keeper.look(list)
         unkept = launch.keeper.problem
         self._launch = None
@@ -407,7 +414,7 @@ class Supervisor:
             updates=self.curve.updates,
             seconds=self.seconds,
             checkpoint=self.kept.path.name if self.kept and self.has_best else "",
-            unkept="" if self.has_best else unkept or "no snapshot of the best epoch was taken",
+            unkept="" if self.has_best else unkept,
             model=own_model(self.rundir, best[0].updates, ended_well=launch.index),
         )
         if self.directory.attempt() == self.attempt:

@@ -13,6 +13,7 @@ from ray.exceptions import RayError
 
 from w2ltune.errors import TrialFailedError, storage_fault
 from w2ltune.formats.known_flags import number_of
+from w2ltune.runs.diskbudget import human
 from w2ltune.runs.lock import is_overtaken
 from w2ltune.runs.sharing import share
 from w2ltune.runs.trialdir import TrialDirectory
@@ -47,7 +48,7 @@ class TrainTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Prepare for a trial."""
-        share(Path(config["trials"]))
+        share(Path(config["trials"]), worker=True)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -104,6 +105,7 @@ class TrainTrial(tune.Trainable):
         supervisor, curve = self._supervisor, self._supervisor.curve
         best, by_epoch = supervisor.best(), curve.by_epoch()
         total = int(number_of("iter", self._flags)) if self._flags.get("iter") else 0
+        taken = f", {human(supervisor.taken_bytes)}" if supervisor.taken_bytes else ""
         return {
             "done": supervisor.over,
             "failure": supervisor.fault,
@@ -113,7 +115,7 @@ class TrainTrial(tune.Trainable):
             "value": best[1] if best else float("nan"),
             "by_epoch": by_epoch,
             "fraction": min(1.0, curve.updates / total) if total > 0 else 0.0,
-            "note": supervisor.note or f"epoch {curve.epochs}",
+            "note": supervisor.note or f"epoch {curve.epochs}{taken}",
             "writing": supervisor.writing,
             "epoch": best[0].epoch if best else 0,
             "epochs": curve.epochs,

@@ -34,8 +34,8 @@ class TrainJob:
         cpus_per_rank: Cores of each process.
         stall_minutes: A training without a new line for so long is started again; None for five
             times its longest silence so far.
-        keep: Newest snapshots that are kept beside the best one.
-        disk_budget_bytes: Of all snapshots of the study; None for what the disk holds.
+        keep: Newest snapshots that are kept beside the best ones.
+        disk_budget_bytes: Of the study's folder; None for what the disk holds.
         environment: Additions for the processes.
     """
 
