@@ -45,6 +45,7 @@ from w2ltune.errors import (
         (KeyboardInterrupt(), 130),
         (OSError(errno.ENOSPC, "No space left on device", "a/b.json"), 75),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), 75),
+        (OSError(errno.EISDIR, "Is a directory", "trials.csv"), 2),
         (PermissionError(errno.EACCES, "Permission denied", "a/b.json"), 1),
     ],
 )
