@@ -114,7 +114,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path, capsys):
     def main(arguments):
         (tmp_path / "file" / "sweeps").mkdir()
 
-    assert run_command(main, []) == 1
+    assert run_command(main, []) == 2
     assert capsys.readouterr().err == (
         f"w2ltune: error: {tmp_path / 'file' / 'sweeps'}: Not a directory\n"
     )
