@@ -37,7 +37,9 @@ class SmallStudy:
         patterns = ("*/trials/*/result.json", "*/trials/*/snapshots/*.bin", "**/shards/*.npy",
                     "**/*.ppl")  # fmt: skip
         found = {path for pattern in patterns for path in folder.glob(pattern)}
-        return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+        return {
+            str(path.relative_to(folder)): path.read_bytes() for path in found if path.is_file()
+        }
 
     def answer(self, folder: Path) -> object:
         """Return what the study came to, for comparison; None while it is not finished."""

@@ -45,6 +45,7 @@ from w2ltune.errors import (
         (KeyboardInterrupt(), 130),
         (OSError(errno.ENOSPC, "No space left on device", "a/b.json"), 75),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), 75),
+        (OSError(errno.EISDIR, "Is a directory", "trials.csv"), 2),
         (PermissionError(errno.EACCES, "Permission denied", "a/b.json"), 1),
     ],
 )
@@ -113,7 +114,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path, capsys):
     def main(arguments):
         (tmp_path / "file" / "sweeps").mkdir()
 
-    assert run_command(main, []) == 1
+    assert run_command(main, []) == 2
     assert capsys.readouterr().err == (
         f"w2ltune: error: {tmp_path / 'file' / 'sweeps'}: Not a directory\n"
     )

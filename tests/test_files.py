@@ -223,8 +223,8 @@ def test_a_content_of_another_shape_is_named(tmp_path):
         parts: tuple[float, ...] = ()
 
     assert files.fitted(Kept, {"number": 1, "parts": (1, 2.5)}) == Kept(1, (1, 2.5))
-    for content in ({"number": "1"}, {"number": True}, {"number": 1, "parts": ("x",)},
-                    {"number": 1, "other": 1}, {}, None, [], 1):  # fmt: skip
+    wrong = [{"number": "1"}, {"number": True}, {"number": 10**400}, {"number": 1, "other": 1}]
+    for content in (*wrong, {"number": 1, "parts": ("x",)}, {}, None, [], 1):
         with (
             pytest.raises(InputError, match=r"kept\.json: damaged, restore or remove it: ."),
             files.shaped(tmp_path / "kept.json"),

@@ -39,6 +39,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 STORAGE_FAULTS = (*_FULL, errno.EIO, errno.ESTALE, errno.EROFS)
 """What is told of a disk or file server, and not of what reads or writes there."""
 
+_IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
+"""Something else stands where a file or folder is needed."""
+
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """All but the tabulator and the line end; and what turns the direction of writing."""
 
@@ -227,7 +230,8 @@ def run_command(main: Callable[[list[str]], int], arguments: list[str]) -> int:
         told = error if usage else storage_fault(error) or error
         if isinstance(told, OSError):
             where = f"{name}: " if (name := _file_of(told)) else ""
-            told = W2LTuneError(f"{where}{told.strerror or told}")
+            kind = UsageError if told.errno in _IN_THE_WAY else W2LTuneError
+            told = kind(f"{where}{told.strerror or told}")
         print(f"w2ltune: error: {printable(str(told))}", file=sys.stderr)
         return told.exit_code
     except ModuleNotFoundError as error:

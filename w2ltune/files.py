@@ -416,6 +416,8 @@ def fits(value: object, hint: Any) -> bool:
         return any(fits(value, kind) for kind in inner)
     if isinstance(value, bool):
         return hint is bool
+    if isinstance(value, int) and abs(value) >= 2**64:
+        return False  # no number of ours, and too large for others' arithmetic
     kind = (int, float) if hint is float else origin or hint
     return isinstance(value, kind) and origin is not tuple
 

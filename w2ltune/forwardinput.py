@@ -59,10 +59,9 @@ class Output:
 
     def _recorded(self) -> Mapping[str, Any] | None:
         """Return what the scores that are there were made from; None without a record."""
-        if (record := files.read_json(self.record)) is None:
-            return None
+        record = files.read_json(self.record)
         with files.shaped(self.record):
-            return {**record.get("made_from", {})}
+            return None if record is None else {**record.get("made_from", {})}
 
     def refuse_other(self) -> None:
         """Refuse to replace scores that were made from something else.

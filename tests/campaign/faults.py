@@ -132,7 +132,9 @@ class Campaign:
     @functools.cached_property
     def nodes(self) -> Nodes:
         """A Ray whose workers have the shim too."""
-        return Nodes(self.folder, head_cores=2, **DOUBLES_ENVIRONMENT)
+        nodes = Nodes(self.folder, head_cores=2, **DOUBLES_ENVIRONMENT)
+        assert nodes.environment["RAY_ADDRESS"], "Ray has not started"
+        return nodes
 
     def command(self, study: SmallStudy, place: Path) -> tuple[int, str]:
         """Run a study's command; return its exit code, below 0 for a signal, and what it said."""

@@ -124,11 +124,13 @@ def test_a_later_launch_finds_that_it_is_finished(supervise):
 def test_damaged_notes_of_the_last_launch_fail_nothing(supervise, monkeypatch):
     monkeypatch.setattr(launch_module, "FENCE_SECONDS", 0)
     first = advance(supervise())
+    first.stop()
     for content in ("", "[]", '{"value": "x", "pids": 1}'):
         first.directory.finished.write_text(content)
         first.directory.process.write_text(content)
         again = advance(supervise())
         assert (again.failure, again.finished.value) == ("", first.finished.value)
+        again.stop()
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGUSR1", "SIGSEGV"])

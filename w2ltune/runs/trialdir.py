@@ -18,6 +18,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -142,15 +143,19 @@ class TrialDirectory:
     def read_asked(self) -> Mapping[str, Any]:
         """Return what `write_flags` was told of the journal; nothing where that is not there."""
         try:
-            with self.flags.open(encoding="utf-8") as lines:
-                first = next(lines, "")
+            first = files.read_text(self.flags).partition("\n")[0]
             found = json.loads(first.removeprefix(ASKED)) if first.startswith(ASKED) else {}
         except (FileNotFoundError, *files.DAMAGE):
             return {}
         return found if isinstance(found, dict) else {}
 
     def read_flags(self) -> dict[str, str]:
-        """Return the flags that `write_flags` wrote."""
+        """Return the flags that `write_flags` wrote.
+
+        Raises:
+            InputError: There is no plain file, or its content is wrong.
+        """
+        os.close(files.open_plain(self.flags))  # a link is not followed
         flags = effective(parse_flagsfile(self.flags, boolean=is_boolean))
         return {name: flag.value for name, flag in flags.items()}
 
