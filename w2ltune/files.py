@@ -37,7 +37,7 @@ _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 DAMAGE = (
     *(ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, RuntimeError),
-    *(SyntaxError, TokenError, MemoryError, OverflowError, AssertionError),
+    *(SyntaxError, TokenError, MemoryError, OverflowError, AssertionError, SystemError),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
 )
 """What JSON, numpy, zipfile and Optuna raise over changed bytes."""

@@ -552,6 +552,8 @@ def _member(content: bytes, choose: random.Random) -> bytes:
     """Change one array of an ``.npz``, its name, or what is said of it in the archive."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if max(member.file_size for member in archive.infolist()) > 10**6:
+                return _bytes(content, choose)  # a bomb already
             members = {name: archive.read(name) for name in archive.namelist()}
         name = choose.choice(list(members))
     except Exception:  # changed before
