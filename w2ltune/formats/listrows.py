@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -148,7 +149,8 @@ def _is_path(column: str) -> bool:
 
 def is_sound(column: str, name: str) -> bool:
     """Whether a second column is an audio file, or stands for one, and cannot be a word."""
-    return _is_path(column) or column == name or Path(column).is_file()
+    is_file = os.path.isfile(column)  # noqa: PTH113 (False too where no file may have that name)
+    return _is_path(column) or column == name or is_file
 
 
 def _is_duration(column: str) -> bool:
