@@ -141,7 +141,7 @@ def test_in_process_ids_may_have_a_bar(flags: Flags) -> None:
             f"{DECIDED}: its trials were decoded otherwise (--decoder=binary), and now in process",
         ),
         ({"decoder": "binary"}, {DECIDED: json.dumps(DECISION)}, "now the binary would decode"),
-        ({"decoder": "binary"}, {DECIDED: "[]"}, f"{DECIDED}: not of this program"),
+        ({"decoder": "binary"}, {DECIDED: "[]"}, f"{DECIDED}: damaged"),
         ({"lexicon": "l"}, {"l": "ONE o n e |\nTWO t w o |\n"}, "2 of them differ in the case"),
         ({"lexicon": "l"}, {"l": "one o n 7 |\n"}, "l:1: the spelling of 'one' needs"),
         ({"lm": "lm"}, {"lm": "\\data\\\nngram 1=9\n"}, "cut short"),
@@ -188,5 +188,6 @@ def test_lists_that_changed_in_a_sweep_whose_emissions_are_gone(
     flags: Flags, capsys: pytest.CaptureFixture[str]
 ) -> None:
     request = {**REQUEST, "inputs": {"data/dev.lst": {"size": 9, "mtime_ns": 1, "sha256": "0"}}}
-    write({STUDY: json.dumps(request)})
+    kept = str(Path(STUDY).with_name("trials") / "0000" / "result.json")
+    write({STUDY: json.dumps(request), kept: json.dumps({"state": "COMPLETE"})})
     assert "data/dev.lst has changed since (9 bytes then" in refused(flags, capsys)

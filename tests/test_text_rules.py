@@ -168,6 +168,9 @@ def test_a_study_that_counted_blanks_is_not_continued_without(tmp_path: Path) ->
     old = json.loads(path.read_text())
     del old["scoring"]["cer_blanks"]
     path.write_text(json.dumps(old))
+    kept = path.parent / "trials" / "0000" / "result.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text('{"state": "COMPLETE"}')
     with pytest.raises(StudyMismatchError, match="--cer_blanks was true, is false"):
         prepared(chinese(tmp_path))
     given = prepared(chinese(tmp_path, cer_blanks="true"))

@@ -17,13 +17,14 @@ import zstandard
 
 from w2ltune.embedded.corpus import load_features
 from w2ltune.errors import InputError
+from w2ltune.files import DAMAGE
 from w2ltune.formats import beamdump, compressed
 from w2ltune.formats.beamdump import iterate_beam_dump
 from w2ltune.formats.dumpcolumns import read_dump_columns
 from w2ltune.formats.emissions import open_emissions
 from w2ltune.formats.lmscores import read_lm_scores
 from w2ltune.formats.nbest import read_nbest
-from w2ltune.formats.npz import DAMAGE, read_npy
+from w2ltune.formats.npz import read_npy
 from w2ltune.formats.toolkitfiles import read_lengths, read_outputs
 
 UNPACKED_BYTES = 2**23
