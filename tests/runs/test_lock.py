@@ -339,7 +339,11 @@ def test_override(folder, monkeypatch):
 
 
 def test_the_heart_beats_until_the_study_is_taken_over(folder, monkeypatch):
+    def leave():
+        raise BlockingIOError("which ends the first owner, and not the process of both")
+
     monkeypatch.setattr(lock_module, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(lock_module, "leave_to_another", leave)
     first = acquired(folder)
     wait_for(lambda: current_owner(folder).heartbeat >= 3)
     monkeypatch.setenv(lock_module.TAKE_OVER_VARIABLE, "1")
