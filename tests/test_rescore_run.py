@@ -42,7 +42,7 @@ def started(*arguments: object) -> Iterator[subprocess.Popen[str]]:
     ) as process:  # fmt: skip
         assert process.stdout is not None
         try:
-            while "proving" not in (line := process.stdout.readline()):
+            while "CPU seconds at most" not in (line := process.stdout.readline()):
                 assert line, process.stderr.read() if process.stderr else ""
             yield process
         finally:

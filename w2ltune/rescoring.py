@@ -162,6 +162,7 @@ class Rescoring:
         box, free = (self.low, self.high), np.flatnonzero(self.high > self.low).tolist()
         sizes = range(1, len(free) + 1) if len(free) <= MOST_NESTED else (1, len(free))
         smaller: dict[tuple[int, ...], Vector] = {}
+        low, high = box
         for size in sizes:
             spaces = list(itertools.combinations(free, size))
             solved: dict[tuple[int, ...], Vector] = {}
@@ -169,7 +170,7 @@ class Rescoring:
                 inside = np.isin(np.arange(len(self.low)), (0, *space))
                 low, high = (np.where(inside, end, 0.0) for end in box)
                 starts = [point for of, point in smaller.items() if {*of} < {*space}]
-                starts = [*starts] or [self._none().vector]
+                starts = starts or [self._none().vector]
                 if size == len(free):
                     starts.append(self.best.vector)
                 for _ in range(MOST_WIDENINGS + 1):
