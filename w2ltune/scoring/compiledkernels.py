@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -155,9 +155,19 @@ def compiled_errors_by_depth(columns: int) -> Callable[..., Any]:
     return kernel
 
 
+def walk(values: Any, slopes: Any, errors: Any, current: Any, end: float) -> Iterator[Any]:
+    """Yield what :func:`.nbestpool._walk` yields, all at once."""
+    at_end = values + end * slopes
+    slack = 1e-9 * float(np.abs(at_end).max() + np.abs(values).max())
+    times, changes = np.empty(errors.size), np.empty(errors.size, dtype=np.int64)
+    last = at_end.argmax(axis=1)
+    number = corners(values, slopes, errors, current, last, end, slack, times, changes)
+    yield times[:number], changes[:number]
+
+
 @compiled()
-def walk(values, slopes, errors, first, last, end, slack, times, changes):
-    """Put down the corners of all upper envelopes, as :func:`.nbestpool._walk`; return how many.
+def corners(values, slopes, errors, first, last, end, slack, times, changes):
+    """Put down the corners of all upper envelopes; return how many.
 
     ``first`` and ``last`` are the highest at both ends. What is not above these two where they
     cross is nowhere the highest; most is left out so.

@@ -139,7 +139,9 @@ class Pool:
         start, slope = (self._checked(vector, 1)[self._active] for vector in (origin, direction))
         if not low <= high:
             raise ValueError(f"no line from {low} to {high}")
-        total = 0
+        walk, total = _walk, 0
+        if self._compiled:
+            from w2ltune.scoring.compiledkernels import walk
         times, changes = [np.empty(0)], [np.empty(0, dtype=np.int64)]
         for bucket in self._buckets:
             shape = bucket.errors.shape
@@ -147,7 +149,6 @@ class Pool:
             slopes = (slope @ bucket.features).reshape(shape)
             current = values.argmax(axis=1)
             total += int(bucket.errors[np.arange(len(current)), current].sum(dtype=np.int64))
-            walk = _walk_compiled if self._compiled else _walk
             for time, change in walk(values, slopes, bucket.errors, current, high - low):
                 times.append(low + time)
                 changes.append(change)
@@ -271,25 +272,6 @@ def _walk(
         yield time[changed], change[changed]
         values, slopes, errors = values[alive], slopes[alive], errors[alive]
         current, time = following[alive], time[alive]
-
-
-def _walk_compiled(
-    values: NDArray[np.float64],
-    slopes: NDArray[np.float64],
-    errors: NDArray[np.int32],
-    current: NDArray[np.intp],
-    end: float,
-) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]]:
-    """Yield what :func:`_walk` yields, utterance by utterance."""
-    from w2ltune.scoring.compiledkernels import walk
-
-    at_end = values + end * slopes
-    slack = 1e-9 * float(np.abs(at_end).max() + np.abs(values).max())
-    times, changes = np.empty(errors.size), np.empty(errors.size, dtype=np.int64)
-    number = walk(
-        values, slopes, errors, current, at_end.argmax(axis=1), end, slack, times, changes
-    )
-    yield times[:number], changes[:number]
 
 
 def _pieces(
