@@ -42,7 +42,7 @@ def started(*arguments: object) -> Iterator[subprocess.Popen[str]]:
     ) as process:  # fmt: skip
         assert process.stdout is not None
         try:
-            while "proving" not in (line := process.stdout.readline()):
+            while "CPU seconds at most" not in (line := process.stdout.readline()):
                 assert line, process.stderr.read() if process.stderr else ""
             yield process
         finally:
@@ -331,6 +331,29 @@ def test_a_seed_repeats_a_random_search(dev: Task) -> None:
     for result in results:
         del result["seconds"]
     assert results[0] == results[1] != results[2]
+
+
+def test_the_fewest_errors_found_are_the_fewest_of_all_that_was_evaluated(dev: Task) -> None:
+    """Also of the middle of the plateau, of fewer hypotheses and of what the report draws."""
+    best = found(*dev.arguments(), "--search", "--method=random", "--n=1", "--in_wts=0.1,0.1,0.1")
+    errors = {c["name"]: sum(c["dev"]["counts"][:3]) for c in best["candidates"]}
+    words = best["candidates"][0]["dev"]["counts"][3]
+    assert errors["fewest errors found"] == min(errors.values())
+    assert min(row["rate"] for row in best["by_k"]) * words >= errors["fewest errors found"] - 0.5
+    journal = dev.hyp.with_name("dev.lst-rescored-tr-convlm-len") / "study.journal"
+    assert '"around the' in journal.read_text()
+
+
+def test_more_weights_are_not_worse(dev: Task) -> None:
+    def fewest(*arguments: str) -> int:
+        folder = dev.hyp.parent / "-".join(arguments).replace("/", "_")
+        best = found(f"--hyp={dev.hyp}", f"--list={dev.list}", f"--out={folder}", *arguments)
+        return min(sum(c["dev"]["counts"][:3]) for c in best["candidates"])
+
+    models = f"--tr={dev.tr}", f"--convlm={dev.convlm}"
+    four = fewest(*models, "--decoder_lm", "--length=both")
+    for fewer in (models, (models[0], "--decoder_lm"), (models[1], "--decoder_lm")):
+        assert four <= fewest(*fewer, "--length=both")
 
 
 @pytest.mark.main

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from w2ltune.commandline import parse_own
@@ -17,6 +18,7 @@ def main(arguments: list[str]) -> int:
     check_options(options)
     if options.in_wts:
         parse_weights(options.in_wts, options.weights)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is loaded: more would only spin
     # Not earlier: --help and mistakes on the command line are answered at once.
     from w2ltune.rescoreinput import read_input
     from w2ltune.rescoringrun import evaluate, search

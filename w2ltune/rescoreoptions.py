@@ -61,7 +61,7 @@ class RescoreOptions:
     )  # fmt: skip
     gridsearch: bool = option("the grid of wav2letter's rescore.py: --method=grid", False)
     certify: bool = option("prove the optimum, or how far it may be off, after any search", False)
-    time_limit: float = option("seconds that the proof may take", 60.0)
+    time_limit: float = option("CPU seconds of this process that the proof may take", 60.0)
     n: int | None = option("evaluations of tpe, cmaes, random or grid", None)
     in_wts: str = option(
         "weights to evaluate, or to compare with: tr,convlm,len or NAME=WEIGHT,…", "",
@@ -164,7 +164,7 @@ def check_options(options: RescoreOptions) -> None:
     if options.n is not None and options.n < 1:
         raise UsageError(f"--n={options.n}: must be 1 or more")
     if not options.time_limit > 0:
-        raise UsageError(f"--time_limit={options.time_limit:g}: must be above 0 seconds")
+        raise UsageError(f"--time_limit={options.time_limit:g}: must be above 0 CPU seconds")
     if options.seed < 0:
         raise UsageError(f"--seed={options.seed}: must be 0 or more")
     if options.gridsearch and options.method not in ("line", "grid"):

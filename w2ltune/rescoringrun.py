@@ -25,8 +25,7 @@ from rich.console import Console
 from w2ltune import files
 from w2ltune.cluster.jobs import study_lock
 from w2ltune.errors import StoppedError
-from w2ltune.formats.beamdump import Hypothesis, write_beam_dump
-from w2ltune.formats.blanks import split_words
+from w2ltune.formats.beamdump import write_dump_rows
 from w2ltune.report.numbers import error_line
 from w2ltune.report.progress import make_console
 from w2ltune.report.rescoring import print_answer, print_evaluation, weights_text
@@ -39,14 +38,12 @@ from w2ltune.runs.rescored import Rating, Rescored, as_json, looked, read_looks,
 from w2ltune.runs.rundir import make_shared
 from w2ltune.runs.sharing import share
 from w2ltune.runs.signals import by_hand, stopping_signals
-from w2ltune.scoring.kernels import Batch
 from w2ltune.scoring.text import join_units
 from w2ltune.scoring.weighing import RescoreList, ranking
 from w2ltune.search.rescorechoice import by_k, oracle_rate, rate
 from w2ltune.search.rescoresampling import check_method
 from w2ltune.search.rescorestudy import incumbents
 from w2ltune.search.residual import Vector
-from w2ltune.search.slices import Rates, make_maps, make_slices
 from w2ltune.search.study import open_study
 
 
@@ -85,17 +82,12 @@ def search(given: RescoreInput, *, command: Sequence[str]) -> int:
             json.dump(as_json(rescored), sys.stdout, indent=1, ensure_ascii=False)
             print()
         _write_lists(given, rescored)
-        vector = given.vector(rescored.weights)
-        dev, test = _rates(given.dev, rescored.k), None
-        if given.test is not None:
-            test = _rates(given.test, rescored.k)
-        box = rescoring.low[1:], rescoring.high[1:]
         report = build_rescoring_report(
             given.folder,
             request,
             rescored,
-            slices=make_slices(given.weights, vector, *box, dev, test),
-            maps=make_maps(given.weights, vector, *box, dev),
+            slices=rescoring.slices,
+            maps=rescoring.maps,
             found=incumbents(rescoring.study, given.weights),
         )
     finally:
@@ -180,25 +172,13 @@ def _request(given: RescoreInput, command: Sequence[str]) -> SweepRequest:
     )
 
 
-def _rates(of: RescoreList, k: int) -> Rates:
-    words = int(of.nbest.reference_words.sum(dtype=np.int64))
-    batch = Batch(of.nbest)
-
-    def rates(vectors: Vector) -> Vector:
-        errors = batch.errors_by_depth(vectors, [of.limit(k)], first_of_equals=of.as_ancestor)
-        found: Vector = errors[:, 0] / max(1, words)
-        return found
-
-    return rates
-
-
 def _write_lists(given: RescoreInput, rescored: Rescored) -> None:
     """Write the hypotheses of both lists in the order of the answer's weights."""
     vector = given.vector(rescored.weights)
     for of in (given.dev, given.test):
         if of is not None:
             name = f"{of.name}.rescored"  # a sweep's dumps, dev.lst.hyp, may lie there too
-            write_beam_dump(given.folder / f"{name}.hyp", _reordered(of, vector, rescored.k))
+            write_dump_rows(given.folder / f"{name}.hyp", _reordered(of, vector, rescored.k))
             best = [of.lists.text(row) for row in of.chosen(vector, rescored.k)]
             said = [" ".join(words) for words in of.lists.references]
             for kind, texts in (("hyp", best), ("ref", said)):
@@ -208,26 +188,25 @@ def _write_lists(given: RescoreInput, rescored: Rescored) -> None:
                 files.write_text(Path(given.folder, f"{name}.{kind}.trn"), lines)
 
 
-def _reordered(of: RescoreList, vector: Vector, k: int) -> Iterator[tuple[str, Hypothesis]]:
-    """Yield the hypotheses that take part, utterance by utterance, the best of the weights first.
+def _reordered(
+    of: RescoreList, vector: Vector, k: int
+) -> Iterator[tuple[str, float, float, float, float, str]]:
+    """Return the hypotheses that take part, utterance by utterance, the best of the weights first.
 
     Their score is the weighted one; the scores of the acoustic model and of the decoder's language
     model are the dump's.
     """
     nbest, names = of.lists.nbest, of.lists.names
-    am, lm = (nbest.features[:, names.index(name)] for name in ("am", "lm"))
-    scores = of.nbest.features @ vector
-    utterance = np.repeat(np.arange(nbest.utterances), np.diff(nbest.offsets))
-    for row in ranking(of.nbest, vector, of.limit(k)).tolist():
-        if of.lists.dump_rows[row] >= 0:
-            words = int(nbest.reference_words[utterance[row]])
-            yield (
-                of.lists.ids[utterance[row]],
-                Hypothesis(
-                    words=tuple(split_words(of.lists.text(row))),
-                    score=float(scores[row]),
-                    am_score=float(am[row]),
-                    lm_score=float(lm[row]),
-                    wer=int(nbest.errors[row]) / words if words else None,
-                ),
-            )
+    rows = ranking(of.nbest, vector, of.limit(k))
+    rows = rows[of.lists.dump_rows[rows] >= 0]
+    utterance = np.repeat(np.arange(nbest.utterances), np.diff(nbest.offsets))[rows]
+    words = nbest.reference_words[utterance].astype(np.float64)
+    words[words == 0] = np.nan  # no WER
+    columns = (
+        of.nbest.features[rows] @ vector,
+        *(nbest.features[rows, names.index(name)] for name in ("am", "lm")),
+        100 * (nbest.errors[rows] / words),
+    )
+    ids = map(of.lists.ids.__getitem__, utterance.tolist())
+    texts = map(bytes.decode, of.lists.dump_texts.take(of.lists.dump_rows[rows]))
+    return zip(ids, *(column.tolist() for column in columns), texts, strict=True)

@@ -182,7 +182,7 @@ def main() -> int:
         ("5 weights", ("am", "tr", "convlm", "words", "letters", "lm"), options.seconds, 1),
     ):
         own, own_low, own_high = columns(every, *names)
-        certify(own, own_low, own_high, time_limit_seconds=0.1)  # compiles
+        certify(own, own_low, own_high, time_limit_seconds=2)  # compiles
         start = None
         if len(names) > 4:  # with few weights the search needs no incumbent
             *_, last = search_lines(Pool(own), own_low, own_high, restarts=0)

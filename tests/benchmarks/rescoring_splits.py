@@ -45,7 +45,7 @@ def tune(given: RescoreInput, train: NBest, seed: int) -> dict[str, tuple[np.nda
     low, high = score_box(train)
     start = np.zeros(len(low))
     start[0] = 1.0
-    for step in search_lines(pool, low, high, start=start, restarts=RESTARTS, seed=seed):
+    for step in search_lines(pool, low, high, starts=[start], restarts=RESTARTS, seed=seed):
         best = step.weights
 
     def errors(points: np.ndarray) -> np.ndarray:

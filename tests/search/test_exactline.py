@@ -1,5 +1,7 @@
 """Line searches against the certified minimum."""
 
+from dataclasses import replace
+
 import numpy as np
 from randomlists import random_lists
 
@@ -54,9 +56,26 @@ def test_a_seed_repeats_itself() -> None:
     assert runs[0] == runs[1] != runs[2]
 
 
+def test_more_starts_and_fixed_weights_change_nothing_for_the_others() -> None:
+    """So what was found with fewer weights is found with more, too."""
+    nbest = random_lists(np.random.default_rng(4), 60, 8, 4)
+    pool, compiled = Pool(nbest), Pool(nbest, compiled=True)
+    low, high = np.array([1.0, -1, -1, 0]), np.array([1.0, 1, 1, 0])
+
+    def least(pool: Pool, columns: int, *starts: list[float]) -> int:
+        ends = low[:columns], high[:columns]
+        *_, last = search_lines(pool, *ends, starts=[s[:columns] for s in starts], restarts=1)
+        return last.errors
+
+    start, other = [1.0, 0.5, -0.5, 0], [1.0, -0.5, 0.2, 0]
+    fewer = Pool(replace(nbest, features=nbest.features[:, :3].copy()))
+    assert least(fewer, 3, start) == least(pool, 4, start) == least(compiled, 4, start)
+    assert least(pool, 4, start, other) <= min(least(pool, 4, start), least(pool, 4, other))
+
+
 def test_the_start_is_moved_into_the_box_and_comes_first() -> None:
     nbest = random_lists(np.random.default_rng(3), 10, 4, 2)
-    first = next(search_lines(Pool(nbest), [1, -1], [1, 1], start=[1, 5]))
+    first = next(search_lines(Pool(nbest), [1, -1], [1, 1], starts=[[1, 5]]))
     assert first.weights.tolist() == [1, 1]
     fixed = list(search_lines(Pool(nbest), [1, 0.5], [1, 0.5]))
     assert [incumbent.lines for incumbent in fixed] == [0]

@@ -155,19 +155,39 @@ def write_beam_dump(
     Raises:
         InputError: An id holds the separator, so that the line could not be read back.
     """
+    rows = (
+        (
+            name, one.score, one.am_score, one.lm_score,
+            math.nan if one.wer is None else 100 * one.wer, " ".join(one.words),
+        )
+        for name, one in items
+    )  # fmt: skip
+    write_dump_rows(path, rows, separator=separator)
+
+
+def write_dump_rows(
+    path: Path,
+    rows: Iterable[tuple[str, float, float, float, float, str]],
+    *,
+    separator: Separator = "bar",
+) -> None:
+    """Write what :func:`write_beam_dump` writes, from the fields of each line.
+
+    Args:
+        path: The file to replace.
+        rows: Utterance id, score, AM and LM score, WER in per cent, words.
+        separator: As there.
+    """
     between, forbidden = (f" {BAR} ", BAR) if separator == "bar" else (" ", " ")
+    form = between.join(("%s", *["%f"] * 4, "%s\n"))
     with replacing(path, binary=True) as file, packing(file, path) as out:
-        for name, hypothesis in items:
-            if forbidden in name:
+        for row in rows:
+            if forbidden in row[0]:
                 raise InputError(
-                    f"utterance id {name!r} holds {forbidden!r}, which separates the fields",
+                    f"utterance id {row[0]!r} holds {forbidden!r}, which separates the fields",
                     path=path,
                 )
-            wer = math.nan if hypothesis.wer is None else 100 * hypothesis.wer
-            numbers = (hypothesis.score, hypothesis.am_score, hypothesis.lm_score, wer)
-            words = " ".join(hypothesis.words)
-            fields = (name, *(f"{number:f}" for number in numbers), words)
-            out.write(f"{between.join(fields)}\n".encode())
+            out.write((form % row).encode())
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -64,7 +64,7 @@ def print_answer(console: Console, rescored: Rescored) -> None:
         _say(
             console,
             f"certified: {proof.errors} errors ({rate} %) at {weights}, {sure} in the box "
-            f"({proof.boxes} boxes, {proof.seconds:.1f} s)",
+            f"({proof.boxes} boxes, {proof.seconds:.1f} CPU s)",
         )
     for text in rescored.findings:
         _say(console, f"note: {text}")

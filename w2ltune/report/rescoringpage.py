@@ -96,7 +96,8 @@ def _headline(folder: Path, rescored: Rescored) -> Iterator[Html]:
         yield element(
             "p",
             f"Yardstick: {proof.errors} errors are the fewest that any weights give on this list, "
-            f"{sure} (branch and bound over {box}; {proof.boxes} boxes, {proof.seconds:.3g} s).",
+            f"{sure} (branch and bound over {box}; {proof.boxes} boxes, "
+            f"{proof.seconds:.3g} CPU s).",
         )
 
 

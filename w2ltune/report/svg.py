@@ -50,6 +50,7 @@ def plot(name: str, draw: Draw, *, width: int, height: int) -> Html:
         height: The same.
     """
     import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     text = io.StringIO()
@@ -58,12 +59,9 @@ def plot(name: str, draw: Draw, *, width: int, height: int) -> Html:
         warnings.filterwarnings("ignore", "Glyph")
         figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
         draw(figure.subplots())
-        figure.savefig(
-            text,
-            format="svg",
-            metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")),
-            transparent=False,
-        )
+        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        # Not savefig, which draws twice.
+        FigureCanvasSVG(figure).print_svg(text, metadata=metadata)
     # Its style would hold for the whole page, which has it for its plots.
     svg = re.sub(r"<style.*?</style>", "", text.getvalue(), flags=re.DOTALL)
     head = f'<svg width="{width}" height="{height}" viewBox="0 0 {width} {height}" '

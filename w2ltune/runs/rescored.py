@@ -92,7 +92,7 @@ class Proof:
         gap: The difference: 0 is a proof.
         k: How many hypotheses took part.
         boxes: How many parts were looked at.
-        seconds: How long it took.
+        seconds: Processor time it took.
     """
 
     errors: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -153,3 +153,61 @@ def compiled_errors_by_depth(columns: int) -> Callable[..., Any]:
                         totals[number, first + lane] += chosen[lane]
 
     return kernel
+
+
+def walk(values: Any, slopes: Any, errors: Any, current: Any, end: float) -> Iterator[Any]:
+    """Yield what :func:`.nbestpool._walk` yields, all at once."""
+    at_end = values + end * slopes
+    slack = 1e-9 * float(np.abs(at_end).max() + np.abs(values).max())
+    times, changes = np.empty(errors.size), np.empty(errors.size, dtype=np.int64)
+    last = at_end.argmax(axis=1)
+    number = corners(values, slopes, errors, current, last, end, slack, times, changes)
+    yield times[:number], changes[:number]
+
+
+@compiled()
+def corners(values, slopes, errors, first, last, end, slack, times, changes):
+    """Put down the corners of all upper envelopes; return how many.
+
+    ``first`` and ``last`` are the highest at both ends. What is not above these two where they
+    cross is nowhere the highest; most is left out so.
+    """
+    length = values.shape[1]
+    own_values, own_slopes = np.empty(length), np.empty(length)
+    own = np.empty(length, dtype=np.int64)
+    number = 0
+    for u in range(len(first)):
+        value, slope, error = values[u, first[u]], slopes[u, first[u]], errors[u, first[u]]
+        rise = slopes[u, last[u]] - slope
+        if not rise > 0.0:
+            continue
+        middle = min(max((value - values[u, last[u]]) / rise, 0.0), end)
+        least = value + middle * slope - slack
+        count = 0
+        for i in range(length):
+            if values[u, i] + middle * slopes[u, i] >= least and slopes[u, i] > slope:
+                own_values[count], own_slopes[count], own[count] = values[u, i], slopes[u, i], i
+                count += 1
+        time = 0.0
+        while count:
+            crossing = np.inf
+            following = 0
+            for i in range(count):
+                at_time = (value - own_values[i]) / (own_slopes[i] - slope)
+                if at_time < crossing:
+                    crossing, following = at_time, i
+            time = max(time, crossing)  # rounding must not lead back
+            if not time < end:
+                break
+            value, slope = own_values[following], own_slopes[following]
+            change = errors[u, own[following]] - error
+            if change:
+                times[number], changes[number] = time, change
+                number += 1
+                error += change
+            kept = 0
+            for i in range(count):
+                own_values[kept], own_slopes[kept], own[kept] = own_values[i], own_slopes[i], own[i]
+                kept += own_slopes[kept] > slope
+            count = kept
+    return number

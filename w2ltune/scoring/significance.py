@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ FEW_CLUSTERS = 10
 
 _LIBRISPEECH_ID = r"\d+-\d+-\d+"  # speaker-chapter-utterance
 _CHUNK_DRAWS = 2_000_000  # bounds the memory of one product to some tens of MB
+_MOST_KEPT_DRAWS = 20_000_000  # of two bytes or less
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,19 +198,31 @@ def _resampled_ratios(
     sums = np.stack(
         [np.bincount(clusters.index, values, count) for values in (errors, reference_words)], axis=1
     )
+    kept = resamples * count <= _MOST_KEPT_DRAWS
+    draws = _kept_draws(count, resamples, seed) if kept else _draws(count, resamples, seed)
+    resampled = np.concatenate([times @ sums for times in draws])
+    resampled = resampled[resampled[:, 1] > 0]
+    return np.asarray(resampled[:, 0] / resampled[:, 1])
+
+
+def _draws(count: int, resamples: int, seed: int) -> Iterator[NDArray[np.unsignedinteger]]:
+    """Yield how often each cluster is drawn, some bootstrap samples at once, [samples, count]."""
     generator = np.random.default_rng(seed)
-    resampled = np.empty((resamples, 2))
     step = max(1, _CHUNK_DRAWS // count)
     for start in range(0, resamples, step):
         rows = min(step, resamples - start)
-        # How often each cluster is drawn, [rows, count]. Counting draws is several times faster
-        # than Generator.multinomial, which takes a binomial for each cell.
+        # Counting draws is several times faster than Generator.multinomial, which takes a
+        # binomial for each cell.
         draws = generator.integers(count, size=(rows, count))
         draws += np.arange(rows)[:, None] * count
         times = np.bincount(draws.ravel(), minlength=rows * count).reshape(rows, count)
-        resampled[start : start + rows] = times @ sums
-    resampled = resampled[resampled[:, 1] > 0]
-    return np.asarray(resampled[:, 0] / resampled[:, 1])
+        yield times.astype(np.min_scalar_type(count))
+
+
+@lru_cache(maxsize=2)
+def _kept_draws(count: int, resamples: int, seed: int) -> tuple[NDArray[np.unsignedinteger], ...]:
+    """Return all of `_draws`: each comparison of the same utterances has the same."""
+    return tuple(_draws(count, resamples, seed))
 
 
 def _percentiles(ratios: NDArray[np.float64], clusters: Clusters, level: float) -> Interval:

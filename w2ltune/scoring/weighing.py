@@ -13,6 +13,7 @@ from w2ltune.formats.nbest import NBest
 from w2ltune.scoring.rescorelists import RescoringLists, Units
 from w2ltune.scoring.significance import FEW_CLUSTERS, Clusters
 from w2ltune.scoring.wer import CountMatrix, count_matrix
+from w2ltune.scoring.winners import firsts
 
 LENGTH = "len"
 """The length of rescore.py: the number of words and of letters together."""
@@ -137,9 +138,11 @@ def choose_rows(
     rank = np.arange(len(scores)) - nbest.offsets[utterance]
     if k is not None:
         scores[rank >= k] = -np.inf
-    order = np.lexsort((rank if first_of_equals else -nbest.errors, -scores, utterance))
-    rows: NDArray[np.intp] = order[nbest.offsets[:-1]]
-    return rows
+    counts = np.diff(nbest.offsets)
+    if not first_of_equals:
+        highest = np.repeat(np.maximum.reduceat(scores, nbest.offsets[:-1]), counts)
+        scores = np.where(scores == highest, nbest.errors, -1.0)
+    return firsts(scores, counts)
 
 
 def ranking(nbest: NBest, weights: ArrayLike, k: int | None = None) -> NDArray[np.intp]:

@@ -33,8 +33,9 @@ def compiled_search(
         np.empty(longest, dtype=np.int64),
         np.empty(dimensions),
         np.empty(dimensions),
-        np.empty((len(lists.counts), dimensions + 1)),
-        np.empty(len(lists.counts), dtype=np.bool_),
+        np.empty((dimensions + 1, len(lists.counts))),
+        np.empty(len(lists.counts)),
+        np.empty(dimensions),
         np.empty(dimensions),
     )
 

@@ -20,7 +20,16 @@ import numpy as np
 from w2ltune.scoring.compiledkernels import compiled
 from w2ltune.search.boxes import NOTHING
 
-RAMPS_HELP = 0.25
+STEPS = 12
+"""Down to the least sum of ramps, at most."""
+
+LEVEL = 0.9
+"""To which part of what is needed a step would go if the sum were a plane."""
+
+FLAT = 1e-12
+"""Square of the errors that a sum of planes rises by over half a box, where it rises no more."""
+
+RAMPS_HELP = 0.35
 """Share of the errors at the centre above the bound that ramps may add at best."""
 
 ROUNDING = 1e-6
@@ -33,55 +42,70 @@ STEEPEST = 1e-4
 """A ramp that falls over less than this part of its scores is left out: it would be rounding."""
 
 
-@compiled()
-def least_sum(ramps, used, number, tilt, half, axes):
+@compiled(fastmath={"contract", "nsz", "reassoc"})
+def least_sum(ramps, planes, number, needed, half, point, tilt, mean, axes):
     """Return a lower bound, in whole errors, of the sum of ramps in the box, each 0 at least.
 
-    The sum of any of them as planes is a bound, as a plane is below its ramp. Those in use are
-    changed as long as that helps, twice around.
+    The sum of planes of the ramps, each taken by a share from 0 to 1, is a bound, as a plane is
+    below its ramp. Steps go down to the least sum; the mean of the planes that are above 0 at each
+    has the shares that are best there. They end where ``needed`` is reached, or a point is below.
     """
     dimensions = len(axes)
-    tilt[:] = 0.0
-    value = 0.0
-    for t in range(number):
-        if used[t]:
-            value += ramps[t, dimensions]
-            for j in range(dimensions):
-                tilt[j] += ramps[t, j]
-    for _ in range(2):
+    point[:] = 0.0
+    mean[:] = 0.0
+    mean_value = shares = size = found = 0.0
+    for _ in range(STEPS):
         for t in range(number):
-            sign = -1.0 if used[t] else 1.0
-            gain = sign * ramps[t, dimensions]
+            plane = ramps[dimensions, t]
             for j in range(dimensions):
-                gain += (abs(tilt[j]) - abs(tilt[j] + sign * ramps[t, j])) * half[j]
-            if gain > 0.0:
-                used[t] = not used[t]
-                value += sign * ramps[t, dimensions]
-                for j in range(dimensions):
-                    tilt[j] += sign * ramps[t, j]
-    # Anew, because what was added and taken out again leaves its rounding behind.
-    tilt[:] = 0.0
-    value = size = 0.0
-    for t in range(number):
-        if used[t]:
-            value += ramps[t, dimensions]
-            size += abs(ramps[t, dimensions])
+                plane += ramps[j, t] * point[j]
+            planes[t] = plane
+        value = here = own_size = 0.0
+        for t in range(number):
+            here += max(planes[t], 0.0)
+            value += ramps[dimensions, t] if planes[t] > 0.0 else 0.0
+            own_size += abs(ramps[dimensions, t])
+        for j in range(dimensions):
+            slope = 0.0
+            for t in range(number):
+                slope += ramps[j, t] if planes[t] > 0.0 else 0.0
+                own_size += abs(ramps[j, t]) * half[j]
+            tilt[j] = slope
+        if here < needed:
+            break
+        steepness = 0.0
+        for j in range(dimensions):
+            steepness += (tilt[j] * half[j]) ** 2
+        if steepness < FLAT:  # the least sum, or near it: this point's planes alone are the bound
+            bound = value - RELATIVE_ROUNDING * own_size
             for j in range(dimensions):
-                tilt[j] += ramps[t, j]
-                size += abs(ramps[t, j]) * half[j]
-    for j in range(dimensions):
-        value -= abs(tilt[j]) * half[j]
-    return max(0, math.ceil(value - ROUNDING - RELATIVE_ROUNDING * size))
+                bound -= abs(tilt[j]) * half[j]
+            found = max(found, bound - ROUNDING)
+            break
+        step = (here - LEVEL * needed) / steepness
+        shares += step
+        mean_value += step * value
+        size += step * own_size
+        bound = mean_value
+        for j in range(dimensions):
+            mean[j] += step * tilt[j]
+            bound -= abs(mean[j]) * half[j]
+            point[j] -= step * tilt[j] * half[j] ** 2
+            point[j] = min(max(point[j], -half[j]), half[j])
+        found = max(found, (bound - RELATIVE_ROUNDING * size) / shares - ROUNDING)
+        if found > needed - 1.0:
+            break
+    return max(0, math.ceil(found))
 
 
 @compiled()
 def ramp_bound(
     base, slopes, errors, slack, centre, half,
     rows, counts, row_begin, count_begin, count_end,
-    scratch, axes,
+    needed, scratch, axes,
 ):  # fmt: skip
     """Return how far the errors of open utterances are above their sum of least errors."""
-    scores, _, local, _, own_errors, slope, tilt, ramps, used, _ = scratch
+    scores, _, local, _, own_errors, slope, tilt, ramps, planes, mean, _ = scratch
     dimensions = len(axes)
     number_of_ramps = 0
     row = row_begin
@@ -99,10 +123,9 @@ def ramp_bound(
             above = s1 - s0 + slack
             if drop - above > STEEPEST * (drop + abs(above)):
                 steepness = (errors[r0] - errors[r1]) / (drop - above)
-                ramps[number_of_ramps, dimensions] = -steepness * above
+                ramps[dimensions, number_of_ramps] = -steepness * above
                 for j in range(dimensions):
-                    ramps[number_of_ramps, j] = -steepness * slope[j]
-                used[number_of_ramps] = s0 >= s1
+                    ramps[j, number_of_ramps] = -steepness * slope[j]
                 number_of_ramps += 1
             continue
         winner = 0
@@ -147,12 +170,11 @@ def ramp_bound(
         drop -= above
         if drop > STEEPEST * (reach + abs(above)):
             steepness = step / drop
-            ramps[number_of_ramps, dimensions] = -steepness * above
+            ramps[dimensions, number_of_ramps] = -steepness * above
             for j in range(dimensions):
-                ramps[number_of_ramps, j] = -steepness * slope[j]
-            used[number_of_ramps] = bad
+                ramps[j, number_of_ramps] = -steepness * slope[j]
             number_of_ramps += 1
-    return least_sum(ramps, used, number_of_ramps, tilt, half, axes)
+    return least_sum(ramps, planes, number_of_ramps, needed, half, slope, tilt, mean, axes)
 
 
 @compiled()
@@ -167,7 +189,7 @@ def narrow(
         Errors of settled utterances, least errors of the others, errors at the centre, and the ends
         of the rows and counts that were put down.
     """
-    scores, open_scores, local, own, own_errors, slope, _, _, _, influence = scratch
+    scores, open_scores, local, own, own_errors, slope, _, _, _, _, influence = scratch
     dimensions = len(axes)
     frozen = 0
     lowest = 0
@@ -338,7 +360,7 @@ def dive(
                 above = ramp_bound(
                     base, slopes, errors, slack, centres[slot], half,
                     rows, counts, row_out, count_out, new_count,
-                    scratch, axes,
+                    to_go, scratch, axes,
                 )  # fmt: skip
                 bound = max(bound, sum_of_least + above)
             if bound >= incumbent:

@@ -24,16 +24,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from w2ltune.formats.nbest import NBest
 from w2ltune.search.boxes import Lists, OpenBox, Progress, lists_in, root, search_box
-
-Face: TypeAlias = tuple[int, Literal["low", "high"]]
-"""A column, and the end of its weight's range."""
 
 _Search: TypeAlias = Callable[[OpenBox, Progress, float, Callable[[], bool]], list[OpenBox]]
 _NEAR = 0.015  # boxes this near to the best errors are searched to their end, in no order
@@ -48,12 +45,10 @@ class Certificate:
         errors: What they give; ties go to more errors.
         bound: No weights in the box give fewer; see the module for the fine print.
         boxes: Boxes whose bound was computed.
-        seconds: Wall time taken.
+        seconds: Processor time taken.
         complete: Whether all boxes were done, apart from slivers.
         smallest: Sides of a sliver, in ranges of the box.
         slivers: Boxes below that size that stayed open.
-        faces: Faces of the box on which a weight can be put without more errors: the optimum may
-            lie beyond.
     """
 
     weights: NDArray[np.float64]
@@ -64,7 +59,6 @@ class Certificate:
     complete: bool
     smallest: float
     slivers: int
-    faces: tuple[Face, ...]
 
     @property
     def gap(self) -> int:
@@ -92,8 +86,8 @@ def certify(
         high: float [columns], upper ends.
         incumbent: float [columns], weights to begin with, as a line search finds them (moved into
             the box); the better, the fewer boxes.
-        time_limit_seconds: Wall time after which the search is broken off; the bound holds
-            nevertheless. Compiling (seconds, the first time) is not interrupted.
+        time_limit_seconds: Processor time of this process after which the search is broken off;
+            the bound holds nevertheless. Compiling (seconds, the first time) is not interrupted.
         stopped: Asked now and then; when it returns True the search is broken off, too.
         smallest: Boxes with no side longer than this times the range are cut no more.
         memory_bytes: Open boxes beyond this are searched to their end before others are begun.
@@ -104,10 +98,10 @@ def certify(
         ValueError: The shapes are others, or an end is not finite or below the lower one.
     """
     ends = _checked(nbest, low, high)
-    began = time.monotonic()
+    began = time.process_time()
 
     def over() -> bool:
-        return time.monotonic() >= began + time_limit_seconds or stopped()
+        return time.process_time() >= began + time_limit_seconds or stopped()
 
     lists = lists_in(nbest, *ends, smallest)
     weights = ends[0] + (ends[1] - ends[0]) / 2
@@ -135,11 +129,10 @@ def certify(
         errors=progress.errors,
         bound=bound,
         boxes=progress.boxes,
-        seconds=time.monotonic() - began,
+        seconds=time.process_time() - began,
         complete=not heap or heap[0][0] >= progress.errors,
         smallest=smallest,
         slivers=progress.slivers if progress.sliver_bound < progress.errors else 0,
-        faces=_faces(lists, progress),
     )
 
 
@@ -165,16 +158,3 @@ def search_of(compiled: bool | None, lists: Lists) -> _Search:
     from w2ltune.search.boxcore import compiled_search
 
     return compiled_search(lists)
-
-
-def _faces(lists: Lists, progress: Progress) -> tuple[Face, ...]:
-    """Return the faces where the best point can be moved to without more errors."""
-    found: list[Face] = []
-    sides: tuple[tuple[Literal["low", "high"], int], ...] = (("low", -1), ("high", 1))
-    for axis, column in enumerate(lists.free.tolist()):
-        for name, side in sides:
-            point = progress.point.copy()
-            point[axis] = lists.centre[axis] + side * lists.half[axis]
-            if lists.errors_at(point) <= progress.errors:
-                found.append((column, name))
-    return tuple(found)

@@ -8,7 +8,8 @@ along the axes and along random directions until none of a round helps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,17 +38,19 @@ def search_lines(
     low: ArrayLike,
     high: ArrayLike,
     *,
-    start: ArrayLike | None = None,
+    starts: Sequence[ArrayLike] = (),
     restarts: int = 10,
     seed: int = 0,
 ) -> Iterator[Incumbent]:
     """Search a box of weights from several starting points.
 
+    What is found from one does not depend on the others: more of them are never worse.
+
     Args:
         pool: The lists.
         low: float64 [columns], lower ends; where equal to the upper ones, the weight is fixed.
         high: float64 [columns], upper ends, finite.
-        start: float64 [columns], the first starting point; None for the middle of the box.
+        starts: float64 [columns] each, the first starting points; without any the middle.
         restarts: Further starting points, drawn evenly from the box.
         seed: Of starting points and directions: the same gives the same.
 
@@ -55,15 +58,18 @@ def search_lines(
         The first starting point, then each point with fewer errors than all before.
     """
     ends = np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
-    rng = np.random.default_rng(seed)
-    first = (ends[0] + ends[1]) / 2 if start is None else np.asarray(start, dtype=np.float64)
-    point = np.clip(first, *ends)
-    best, lines = int(pool.errors(point)[0]), 0
-    yield Incumbent(weights=point, errors=best, lines=lines)
-    for restart in range(restarts + 1):
-        if restart:
-            point = rng.uniform(*ends)
+    free = ends[1] > ends[0]
+    drawn = np.tile(ends[0], (restarts, 1))
+    drawn[:, free] = np.random.default_rng(seed).uniform(
+        ends[0][free], ends[1][free], (restarts, int(free.sum()))
+    )
+    best, lines = math.inf, 0
+    for point in (*(np.clip(each, *ends) for each in starts or [sum(ends) / 2]), *drawn):
+        rng = np.random.default_rng(seed)
         errors, improved = int(pool.errors(point)[0]), True
+        if best == math.inf:
+            best = errors
+            yield Incumbent(weights=point, errors=errors, lines=lines)
         while improved:
             improved = False
             for direction in _directions(*ends, rng):
@@ -74,13 +80,14 @@ def search_lines(
                     point, errors, improved = there, found, True
                 if errors < best:
                     best = errors
-                    yield Incumbent(weights=point, errors=best, lines=lines)
+                    yield Incumbent(weights=point, errors=errors, lines=lines)
 
 
 def middle_of_best_piece(line: LineErrors) -> float:
     """Return the middle of the piece with the least errors, the widest of several."""
     width = np.diff(line.bounds)
-    piece = int(np.lexsort((-width, line.errors))[0])
+    pieces = np.flatnonzero(line.errors == line.errors.min())
+    piece = pieces[width[pieces].argmax()]
     return float(line.bounds[piece] + width[piece] / 2)
 
 
@@ -108,7 +115,6 @@ def _directions(
     axes = np.diag(high - low)[high > low]
     if len(axes) < 2:
         return axes
-    directions: NDArray[np.float64] = np.concatenate(
-        [axes, rng.normal(size=(len(axes), len(low))) * (high - low)]
-    )
+    random = rng.normal(size=(len(axes), len(axes)))  # of the free weights, whatever else is fixed
+    directions: NDArray[np.float64] = np.concatenate([axes, random @ axes])
     return directions

@@ -7,12 +7,15 @@ utterance to the size of the acoustic ones. Ranges in this unit do not depend on
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from w2ltune.formats.nbest import NBest
-from w2ltune.search.certified import Face
+
+Face: TypeAlias = tuple[int, Literal["low", "high"]]
+"""A column, and the end of its weight's range."""
 
 REACH = 4.0
 """Ends of the ranges: the weight at which a column differs so many times as much as the AM score.
@@ -70,7 +73,7 @@ def widen(
     Args:
         low: float64 [columns], lower ends.
         high: float64 [columns], upper ends.
-        faces: Those that the optimum touches, see :class:`.certified.Certificate`.
+        faces: Those that the optimum touches.
     """
     width = high - low
     low, high = low.copy(), high.copy()

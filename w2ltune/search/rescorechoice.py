@@ -69,9 +69,9 @@ def choose(
     """
     chosen = middles[-1]
     for other in middles[:-1]:
-        difference, error = _difference(of, other.errors, middles[-1].errors)
-        if difference < -error and other.total < chosen.total:
-            chosen = other
+        if other.total < chosen.total:
+            difference, error = _difference(of, other.errors, middles[-1].errors)
+            chosen = other if difference < -error else chosen
     why = MIDDLE
     if middles[-1].total > height and chosen.total > fewest.total:
         chosen, why = fewest, "fewest errors found, as between valleys there is no plateau"

@@ -6,7 +6,6 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -29,23 +28,6 @@ ANCESTOR_GRID = {
 
 ANCESTOR_BOX = {"tr": (0.0, 2.5), "convlm": (-1.0, 1.0), "len": (-1.0, 4.0)}
 """The ranges of its random search; that of the length is known roughly only."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Best:
-    """The best weights after so many evaluations.
-
-    Attributes:
-        vector: float64 [columns], that of the acoustic model first.
-        column: Which k gives the fewest errors.
-        errors: These.
-        evaluations: How many weights were evaluated so far.
-    """
-
-    vector: Vector
-    column: int
-    errors: int
-    evaluations: int
 
 
 def ancestor_names(names: tuple[str, ...], length: tuple[str, ...]) -> dict[str, str]:
@@ -111,8 +93,8 @@ def sample(
     n: int,
     seed: int,
     batch: int = 16,
-) -> Iterator[Best]:
-    """Search with one of Optuna's samplers; yield the best weights after each batch.
+) -> Iterator[int]:
+    """Search with one of Optuna's samplers; yield how many weights were evaluated after each batch.
 
     Args:
         method: tpe or cmaes in the box; random or grid over the ranges of rescore.py.
@@ -146,7 +128,6 @@ def sample(
             "random": lambda: optuna.samplers.RandomSampler(seed=seed),
         }
         study = optuna.create_study(sampler=samplers.get(method, samplers["random"])())
-    best: Best | None = None
     done = 0
     while done < n:
         size = min(batch if method in ("random", "grid") else 1, n - done)
@@ -156,10 +137,6 @@ def sample(
         vectors = np.array([[1.0, *(trial.params[name] for name in names)] for trial in trials])
         found = errors(vectors)
         done += size
-        for trial, vector, row in zip(trials, vectors, found, strict=True):
-            column = int(row.argmin())
-            study.tell(trial, float(row[column]))
-            if best is None or row[column] < best.errors:
-                best = Best(vector=vector, column=column, errors=int(row[column]), evaluations=done)
-        assert best is not None
-        yield Best(vector=best.vector, column=best.column, errors=best.errors, evaluations=done)
+        for trial, row in zip(trials, found, strict=True):
+            study.tell(trial, float(row.min()))
+        yield done
