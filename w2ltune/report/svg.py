@@ -61,7 +61,7 @@ def plot(name: str, draw: Draw, *, width: int, height: int) -> Html:
         draw(figure.subplots())
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         # Not savefig, which draws twice.
-        FigureCanvasSVG(figure).print_svg(text, metadata=metadata)
+        FigureCanvasSVG(figure).print_svg(text, metadata=metadata)  # type: ignore[no-untyped-call]
     # Its style would hold for the whole page, which has it for its plots.
     svg = re.sub(r"<style.*?</style>", "", text.getvalue(), flags=re.DOTALL)
     head = f'<svg width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
