@@ -47,7 +47,7 @@ GRID = "grid of rescore.py"
 GIVEN = "given by --in_wts"
 CERTIFIED = "certified optimum"
 MOST_WIDENINGS = 4
-RESTARTS = 2
+RESTARTS = 4
 MOST_NESTED = 5
 """With more weights than these not all spaces of fewer are searched: there are too many."""
 FEW = 16
