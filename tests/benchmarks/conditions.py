@@ -12,6 +12,7 @@ between words; word pieces have a model of their own, trained on the committed f
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -180,7 +181,7 @@ def _pieces() -> tuple[list[str], Any]:
     for _ in range(MERGES):
         pairs: Counter[tuple[str, str]] = Counter()
         for word, pieces in spelled.items():
-            for pair in zip(pieces, pieces[1:], strict=False):
+            for pair in itertools.pairwise(pieces):
                 pairs[pair] += counts[word]
         (a, b), _ = pairs.most_common(1)[0]
         for pieces in spelled.values():
@@ -273,9 +274,7 @@ def _train_pieces(folder: Path, tokens: list[str], spell: Any) -> None:
                           lexicon_path=folder / "lexicon.txt")
         for name in names
     }  # fmt: skip
-    shape = Architecture(
-        bands=corpora["train"].features[0].shape[1], outputs=len(tokens) + 1
-    )
+    shape = Architecture(bands=corpora["train"].features[0].shape[1], outputs=len(tokens) + 1)
     begun = start(corpora["train"], shape, seed=1)
     for state, report in train(begun, corpora["train"], TrainingOptions()):
         print(f"pieces: epoch {report.epoch}, loss {report.training.loss:.2f}", flush=True)

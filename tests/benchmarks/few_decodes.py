@@ -1,6 +1,6 @@
-"""Decodes until a search ends, and what it finds; real decodes under the conditions of conditions.py.
+"""Decodes until a search ends, and what it finds: real ones, in the conditions of conditions.py.
 
-    python tests/benchmarks/few_decodes.py run FOLDER --results=FILE --methods=random,tpe,cmaes,nbest
+    python tests/benchmarks/few_decodes.py run FOLDER --results=FILE [--methods=nbest,auto,tpe,...]
            [--conditions=letters-50,...] [--starts=5] [--trials=120]
     python tests/benchmarks/few_decodes.py table FOLDER --results=FILE
     python tests/benchmarks/few_decodes.py picture FOLDER --results=FILE --svg=FILE
@@ -108,6 +108,102 @@ def run_plain(folder: Path, method: str, name: str, seed: int, trials: int) -> d
     }  # fmt: skip
 
 
+def run_nbest(folder: Path, name: str, seed: int, *, auto: bool) -> dict[str, Any]:
+    """Return a run of the n-best search as the sweep drives it, with a part of the list first."""
+    import numpy as np
+    import optuna
+
+    from w2ltune.formats.nbest import write_nbest
+    from w2ltune.runs.trialdir import TrialDirectory, TrialResult
+    from w2ltune.scoring.significance import clusters_from_ids
+    from w2ltune.search import probe
+    from w2ltune.search.choice import Decoded, choose
+    from w2ltune.search.decodespace import make_box
+    from w2ltune.search.method import NOTE
+    from w2ltune.search.nbest import NBestSearch
+    from w2ltune.search.part import Parts, begin
+    from w2ltune.search.study import tell
+    from w2ltune.trials.dataset import shuffled_order
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    space, dev, test = spaces(folder, name)
+    count, kept = len(dev.dataset.ids), 300
+    clusters = clusters_from_ids(dev.dataset.ids, None)
+    box = make_box(space.distributions, space.fixed)
+    start = np.clip([*STARTS[seed], *box.start()[2:]], box.low, box.high)
+    if box.names[1] != "wordscore":
+        start[1:] = box.start()[1:]
+    spent = time.process_time()
+
+    def decode(given: Any, utterances: Any) -> Any:
+        found = dev(given, utterances, nbest=kept)
+        return found.counts, found.nbest, found.work_seconds, found.linear
+
+    beam = {n: space.fixed[n] for n in probe.BEAM_FLAGS}
+    order = shuffled_order(count)
+    words = np.array([len(reference) for reference in dev.dataset.references], dtype=np.int32)
+    parts = Parts(decode, space.fixed, box, order, words)
+    values, size = begin(parts, beam, start)
+    part_seconds = dev.seconds
+    part_utterances = dev.utterances
+    rates: list[float] = []
+    decoded, notes = [], []
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        (root / "trials").mkdir()
+        storage = optuna.storages.JournalStorage(
+            optuna.storages.journal.JournalFileBackend(f"{scratch}/journal")
+        )
+        study = optuna.create_study(storage=storage)
+        method = NBestSearch(
+            study=study, trials=root / "trials", space=space,
+            box=lambda flags: make_box(space.distributions, flags), key=lambda flags: "one",
+            targets={"": np.arange(count)}, trial_count=40, seed=seed,
+            start=dict(zip(box.names, values.tolist(), strict=True)) if parts.tried else None,
+            parts=parts if parts.tried else None,
+        )  # fmt: skip
+        while len(rates) < 40 and not method.finished():
+            number = len(rates)
+            assert method.ready(())
+            study.sampler = method.sampler(number, seed=number)
+            trial, given = space.ask(study)
+            trial.set_user_attr(NOTE, dict(method.note(number)))
+            notes.append(dict(method.note(number)))
+            directory = TrialDirectory(root / "trials", number)
+            directory.write_flags(given)
+            found = dev(given, nbest=kept)
+            write_nbest(directory.nbest, found.nbest, key="one")
+            rows = zip(dev.dataset.ids, found.counts.tolist(), strict=True)
+            text = "".join("\t".join([i, *map(str, row), ""]) + "\n" for i, row in rows)
+            directory.utterances.write_text("header\n" + text)
+            total = found.counts.sum(axis=0)
+            result = TrialResult(
+                number=number, attempt=1, state="COMPLETE", value=total[:3].sum() / total[3],
+                counts=tuple(total.tolist()), params=trial.params, flags=given,
+                linear=found.linear,
+            )  # fmt: skip
+            directory.write_result(result)
+            tell(study, number, result)
+            method.observe(result)
+            decoded.append(Decoded(result=result, counts=found.counts, note=notes[-1]))
+            rates.append(float(result.value))
+        choice = choose(
+            decoded, target="", utterances=np.arange(count), clusters=clusters, baseline=None,
+            middle=method.middle(""),
+        )  # fmt: skip
+        why = method.finished()
+    spent = time.process_time() - spent
+    chosen = decoded[choice.trial].result
+    return {
+        "rates": rates, "dev": chosen.value, "seconds": dev.seconds, "total_seconds": spent,
+        "test": test.wer({**chosen.flags, "test": "test.lst"}), "why": why, "notes": notes,
+        "decodes": part_utterances / count + len(rates),
+        "part": [[len(t.counts), round(float(t.errors.sum() / t.counts[:, 3].sum()), 4),
+                  *t.values.round(2).tolist()] for t in parts.tried],
+        "part_seconds": part_seconds, "params": chosen.params,
+    }  # fmt: skip
+
+
 def run_all(options: argparse.Namespace) -> None:
     path = Path(options.results)
     there = {key(row) for row in read(path)}
@@ -123,8 +219,8 @@ def run_all(options: argparse.Namespace) -> None:
                 row = {"method": method, "condition": name, "seed": seed, **row}
                 with path.open("a") as file:
                     file.write(json.dumps(row) + "\n")
-                print(*key(row), f"dev {row['dev']:.2%} test {row['test']:.2%} "
-                      f"{row['decodes']:.1f} decodes {row['seconds']:.1f} s", flush=True)  # fmt: skip
+                found = f"dev {row['dev']:.2%} test {row['test']:.2%}"
+                print(*key(row), f"{found} {row['decodes']:.1f} decodes", flush=True)
 
 
 def key(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -39,8 +39,15 @@ NEIGHBOURS = 9
 DECODED = 0.02
 """A point nearer than this to a decoded one need not be decoded."""
 
-FEW_LOST, WORTH = 1.0, 0.25
-"""Where the beam loses less than one standard error, less than a quarter is worth no decode."""
+WORTH = 0.5
+"""Standard errors of the paired difference that a decode is to save at least."""
+
+BROKEN = 1.0
+"""Standard errors by which a decode must be worse than the best one before it, for a promise to be
+broken: from then on the lists are believed half as far only."""
+
+FIRST_RADIUS, LEAST_RADIUS = 0.5, 0.1
+"""How far they are believed at first, and always, in each weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +102,20 @@ class Point:
     Attributes:
         unit: float64 [searched], its place in the box's unit cube.
         errors: int [utterances].
+        utterances: Which of the pool's these are; None for all.
     """
 
     unit: Vector
     errors: npt.NDArray[np.integer]
+    utterances: npt.NDArray[np.intp] | None = None
+
+    def lost(self, pool: Pool, box: Box) -> float:
+        """Return real minus pooled errors: what the beam loses, for all utterances of the pool."""
+        weights = box.weights(self.unit)[0]
+        if self.utterances is None:
+            return float(self.errors.sum() - pool.errors(weights)[0])
+        pooled = pool.utterance_errors(weights)[self.utterances]
+        return float(self.errors.sum() - pooled.sum()) * pool.utterances / len(pooled)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +125,10 @@ class Proposal:
     Attributes:
         values: float64 [searched].
         gain: Errors by which it is expected to be below the best real decode.
+        deviation: Standard deviation of that: what the beam loses there is not known.
         least_gain: A gain below this is not worth a decode.
         plateau: float64 [searched], the middle of the plateau.
+        plateau_gain: Errors by which that is expected to be below the best real decode.
         residual: Real minus pooled errors at the best real decode: what the beam loses.
         undetermined: Weights that decide nothing; they stay at their starting value.
         new: Whether there is a point left that was not decoded.
@@ -117,11 +136,18 @@ class Proposal:
 
     values: Vector
     gain: float
+    deviation: float = 0.0
     least_gain: float
     plateau: Vector
+    plateau_gain: float = math.inf
     residual: float
     undetermined: tuple[str, ...] = field(default=())
     new: bool = True
+
+    @property
+    def promise(self) -> str:
+        """What another decode is expected to save, in words."""
+        return f"{max(0.0, self.gain):.1f} ± {self.deviation:.1f} errors"
 
     @property
     def small(self) -> bool:
@@ -138,8 +164,7 @@ def fit_residual(pool: Pool, box: Box, points: Sequence[Point]) -> Residual:
         points: The decodes.
     """
     unit = np.array([point.unit for point in points]).reshape(-1, len(box.names))
-    real = np.array([float(point.errors.sum()) for point in points])
-    return Residual(unit, real - pool.errors(box.weights(unit)))
+    return Residual(unit, np.array([point.lost(pool, box) for point in points]))
 
 
 def propose(pool: Pool, box: Box, points: Sequence[Point]) -> Proposal:
@@ -148,7 +173,8 @@ def propose(pool: Pool, box: Box, points: Sequence[Point]) -> Proposal:
     Args:
         pool: All n-best lists so far, of the utterances that count.
         box: The searched weights.
-        points: The real decodes at this beam, in order; without any, the pool alone decides.
+        points: The real decodes at this beam, in order; without one of all utterances, the pool
+            and what the beam loses decide alone.
     """
     residual = fit_residual(pool, box, points)
 
@@ -156,42 +182,74 @@ def propose(pool: Pool, box: Box, points: Sequence[Point]) -> Proposal:
         total: Vector = pool.errors(box.weights(unit)) + residual(unit)
         return total
 
-    unit, undetermined = _plateau(pool, box, residual, expected)
-    unit = box.snap(unit)
+    whole = [point for point in points if point.utterances is None]
+    best = min(whole, key=lambda point: int(point.errors.sum()), default=None)
+    centre = box.unit(box.start()) if best is None else np.clip(best.unit, 0, 1)
+    radius = believed(points)
+    region = np.clip(centre - radius, 0, 1), np.clip(centre + radius, 0, 1)
+    # What fewer weights come to, with the others as they are, is looked at from each larger space.
+    found = [
+        _plateau(pool, box, residual, expected, region, centre, count)
+        for count in range(min(2, len(box.names)), len(box.names) + 1)
+    ]
+    undetermined = found[-1][1]
+    middles = np.array(
+        [box.snap(np.where(undetermined, box.unit(box.start()), u)) for u, _ in found]
+    )
+    unit = middles[int(np.argmin(expected(middles)))]
     plateau = np.clip(box.low + unit * (box.high - box.low), box.low, box.high)
     free = tuple(name for name, is_free in zip(box.names, undetermined, strict=True) if is_free)
-    if not points:
+    if best is None:
         return Proposal(
             values=plateau, gain=math.inf, least_gain=1.0, plateau=plateau, residual=0.0,
             undetermined=free,
         )  # fmt: skip
-    best = min(points, key=lambda point: int(point.errors.sum()))
     real = int(best.errors.sum())
-    gain = real - float(expected(unit)[0])
-    least_gain = max(1.0, 0.1 * _standard_error(best, pool, box, unit))
-    lost = real - float(pool.errors(box.weights(best.unit))[0])
-    new = bool(_new(unit[None], points)[0])
+    gain = plateau_gain = real - float(expected(unit)[0])
+    least_gain = max(1.0, WORTH * _standard_error(best, pool, box, unit))
+    lost = best.lost(pool, box)
+    new = bool(_new(unit[None], whole)[0])
     if gain < least_gain or not new:
-        near = best.unit + NEIGHBOURHOOD * (
+        near = best.unit + min(NEIGHBOURHOOD, radius) * (
             2 * spread_points(_affordable(ZOOM_POINTS, pool), len(box.names)) - 1
         )
         near = box.snap(np.clip(near, 0, 1))
         mean = _smooth(near, expected(near))
         gains = expected_improvement(real - mean, residual.deviation(near, best.unit))
-        gains = np.where(_new(near, points), gains, -1.0)
+        gains = np.where(_new(near, whole), gains, -1.0)
         unit, gain, new = near[np.argmax(gains)], float(gains.max()), bool(gains.max() >= 0)
-        standard_error = _standard_error(best, pool, box, unit)
-        worth = WORTH if lost < FEW_LOST * standard_error else 0.0
-        least_gain = max(1.0, worth * standard_error)
+        least_gain = max(1.0, WORTH * _standard_error(best, pool, box, unit))
     return Proposal(
         values=np.clip(box.low + unit * (box.high - box.low), box.low, box.high),
         gain=gain,
+        deviation=float(residual.deviation(unit[None], best.unit)[0]),
         least_gain=least_gain,
         plateau=plateau,
+        plateau_gain=plateau_gain,
         residual=lost,
         undetermined=free,
         new=new,
     )
+
+
+def believed(points: Sequence[Point]) -> float:
+    """Return how far from the best decode the lists are believed, in each weight.
+
+    The beam loses most in far corners, and no list tells it. Where one promised much and the decode
+    was worse than the best before it, half of the way there is as far as the next goes.
+    """
+    radius = FIRST_RADIUS
+    for number, point in enumerate(points):
+        same = [one for one in points[:number] if len(one.errors) == len(point.errors)]
+        if not same:
+            continue
+        before = min(same, key=lambda one: int(one.errors.sum()))
+        difference = point.errors.astype(np.int64) - before.errors
+        if difference.sum() > BROKEN * np.std(difference) * math.sqrt(len(difference)):
+            radius = min(radius, float(np.abs(point.unit - before.unit).max()) / 2)
+        elif difference.sum() < 0:
+            radius *= 2
+    return min(1.0, max(LEAST_RADIUS, radius))
 
 
 def _new(unit: Vector, points: Sequence[Point]) -> npt.NDArray[np.bool_]:
@@ -203,22 +261,38 @@ def _new(unit: Vector, points: Sequence[Point]) -> npt.NDArray[np.bool_]:
 
 
 def _plateau(
-    pool: Pool, box: Box, residual: Residual, expected: Callable[[Vector], Vector]
+    pool: Pool,
+    box: Box,
+    residual: Residual,
+    expected: Callable[[Vector], Vector],
+    region: tuple[Vector, Vector],
+    centre: Vector,
+    count: int,
 ) -> tuple[Vector, npt.NDArray[np.bool_]]:
-    """Return the middle of the plateau in the unit cube, and which weights decide nothing."""
-    cube = spread_points(_affordable(POINTS, pool), len(box.names))
+    """Return the middle of the plateau in a region, and which weights decide nothing.
+
+    The first ``count`` weights vary, the others are as in the centre.
+    """
+
+    def spread(points: int, low: Vector, high: Vector) -> Vector:
+        cube = np.tile(centre, (_affordable(points, pool), 1))
+        cube[:, :count] = (low + spread_points(len(cube), count) * (high - low))[:, :count]
+        return cube
+
+    cube = spread(POINTS, *region)
     values = expected(cube)
-    mean, spread = plateau_mean(cube, values)
-    undetermined: npt.NDArray[np.bool_] = spread > UNDETERMINED
+    mean, deviation = plateau_mean(cube, values)
+    undetermined: npt.NDArray[np.bool_] = deviation > UNDETERMINED
+    undetermined[count:] = False
     # Closer, because few points of the box lie on a small plateau.
-    width = np.where(undetermined, 1.0, 3 * spread + 0.02)
-    low, high = np.clip(mean - width, 0, 1), np.clip(mean + width, 0, 1)
-    zoom = low + spread_points(_affordable(ZOOM_POINTS, pool), len(box.names)) * (high - low)
+    width = np.where(undetermined, 1.0, 3 * deviation + 0.02)
+    low, high = np.maximum(mean - width, region[0]), np.minimum(mean + width, region[1])
+    zoom = spread(ZOOM_POINTS, low, high)
     zoomed = expected(zoom)
     mean, _ = plateau_mean(zoom, zoomed)
     unit = np.where(undetermined, box.unit(box.start()), mean)
     lowest = np.concatenate([cube, zoom])[np.argmin(np.concatenate([values, zoomed]))]
-    least, lowest = _descend(pool, box, residual, lowest)
+    least, lowest = _descend(pool, box, residual, lowest, region, count)
     errors = [pool.utterance_errors(box.weights(point)[0]) for point in (unit, lowest)]
     standard_error = float(np.std(errors[0] - errors[1])) * math.sqrt(pool.utterances)
     if float(expected(unit)[0]) - least > standard_error:
@@ -239,15 +313,23 @@ def _standard_error(best: Point, pool: Pool, box: Box, unit: Vector) -> float:
     return float(np.std(difference)) * math.sqrt(len(difference))
 
 
-def _descend(pool: Pool, box: Box, residual: Residual, unit: Vector) -> tuple[float, Vector]:
+def _descend(
+    pool: Pool,
+    box: Box,
+    residual: Residual,
+    unit: Vector,
+    region: tuple[Vector, Vector],
+    count: int,
+) -> tuple[float, Vector]:
     """Follow exact lines through a point, axis after axis, twice, to the least expected errors."""
     least = math.inf
-    for axis in [*range(len(unit))] * 2:
+    for axis in [*range(count)] * 2:
         direction = np.zeros_like(unit)
         direction[axis] = 1.0
         origin = unit - unit[axis] * direction
         weights = box.weights(np.stack([origin, origin + direction]))
-        line = pool.line(weights[0], weights[1] - weights[0], 0.0, 1.0)
+        ends = float(region[0][axis]), float(region[1][axis])
+        line = pool.line(weights[0], weights[1] - weights[0], *ends)
         middles = (line.bounds[:-1] + line.bounds[1:]) / 2
         expected = line.errors + residual(origin + middles[:, None] * direction)
         lowest = int(np.argmin(expected))
