@@ -143,7 +143,8 @@ def run_nbest(folder: Path, name: str, seed: int, *, auto: bool) -> dict[str, An
     order = shuffled_order(count)
     words = np.array([len(reference) for reference in dev.dataset.references], dtype=np.int32)
     parts = Parts(decode, space.fixed, box, order, words)
-    values, size = begin(parts, beam, start)
+    wide = probe.widened(beam, dev.decoder.token_count)
+    values, _ = begin(parts, beam, wide, start)
     part_seconds = dev.seconds
     part_utterances = dev.utterances
     rates: list[float] = []
@@ -160,7 +161,7 @@ def run_nbest(folder: Path, name: str, seed: int, *, auto: bool) -> dict[str, An
             box=lambda flags: make_box(space.distributions, flags), key=lambda flags: "one",
             targets={"": np.arange(count)}, trial_count=40, seed=seed,
             start=dict(zip(box.names, values.tolist(), strict=True)) if parts.tried else None,
-            parts=parts if parts.tried else None,
+            level=parts.level(beam),
         )  # fmt: skip
         while len(rates) < 40 and not method.finished():
             number = len(rates)
@@ -199,8 +200,8 @@ def run_nbest(folder: Path, name: str, seed: int, *, auto: bool) -> dict[str, An
         "test": test.wer({**chosen.flags, "test": "test.lst"}), "why": why, "notes": notes,
         "decodes": part_utterances / count + len(rates),
         "part": [[len(t.counts), round(float(t.errors.sum() / t.counts[:, 3].sum()), 4),
-                  *t.values.round(2).tolist()] for t in parts.tried],
-        "part_seconds": part_seconds, "params": chosen.params,
+                  *t.values.round(2).tolist(), t.beam["beamsize"], round(t.seconds, 2)] for t in parts.tried],
+        "level": parts.level(beam), "part_seconds": part_seconds, "params": chosen.params,
     }  # fmt: skip
 
 

@@ -18,7 +18,6 @@ from w2ltune.scoring.nbest import merge
 from w2ltune.scoring.nbestpool import Pool
 from w2ltune.search.linear import Box, Point
 from w2ltune.search.nbestsampler import Setting
-from w2ltune.search.part import Parts
 from w2ltune.search.poolkey import same_but_searched
 from w2ltune.trials.dataset import read_utterance_counts
 
@@ -56,7 +55,6 @@ class DecodeHistory:
         key: Names the pool of a trial's flags.
         targets: For each list that has weights of its own its utterances; {"": all} for one.
         warm: N-best lists of an earlier sweep, by key.
-        parts: What was decoded of parts of the list with the fixed flags.
 
     Attributes:
         seen: The complete decodes of the search, by number: who ends first is chance.
@@ -76,7 +74,6 @@ class DecodeHistory:
         key: Callable[[Mapping[str, str]], str],
         targets: Mapping[str, npt.NDArray[np.intp]],
         warm: Mapping[str, NBest],
-        parts: Parts | None = None,
     ) -> None:
         self._trials = trials
         self._linear = linear
@@ -85,7 +82,6 @@ class DecodeHistory:
         self._box = box
         self._key = key
         self._targets = targets
-        self._parts = parts
         self._merged: dict[str, NBest] = dict(warm)
         self._pools: dict[tuple[str, str], Pool] = {}
         self.seen: list[Seen] = []
@@ -114,10 +110,7 @@ class DecodeHistory:
             nbest = read_nbest(directory.nbest, key=key)
             known = self._merged.get(key)
             silence = "silscore" in self._linear or bool(box.fixed[4])
-            begun = self._parts.lists if self._parts and not known else None
-            self._merged[key] = merge(
-                [lists for lists in (known, begun, nbest) if lists], silence=silence
-            )
+            self._merged[key] = merge([known, nbest] if known else [nbest], silence=silence)
             self._pools = {place: pool for place, pool in self._pools.items() if place[0] != key}
         if not ours:
             return
@@ -169,11 +162,6 @@ class DecodeHistory:
             Point(unit=seen.point.unit, errors=self._utterance_errors(seen, target))
             for seen in self.of_setting(setting)
         ]
-
-    def all_points(self, setting: Setting, target: str, flags: Mapping[str, str]) -> list[Point]:
-        """Return those decodes, behind what was decoded of parts of the list."""
-        found = self._parts.points(self._targets[target], flags) if self._parts else []
-        return [*found, *self.points(setting, target)]
 
     def best(self, target: str) -> Seen:
         """Return the decode with the fewest errors on a target; there must be one."""

@@ -46,8 +46,9 @@ BROKEN = 1.0
 """Standard errors by which a decode must be worse than the best one before it, for a promise to be
 broken: from then on the lists are believed half as far only."""
 
-FIRST_RADIUS, LEAST_RADIUS = 0.5, 0.1
-"""How far they are believed at first, and always, in each weight."""
+FAR, NEAR, LEAST_RADIUS = 0.5, 0.25, 0.1
+"""How far they are believed from a start, from a point that a part of the list was searched for,
+and always; in each weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +91,13 @@ class Box:
         """Return the place of searched values [searched] in the unit cube; outside stays so."""
         return (values - self.low) / (self.high - self.low)
 
+    def stretch(self, unit: Vector) -> Vector:
+        """Return how what the beam loses grows over points [points, searched]; 1 at the most."""
+        weight = self.weights(unit)[:, 1]
+        ends = self.weights(np.array([[0.0], [1.0]]) * np.ones(len(self.names)))[:, 1]
+        stretch: Vector = (weight / max(1e-9, float(np.abs(ends).max()))) ** 2
+        return stretch
+
     def start(self) -> Vector:
         """Return the usual starting values, [searched], inside of the ranges."""
         return np.clip([STARTS[name] for name in self.names], self.low, self.high)
@@ -102,20 +110,10 @@ class Point:
     Attributes:
         unit: float64 [searched], its place in the box's unit cube.
         errors: int [utterances].
-        utterances: Which of the pool's these are; None for all.
     """
 
     unit: Vector
     errors: npt.NDArray[np.integer]
-    utterances: npt.NDArray[np.intp] | None = None
-
-    def lost(self, pool: Pool, box: Box) -> float:
-        """Return real minus pooled errors: what the beam loses, for all utterances of the pool."""
-        weights = box.weights(self.unit)[0]
-        if self.utterances is None:
-            return float(self.errors.sum() - pool.errors(weights)[0])
-        pooled = pool.utterance_errors(weights)[self.utterances]
-        return float(self.errors.sum() - pooled.sum()) * pool.utterances / len(pooled)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,37 +153,49 @@ class Proposal:
         return self.gain < self.least_gain
 
 
-def fit_residual(pool: Pool, box: Box, points: Sequence[Point]) -> Residual:
+def fit_residual(pool: Pool, box: Box, points: Sequence[Point], level: float = 0.0) -> Residual:
     """Fit the residual over all real decodes of one setting.
 
     Args:
         pool: Of the same utterances as the points' errors.
         box: The searched weights.
         points: The decodes.
+        level: What the beam is expected to lose at the largest LM weight, in each utterance.
     """
     unit = np.array([point.unit for point in points]).reshape(-1, len(box.names))
-    return Residual(unit, np.array([point.lost(pool, box) for point in points]))
+    real = np.array([float(point.errors.sum()) for point in points])
+    lost = real - pool.errors(box.weights(unit))
+    return Residual(unit, lost, lambda unit: level * pool.utterances * box.stretch(unit))
 
 
-def propose(pool: Pool, box: Box, points: Sequence[Point]) -> Proposal:
+def propose(
+    pool: Pool,
+    box: Box,
+    points: Sequence[Point],
+    *,
+    level: float = 0.0,
+    radius: float = FAR,
+    worth: float = WORTH,
+) -> Proposal:
     """Return the next point to decode.
 
     Args:
         pool: All n-best lists so far, of the utterances that count.
         box: The searched weights.
-        points: The real decodes at this beam, in order; without one of all utterances, the pool
-            and what the beam loses decide alone.
+        points: The real decodes at this beam, in order; without any, the pool alone decides.
+        level: What the beam is expected to lose at the largest LM weight, in each utterance.
+        radius: How far from the first decode the lists are believed, in each weight.
+        worth: Standard errors of the paired difference that a decode is to save at least.
     """
-    residual = fit_residual(pool, box, points)
+    residual = fit_residual(pool, box, points, level)
 
     def expected(unit: Vector) -> Vector:
         total: Vector = pool.errors(box.weights(unit)) + residual(unit)
         return total
 
-    whole = [point for point in points if point.utterances is None]
-    best = min(whole, key=lambda point: int(point.errors.sum()), default=None)
+    best = min(points, key=lambda point: int(point.errors.sum()), default=None)
     centre = box.unit(box.start()) if best is None else np.clip(best.unit, 0, 1)
-    radius = believed(points)
+    radius = believed(points, radius)
     region = np.clip(centre - radius, 0, 1), np.clip(centre + radius, 0, 1)
     # What fewer weights come to, with the others as they are, is looked at from each larger space.
     found = [
@@ -206,23 +216,26 @@ def propose(pool: Pool, box: Box, points: Sequence[Point]) -> Proposal:
         )  # fmt: skip
     real = int(best.errors.sum())
     gain = plateau_gain = real - float(expected(unit)[0])
-    least_gain = max(1.0, WORTH * _standard_error(best, pool, box, unit))
-    lost = best.lost(pool, box)
-    new = bool(_new(unit[None], whole)[0])
+    least_gain = max(1.0, worth * _standard_error(best, pool, box, unit))
+    lost = real - float(pool.errors(box.weights(best.unit))[0])
+    new = bool(_new(unit[None], points)[0])
+    deviation = float(residual.deviation(unit[None], best.unit)[0])
     if gain < least_gain or not new:
         near = best.unit + min(NEIGHBOURHOOD, radius) * (
             2 * spread_points(_affordable(ZOOM_POINTS, pool), len(box.names)) - 1
         )
         near = box.snap(np.clip(near, 0, 1))
         mean = _smooth(near, expected(near))
-        gains = expected_improvement(real - mean, residual.deviation(near, best.unit))
-        gains = np.where(_new(near, whole), gains, -1.0)
-        unit, gain, new = near[np.argmax(gains)], float(gains.max()), bool(gains.max() >= 0)
-        least_gain = max(1.0, WORTH * _standard_error(best, pool, box, unit))
+        gains, deviations = expected_improvement(real - mean, residual.deviation(near, best.unit))
+        gains = np.where(_new(near, points), gains, -1.0)
+        most = int(np.argmax(gains))
+        unit, gain, deviation = near[most], float(gains[most]), float(deviations[most])
+        new = gain >= 0
+        least_gain = max(1.0, worth * _standard_error(best, pool, box, unit))
     return Proposal(
         values=np.clip(box.low + unit * (box.high - box.low), box.low, box.high),
         gain=gain,
-        deviation=float(residual.deviation(unit[None], best.unit)[0]),
+        deviation=deviation,
         least_gain=least_gain,
         plateau=plateau,
         plateau_gain=plateau_gain,
@@ -232,18 +245,14 @@ def propose(pool: Pool, box: Box, points: Sequence[Point]) -> Proposal:
     )
 
 
-def believed(points: Sequence[Point]) -> float:
+def believed(points: Sequence[Point], radius: float) -> float:
     """Return how far from the best decode the lists are believed, in each weight.
 
     The beam loses most in far corners, and no list tells it. Where one promised much and the decode
     was worse than the best before it, half of the way there is as far as the next goes.
     """
-    radius = FIRST_RADIUS
-    for number, point in enumerate(points):
-        same = [one for one in points[:number] if len(one.errors) == len(point.errors)]
-        if not same:
-            continue
-        before = min(same, key=lambda one: int(one.errors.sum()))
+    for number, point in enumerate(points[1:], start=1):
+        before = min(points[:number], key=lambda one: int(one.errors.sum()))
         difference = point.errors.astype(np.int64) - before.errors
         if difference.sum() > BROKEN * np.std(difference) * math.sqrt(len(difference)):
             radius = min(radius, float(np.abs(point.unit - before.unit).max()) / 2)
@@ -282,7 +291,8 @@ def _plateau(
     cube = spread(POINTS, *region)
     values = expected(cube)
     mean, deviation = plateau_mean(cube, values)
-    undetermined: npt.NDArray[np.bool_] = deviation > UNDETERMINED
+    across = region[1] - region[0]  # a small region is even as a rule
+    undetermined: npt.NDArray[np.bool_] = (across >= FAR) & (deviation > UNDETERMINED * across)
     undetermined[count:] = False
     # Closer, because few points of the box lie on a small plateau.
     width = np.where(undetermined, 1.0, 3 * deviation + 0.02)

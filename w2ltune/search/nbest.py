@@ -19,10 +19,9 @@ from w2ltune.formats.nbest import NBest
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 from w2ltune.scoring.nbestpool import Pool
 from w2ltune.search.history import DecodeHistory, Seen
-from w2ltune.search.linear import DECODED, Box, Proposal, propose
+from w2ltune.search.linear import DECODED, NEAR, Box, Proposal, propose
 from w2ltune.search.method import NOTE
 from w2ltune.search.nbestsampler import NBestSampler, Setting, enumerate_settings, linear_weights
-from w2ltune.search.part import Parts
 from w2ltune.search.samplers import make_sampler
 from w2ltune.search.space import SearchSpace
 from w2ltune.search.study import counted
@@ -30,6 +29,9 @@ from w2ltune.search.surface import Surface, make_surface
 
 PATIENCE = 6
 """Decodes without improvement after which TPE takes over where the beam loses too much."""
+
+CLOSE = 0.25
+"""Standard errors that a decode is to save at least where a part of the list told the start."""
 
 MOST_FAILURES = 3
 """Failed trials after which a setting is given up."""
@@ -68,7 +70,7 @@ class NBestSearch:
         seed: The study's seed.
         beam: Beam flags that w2ltune chooses, as they are now; part of the setting.
         start: Linear weights at which to begin, by name; what is missing is at the usual start.
-        parts: What was decoded of parts of the list, at the search's beam.
+        level: What the beam is expected to lose at the largest LM weight, in each utterance.
         warm: N-best lists of an earlier sweep, by key.
     """
 
@@ -85,7 +87,7 @@ class NBestSearch:
         seed: int,
         beam: Mapping[str, str] | None = None,
         start: Mapping[str, float] | None = None,
-        parts: Parts | None = None,
+        level: float = 0.0,
         warm: Mapping[str, NBest] | None = None,
     ) -> None:
         self._study = study
@@ -97,6 +99,7 @@ class NBestSearch:
         self._trial_count = trial_count
         self._seed = seed
         self._begin = start or {}
+        self._level = level
         linear = linear_weights(space.distributions)
         others = {n: d for n, d in space.distributions.items() if n not in linear}
         chosen = tuple((beam or {}).items())
@@ -111,7 +114,6 @@ class NBestSearch:
             key=key,
             targets=targets,
             warm=warm or {},
-            parts=parts,
         )
         self._decided: dict[frozenset[int], Step] = {}
         self._stopped: dict[Setting, Step] = {}
@@ -296,7 +298,10 @@ class NBestSearch:
     def _propose(self, setting: Setting, target: str) -> Proposal:
         flags = self._flags(setting)
         pool = self._history.pool(self._key(flags), target)
-        return propose(pool, self._box(flags), self._history.all_points(setting, target, flags))
+        points = self._history.points(setting, target)
+        if not self._begin:
+            return propose(pool, self._box(flags), points)
+        return propose(pool, self._box(flags), points, level=self._level, radius=NEAR, worth=CLOSE)
 
     def _flags(self, setting: Setting) -> dict[str, str]:
         return dict(self._space.fixed) | dict(setting)

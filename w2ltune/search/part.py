@@ -17,7 +17,7 @@ from w2ltune.formats.distributions import format_value
 from w2ltune.formats.nbest import NBest
 from w2ltune.scoring.nbest import merge, spread_out, take
 from w2ltune.scoring.nbestpool import Pool
-from w2ltune.search.linear import Box, Point, Proposal, propose
+from w2ltune.search.linear import FAR, NEAR, Box, Point, Proposal, propose
 from w2ltune.search.residual import Vector
 
 FIRST = 32
@@ -32,8 +32,11 @@ PART_ERROR = 0.006
 MOST_SHARE = 1 / 3
 """Of the list: three decodes of a larger part cost more than one of the whole list."""
 
-FIRST_DECODES, MOST_DECODES = 3, 6
+FIRST_DECODES, MOST_DECODES = 2, 5
 """Of the first utterances and of a part, at one beam."""
+
+LITTLE_SEEN = 0.005
+"""Decodes at small LM weights tell little of what is lost at large ones."""
 
 Found = tuple[npt.NDArray[np.int32], NBest, float, bool]
 """Counts [utterances, 4], n-best lists, CPU seconds, whether scores are linear in the weights."""
@@ -110,34 +113,39 @@ class Parts:
         self.tried.append(Tried(beam=dict(beam), values=values, counts=counts, seconds=seconds))
         return self.tried[-1]
 
-    def points(self, utterances: npt.NDArray[np.intp], flags: Mapping[str, str]) -> list[Point]:
-        """Return the decodes with a beam's flags as points of a list of utterances."""
-        place = {int(one): at for at, one in enumerate(utterances)}
-        found = []
-        for tried in self.tried:
-            own = [
-                (i, place[one])
-                for i, one in enumerate(self.order[: len(tried.counts)].tolist())
-                if one in place
-            ]
-            if own and tried.beam.items() <= flags.items():
-                mine, theirs = np.array(own).T
-                order = np.argsort(theirs)
-                whole = len(own) == len(utterances)
-                found.append(
-                    Point(
-                        unit=self.box.unit(tried.values),
-                        errors=tried.errors[mine[order]],
-                        utterances=None if whole else theirs[order],
-                    )
-                )
-        return found
+    def level(self, beam: Mapping[str, str]) -> float:
+        """Return what a beam loses at the largest LM weight, in each utterance.
 
-    def propose(self, beam: Mapping[str, str], size: int) -> Proposal:
+        Where a wider beam was decoded too, which the first utterances are: no beam sees in its own
+        lists what it loses.
+        """
+        own = [tried for tried in self.tried if tried.beam == beam]
+        rich = min((len(t.counts) for t in self.tried if t.beam != beam), default=0)
+        if not own or not rich or self.lists is None:
+            return 0.0
+        pool = Pool(take(self.lists, self.order[:rich]))
+        unit = np.array([self.box.unit(tried.values) for tried in own])
+        real = np.array([float(tried.errors[:rich].sum()) for tried in own])
+        stretch = self.box.stretch(unit)
+        lost = real - pool.errors(self.box.weights(unit))
+        return max(0.0, float(stretch @ lost / (stretch @ stretch + LITTLE_SEEN))) / rich
+
+    def propose(
+        self,
+        beam: Mapping[str, str],
+        size: int,
+        *,
+        radius: float = FAR,
+    ) -> Proposal:
         """Return where a decode of the first utterances is to be next."""
         assert self.lists is not None
-        block = self.order[:size]
-        return propose(Pool(take(self.lists, block)), self.box, self.points(block, beam))
+        points = [
+            Point(unit=self.box.unit(tried.values), errors=tried.errors)
+            for tried in self.tried
+            if tried.beam == beam and len(tried.counts) == size
+        ]
+        pool = Pool(take(self.lists, self.order[:size]))
+        return propose(pool, self.box, points, level=self.level(beam), radius=radius)
 
     def solve(
         self, beam: Mapping[str, str], values: Vector, size: int, *, most: int = MOST_DECODES
@@ -152,12 +160,16 @@ class Parts:
         """
         for left in range(most - 1, -1, -1):
             self.at(beam, values, size)
-            proposal = self.propose(beam, size)
+            proposal = self.propose(beam, size, radius=NEAR)
             if proposal.small or not proposal.new or not left or not self.linear:
                 break
             values = proposal.values
+        return self.best(beam, size), proposal
+
+    def best(self, beam: Mapping[str, str], size: int) -> Tried:
+        """Return the best decode of the first utterances at a beam; there must be one."""
         own = [t for t in self.tried if t.beam == beam and len(t.counts) == size]
-        return min(own, key=lambda tried: int(tried.errors.sum())), proposal
+        return min(own, key=lambda tried: int(tried.errors.sum()))
 
 
 def part_size(errors: npt.NDArray[np.integer], words: npt.NDArray[np.integer], count: int) -> int:
@@ -182,22 +194,35 @@ def part_size(errors: npt.NDArray[np.integer], words: npt.NDArray[np.integer], c
 
 
 def begin(
-    parts: Parts, beam: Mapping[str, str], start: Vector, *, whole: bool = False
+    parts: Parts,
+    beam: Mapping[str, str],
+    wide: Mapping[str, str],
+    start: Vector,
+    *,
+    whole: bool = False,
 ) -> tuple[Vector, int]:
     """Search on a part of the list; return weights for the whole list and the size of the part.
+
+    What a beam loses is not seen in its own lists, but in those of a wider one.
 
     Args:
         parts: Without a decode yet.
         beam: Flags of the beam.
+        wide: Of a wider one.
         start: Weights to begin with.
         whole: Take the whole list where no part is worth it, instead of nothing.
     """
     count = len(parts.order)
     if not whole and MOST_SHARE * count < FIRST:
         return start, 0
-    best, proposal = parts.solve(beam, start, min(FIRST, count), most=FIRST_DECODES)
+    first = min(FIRST, count)
+    best = parts.at(beam, start, first)
+    if not parts.linear:
+        return start, first
+    parts.at(wide, parts.propose(beam, first).values, first)
+    best, proposal = parts.solve(beam, parts.propose(beam, first).values, first, most=FIRST_DECODES)
     size = part_size(best.errors, best.counts[:, 3], count) or count
-    if parts.linear and size > len(best.counts):
+    if size > first:
         best, proposal = parts.solve(beam, _middle(best, proposal), size)
     return _middle(best, proposal), size
 
