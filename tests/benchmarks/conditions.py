@@ -276,8 +276,7 @@ def _train_pieces(folder: Path, tokens: list[str], spell: Any) -> None:
     }  # fmt: skip
     shape = Architecture(bands=corpora["train"].features[0].shape[1], outputs=len(tokens) + 1)
     begun = start(corpora["train"], shape, seed=1)
-    for state, report in train(begun, corpora["train"], TrainingOptions()):
-        print(f"pieces: epoch {report.epoch}, loss {report.training.loss:.2f}", flush=True)
+    *_, (state, _) = train(begun, corpora["train"], TrainingOptions())
     for name in make_emissions.LISTS:
         make_emissions.write_emissions(state.model, corpora[name], folder / f"{name}.npz")
 

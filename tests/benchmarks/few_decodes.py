@@ -143,8 +143,7 @@ def run_nbest(folder: Path, name: str, seed: int, *, auto: bool) -> dict[str, An
     order = shuffled_order(count)
     words = np.array([len(reference) for reference in dev.dataset.references], dtype=np.int32)
     parts = Parts(decode, space.fixed, box, order, words)
-    wide = probe.widened(beam, dev.decoder.token_count)
-    values, _ = begin(parts, beam, wide, start)
+    values, _ = begin(parts, beam, start)
     part_seconds = dev.seconds
     part_utterances = dev.utterances
     rates: list[float] = []
@@ -199,8 +198,10 @@ def run_nbest(folder: Path, name: str, seed: int, *, auto: bool) -> dict[str, An
         "rates": rates, "dev": chosen.value, "seconds": dev.seconds, "total_seconds": spent,
         "test": test.wer({**chosen.flags, "test": "test.lst"}), "why": why, "notes": notes,
         "decodes": part_utterances / count + len(rates),
-        "part": [[len(t.counts), round(float(t.errors.sum() / t.counts[:, 3].sum()), 4),
-                  *t.values.round(2).tolist(), t.beam["beamsize"], round(t.seconds, 2)] for t in parts.tried],
+        "part": [
+            [len(t.counts), int(t.errors.sum()), *t.values.round(2).tolist(), t.beam["beamsize"]]
+            for t in parts.tried
+        ],
         "level": parts.level(beam), "part_seconds": part_seconds, "params": chosen.params,
     }  # fmt: skip
 

@@ -39,16 +39,22 @@ NEIGHBOURS = 9
 DECODED = 0.02
 """A point nearer than this to a decoded one need not be decoded."""
 
+CHANGED = 0.3
+"""The variance of what two good settings differ by, as a share of their errors."""
+
 WORTH = 0.5
 """Standard errors of the paired difference that a decode is to save at least."""
+
+LITTLE = 0.001
+"""Nor is one worth its time for less than 0.1 absolute, where that is below what can be told."""
 
 BROKEN = 1.0
 """Standard errors by which a decode must be worse than the best one before it, for a promise to be
 broken: from then on the lists are believed half as far only."""
 
 FAR, NEAR, LEAST_RADIUS = 0.5, 0.25, 0.1
-"""How far they are believed from a start, from a point that a part of the list was searched for,
-and always; in each weight."""
+"""How far they are believed from a start, from where a part of the list was begun, and always; in
+each weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +222,9 @@ def propose(
         )  # fmt: skip
     real = int(best.errors.sum())
     gain = plateau_gain = real - float(expected(unit)[0])
-    least_gain = max(1.0, worth * _standard_error(best, pool, box, unit))
+    told = WORTH * math.sqrt(CHANGED * max(1, real))
+    least = max(1.0, min(LITTLE * pool.reference_words, told))
+    least_gain = max(least, worth * _standard_error(best, pool, box, unit))
     lost = real - float(pool.errors(box.weights(best.unit))[0])
     new = bool(_new(unit[None], points)[0])
     deviation = float(residual.deviation(unit[None], best.unit)[0])
@@ -231,7 +239,7 @@ def propose(
         most = int(np.argmax(gains))
         unit, gain, deviation = near[most], float(gains[most]), float(deviations[most])
         new = gain >= 0
-        least_gain = max(1.0, worth * _standard_error(best, pool, box, unit))
+        least_gain = max(least, worth * _standard_error(best, pool, box, unit))
     return Proposal(
         values=np.clip(box.low + unit * (box.high - box.low), box.low, box.high),
         gain=gain,
@@ -285,7 +293,7 @@ def _plateau(
 
     def spread(points: int, low: Vector, high: Vector) -> Vector:
         cube = np.tile(centre, (_affordable(points, pool), 1))
-        cube[:, :count] = (low + spread_points(len(cube), count) * (high - low))[:, :count]
+        cube[:, :count] = low[:count] + spread_points(len(cube), count) * (high - low)[:count]
         return cube
 
     cube = spread(POINTS, *region)

@@ -19,7 +19,7 @@ from w2ltune.formats.nbest import NBest
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 from w2ltune.scoring.nbestpool import Pool
 from w2ltune.search.history import DecodeHistory, Seen
-from w2ltune.search.linear import DECODED, NEAR, Box, Proposal, propose
+from w2ltune.search.linear import DECODED, FAR, LEAST_RADIUS, WORTH, Box, Proposal, propose
 from w2ltune.search.method import NOTE
 from w2ltune.search.nbestsampler import NBestSampler, Setting, enumerate_settings, linear_weights
 from w2ltune.search.samplers import make_sampler
@@ -29,6 +29,9 @@ from w2ltune.search.surface import Surface, make_surface
 
 PATIENCE = 6
 """Decodes without improvement after which TPE takes over where the beam loses too much."""
+
+LEAST_DECODES = 2
+"""Of a setting that no part of the list was decoded with: a beam's own lists hide what it lost."""
 
 CLOSE = 0.25
 """Standard errors that a decode is to save at least where a part of the list told the start."""
@@ -236,10 +239,11 @@ class NBestSearch:
             first = {"how": "start", "target": next(iter(self._targets))}
             return Step(how="start", setting=setting, values=self._start(setting), note=first)
         proposals = {target: self._propose(setting, target) for target in self._targets}
+        few = not self._begin and len(own) < LEAST_DECODES
         going = {
             target: proposal.gain / proposal.least_gain
             for target, proposal in proposals.items()
-            if proposal.new and not proposal.small
+            if proposal.new and (few or not proposal.small)
         }
         if going:
             target = max(going, key=going.__getitem__)
@@ -299,9 +303,15 @@ class NBestSearch:
         flags = self._flags(setting)
         pool = self._history.pool(self._key(flags), target)
         points = self._history.points(setting, target)
-        if not self._begin:
-            return propose(pool, self._box(flags), points)
-        return propose(pool, self._box(flags), points, level=self._level, radius=NEAR, worth=CLOSE)
+        near = bool(self._begin)
+        return propose(
+            pool,
+            self._box(flags),
+            points,
+            level=self._level,
+            radius=LEAST_RADIUS if near else FAR,
+            worth=CLOSE if near else WORTH,
+        )
 
     def _flags(self, setting: Setting) -> dict[str, str]:
         return dict(self._space.fixed) | dict(setting)

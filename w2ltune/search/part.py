@@ -17,14 +17,14 @@ from w2ltune.formats.distributions import format_value
 from w2ltune.formats.nbest import NBest
 from w2ltune.scoring.nbest import merge, spread_out, take
 from w2ltune.scoring.nbestpool import Pool
-from w2ltune.search.linear import FAR, NEAR, Box, Point, Proposal, propose
+from w2ltune.search.linear import CHANGED, FAR, NEAR, Box, Point, Proposal, propose
 from w2ltune.search.residual import Vector
 
-FIRST = 32
-"""Utterances of the first decode, which tells how many more are needed."""
+FIRST, FIRST_WORDS, LEAST_FIRST = 32, 300, 12
+"""Utterances of the first decode, which tells how many more are needed: fewer long ones."""
 
-CHANGED = 0.3
-"""The variance of what two good settings differ by, in an utterance, as a share of its errors."""
+WIDER = 4
+"""How much wider a beam is whose lists tell what is lost."""
 
 PART_ERROR = 0.006
 """Standard error of a paired difference of error rates that a part must come down to."""
@@ -94,7 +94,7 @@ class Parts:
     ) -> None:
         self._decode = decode
         self._flags = flags
-        self._words = words
+        self.words = words
         self.box = box
         self.order = np.array(order)
         self.tried: list[Tried] = []
@@ -107,7 +107,7 @@ class Parts:
         block = self.order[:size].tolist()
         counts, lists, seconds, linear = self._decode({**self._flags, **beam, **weights}, block)
         silence = "silscore" in self.box.names or bool(self.box.fixed[4])
-        spread = spread_out(lists, block, self._words)
+        spread = spread_out(lists, block, self.words)
         self.lists = merge([self.lists, spread] if self.lists else [spread], silence=silence)
         self.linear &= linear
         self.tried.append(Tried(beam=dict(beam), values=values, counts=counts, seconds=seconds))
@@ -119,8 +119,8 @@ class Parts:
         Where a wider beam was decoded too, which the first utterances are: no beam sees in its own
         lists what it loses.
         """
-        own = [tried for tried in self.tried if tried.beam == beam]
         rich = min((len(t.counts) for t in self.tried if t.beam != beam), default=0)
+        own = [t for t in self.tried if t.beam == beam and len(t.counts) >= rich]
         if not own or not rich or self.lists is None:
             return 0.0
         pool = Pool(take(self.lists, self.order[:rich]))
@@ -194,12 +194,7 @@ def part_size(errors: npt.NDArray[np.integer], words: npt.NDArray[np.integer], c
 
 
 def begin(
-    parts: Parts,
-    beam: Mapping[str, str],
-    wide: Mapping[str, str],
-    start: Vector,
-    *,
-    whole: bool = False,
+    parts: Parts, beam: Mapping[str, str], start: Vector, *, whole: bool = False
 ) -> tuple[Vector, int]:
     """Search on a part of the list; return weights for the whole list and the size of the part.
 
@@ -208,17 +203,18 @@ def begin(
     Args:
         parts: Without a decode yet.
         beam: Flags of the beam.
-        wide: Of a wider one.
         start: Weights to begin with.
         whole: Take the whole list where no part is worth it, instead of nothing.
     """
     count = len(parts.order)
     if not whole and MOST_SHARE * count < FIRST:
         return start, 0
-    first = min(FIRST, count)
-    best = parts.at(beam, start, first)
+    enough = math.ceil(FIRST_WORDS / max(1.0, float(parts.words.mean())))
+    first = min(count, FIRST, max(LEAST_FIRST, enough))
+    parts.at(beam, start, first)
     if not parts.linear:
         return start, first
+    wide = {**beam, "beamsize": str(WIDER * int(beam["beamsize"]))}
     parts.at(wide, parts.propose(beam, first).values, first)
     best, proposal = parts.solve(beam, parts.propose(beam, first).values, first, most=FIRST_DECODES)
     size = part_size(best.errors, best.counts[:, 3], count) or count

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from w2ltune.runs.outcome import Comparison, Probe, ProbeRow
 from w2ltune.scoring.significance import Clusters
 from w2ltune.search.choice import compare
+from w2ltune.search.linear import NEAR
 from w2ltune.search.part import Parts, Tried, begin
 from w2ltune.search.residual import Vector
 
@@ -27,8 +28,11 @@ MOST_BEAM = 5000
 
 WITHOUT_LM = {"lmweight": "0", "wordscore": "0"}
 
-LOOK = 100
+LOOK = 64
 """Utterances of the first look; each further one takes four times as many."""
+
+SAME = 0.02
+"""What changes the errors of no more utterances than this share changes nothing."""
 
 WORTH_HAVING, SHARE_WORTH = 0.001, 0.02
 LEAST_SAVED = 3
@@ -38,12 +42,9 @@ of the list on: less is chance."""
 LIKELY = 1.0
 """Standard errors by which a wider beam must be better for ``auto`` to take it."""
 
-KEPT = 0.75
-"""A flag is left as it is where the others keep so much of the gain."""
-
 
 def widened(beam: Mapping[str, str], token_count: int) -> dict[str, str]:
-    """Return a beam four times as wide, with twice the threshold and all tokens.
+    """Return a beam four times as wide, with twice the threshold and four times the tokens.
 
     Example:
         >>> widened({"beamsize": "50", "beamsizetoken": "20", "beamthreshold": "25"}, 28)
@@ -102,22 +103,47 @@ class Scene:
             weights={name: round(value, 3) for name, value in values},
         )
 
-    def fewest_flags(
-        self, narrow: Tried, wide: Tried, names: Sequence[str]
-    ) -> tuple[Tried, list[ProbeRow]]:
-        """Put back what is not needed for the gain; return what is left and what was tried."""
-        rows, size = [], len(wide.counts)
-        gain = int(narrow.errors.sum()) - int(wide.errors.sum())
-        for name in names:
-            if wide.beam[name] != narrow.beam[name]:
-                beam = {**wide.beam, name: narrow.beam[name]}
-                if beam == narrow.beam:
-                    continue
-                back = self.parts.at(beam, wide.values, size)
-                rows.append(self.row(f"{name} as it was", back, narrow))
-                if int(narrow.errors.sum()) - int(back.errors.sum()) >= KEPT * gain:
-                    wide = back
-        return wide, rows
+    def rows(self, base: Tried) -> list[ProbeRow]:
+        """Return all beams that were decoded of the same utterances, each at its best weights."""
+        size, rows = len(base.counts), [self.row("as searched", base)]
+        for tried in self.parts.tried:
+            best = self.parts.best(tried.beam, size) if len(tried.counts) == size else None
+            if best is tried and tried.beam != base.beam:
+                changed = [name for name in BEAM_FLAGS if tried.beam[name] != base.beam[name]]
+                label = ", ".join(f"{name} {tried.beam[name]}" for name in changed)
+                rows.append(self.row(label or "without LM", tried, base))
+        return rows
+
+    def widest(self, base: Tried, names: Sequence[str]) -> Tried:
+        """Return a beam four times as wide, at weights of its own, of the same utterances.
+
+        More tokens and a larger threshold cost much and change nothing, as a rule: they are kept
+        where they do.
+
+        Args:
+            base: What is widened.
+            names: Flags that may be.
+        """
+        parts, size = self.parts, len(base.counts)
+        wide = {n: v for n, v in widened(base.beam, self.token_count).items() if n in names}
+        few = {**base.beam, **{n: v for n, v in wide.items() if n == "beamsize"}}
+        found, _ = parts.solve(few, base.values, size, most=2) if few != base.beam else (base, None)
+        every = {**base.beam, **wide}
+        if every == found.beam or _same(other := parts.at(every, found.values, size), found):
+            return found
+        for name in ("beamthreshold", "beamsizetoken", "beamsize"):
+            less = {**other.beam, name: base.beam[name]}
+            if less not in (base.beam, found.beam, other.beam):
+                back = parts.at(less, found.values, size)
+                other = back if _same(back, other) else other
+        proposal = parts.propose(other.beam, size, radius=NEAR)
+        if proposal.new and not proposal.small:
+            parts.at(other.beam, proposal.values, size)
+        return parts.best(other.beam, size)
+
+
+def _same(one: Tried, other: Tried) -> bool:
+    return float(np.mean(one.errors != other.errors)) <= SAME
 
 
 def verdict(gained: Comparison, narrow: Tried, worth: float) -> str:
@@ -168,41 +194,44 @@ def probe(
         seconds: Its processor time.
         has_lm: Whether there is an LM to leave out for comparison.
     """
-    parts, wide = scene.parts, widened(beam, scene.token_count)
-    count, size, at = len(counts), LOOK, values
+    parts, count = scene.parts, len(counts)
+    worth = worth_having(counts)
+
+    def narrow_of(size: int) -> Tried:
+        """Return the answer's decode as one of the first utterances."""
+        own = counts[parts.order[:size]]
+        return Tried(beam=dict(beam), values=values, counts=own, seconds=seconds * size / count)
+
+    size = count if count < 2 * LOOK else LOOK
+    narrow = narrow_of(size)
+    found = scene.widest(narrow, BEAM_FLAGS)
     while True:
-        size = count if 2 * size > count else size
-        block = parts.order[:size]
-        narrow = Tried(
-            beam=dict(beam), values=values, counts=counts[block], seconds=seconds * size / count
-        )
-        found, _ = parts.solve(wide, at, size, most=2)
         gained = scene.compare(found, narrow)
-        says = verdict(gained, narrow, worth_having(counts))
+        says = verdict(gained, narrow, worth)
         if says or size == count:
             break
-        size, at = 4 * size, found.values
-    rows = [scene.row("as searched", narrow), scene.row("wider, at its own weights", found, narrow)]
+        size = count if 8 * size > count else 4 * size
+        narrow = narrow_of(size)
+        found = parts.at(found.beam, found.values, size)
+        if verdict(scene.compare(found, narrow), narrow, worth) != "helps":
+            proposal = parts.propose(found.beam, size, radius=NEAR)
+            if proposal.new and not proposal.small:
+                parts.at(found.beam, proposal.values, size)
+            found = parts.best(found.beam, size)
     if has_lm:
         kept = np.array([name not in WITHOUT_LM for name in parts.box.names])
-        without = parts.at({**beam, **WITHOUT_LM}, np.where(kept, values, 0.0), size)
-        rows.append(scene.row("without LM", without, narrow))
-    if says == "helps":
-        order = ("beamthreshold", "beamsizetoken", "beamsize")
-        found, tried = scene.fewest_flags(narrow, found, order)
-        rows += tried
-        gained = scene.compare(found, narrow)
-    flags = " ".join(f"--{n}={found.beam[n]}" for n in BEAM_FLAGS if found.beam[n] != beam[n])
+        parts.at({**beam, **WITHOUT_LM}, np.where(kept, values, 0.0), size)
     change = f"{_points(gained.difference)} [{', '.join(map(_points, gained.interval))}]"
+    flags = " ".join(f"--{n}={found.beam[n]}" for n in BEAM_FLAGS if found.beam[n] != beam[n])
     advice = {
-        "helps": f"a wider beam, at its own weights, gives {change} at "
+        "helps": f"a wider one, at its own weights, gives {change} at "
         f"{found.seconds / max(1e-9, narrow.seconds):.1f} times the CPU time: {flags}, or "
         "--beamsize=auto",
         "enough": f"a wider one, at its own weights, changes {change}: this one is wide enough",
         "": f"a wider one, at its own weights, changes {change}: whether this one is wide enough "
         "cannot be told on this list",
     }[says]
-    return _probe(scene, size, rows, advice, trial=trial)
+    return _probe(scene, narrow, advice, trial=trial)
 
 
 def choose_beam(
@@ -220,62 +249,49 @@ def choose_beam(
         start: Weights to begin with.
     """
     parts = scene.parts
-    at, size = begin(parts, beam, _wider(beam, auto, scene.token_count), start, whole=True)
+    at, size = begin(parts, beam, start, whole=True)
     best = parts.best(beam, size)
     while not scene.fast(best) and "beamsize" in auto and int(best.beam["beamsize"]) > 1:
         narrower = {**best.beam, "beamsize": str(max(1, int(best.beam["beamsize"]) // 3))}
         best, _ = parts.solve(narrower, best.values, size, most=2)
         at = best.values
-    rows, says = [scene.row("begun with", best)], ""
+    first, says = best, ""
     while parts.linear and int(best.beam["beamsize"]) < MOST_BEAM:
-        wide = _wider(best.beam, auto, scene.token_count)
-        found, _ = parts.solve(wide, best.values, size, most=2)
+        found = scene.widest(best, auto)
         gained = scene.compare(found, best)
-        rows.append(scene.row("wider, at its own weights", found, best))
         saved = int(best.errors.sum()) - int(found.errors.sum())
         error = (gained.interval[1] - gained.interval[0]) / (2 * 1.96)
         says = (
-            f"{_points(gained.difference)} [{', '.join(map(_points, gained.interval))}] by a wider "
-            f"one, at its own weights, on {size} utterances"
+            f"a wider one, at its own weights, changes {_points(gained.difference)} "
+            f"[{', '.join(map(_points, gained.interval))}] on {size} utterances"
         )
         if saved < LEAST_SAVED or gained.difference >= -LIKELY * error:
             known = verdict(gained, best, worth_having(best.counts)) == "enough"
             says += ": this one is wide enough" if known else ": no clear gain"
             break
-        order = [n for n in ("beamthreshold", "beamsizetoken", "beamsize") if n in auto]
-        found, tried = scene.fewest_flags(best, found, order)
-        rows += tried
         if not scene.fast(found):
             says += f", but not within --max_rtf={scene.max_rtf:g}"
             break
         best, at = found, found.values
     flags = " ".join(f"--{name}={best.beam[name]}" for name in auto)
-    advice = f"{flags}: {says}" if says else flags
-    found_probe = _probe(scene, size, rows, advice)
     return replace(
-        found_probe,
+        _probe(scene, first, f"{flags}: {says}" if says else flags),
         raised={name: best.beam[name] for name in auto},
         start=dict(zip(parts.box.names, at.tolist(), strict=True)),
         level=parts.level(best.beam),
     )
 
 
-def _wider(beam: Mapping[str, str], auto: Sequence[str], token_count: int) -> dict[str, str]:
-    wide = widened(beam, token_count)
-    return {name: wide[name] if name in auto else beam[name] for name in BEAM_FLAGS}
-
-
-def _probe(
-    scene: Scene, size: int, rows: Sequence[ProbeRow], advice: str, *, trial: int = -1
-) -> Probe:
+def _probe(scene: Scene, base: Tried, advice: str, *, trial: int = -1) -> Probe:
+    tried = scene.parts.tried
     return Probe(
         trial=trial,
-        utterances=size,
-        audio_seconds=scene.audio_seconds(scene.parts.order[:size].tolist()),
-        rows=tuple(rows),
+        utterances=len(base.counts),
+        audio_seconds=scene.audio_seconds(scene.utterances(base)),
+        rows=tuple(scene.rows(base)),
         advice=advice,
-        decoded=sum(len(tried.counts) for tried in scene.parts.tried),
-        work_seconds=round(sum(tried.seconds for tried in scene.parts.tried), 3),
+        decoded=sum(len(one.counts) for one in tried),
+        work_seconds=round(sum(one.seconds for one in tried), 3),
     )
 
 
@@ -288,12 +304,11 @@ def look_first(scene: Scene, *, beam: Mapping[str, str], start: Vector) -> Probe
         start: Weights to begin with.
     """
     parts = scene.parts
-    at, size = begin(parts, beam, widened(beam, scene.token_count), start)
+    at, size = begin(parts, beam, start)
     if not size or not parts.linear:
         return None
-    rows = [scene.row("as searched", parts.best(beam, size))]
     return replace(
-        _probe(scene, size, rows, ""),
+        _probe(scene, parts.best(beam, size), ""),
         start=dict(zip(parts.box.names, at.tolist(), strict=True)),
         level=parts.level(beam),
     )
