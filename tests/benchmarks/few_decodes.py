@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +123,7 @@ def run_nbest(folder: Path, name: str, seed: int, *, auto: bool) -> dict[str, An
     from w2ltune.search.decodespace import make_box
     from w2ltune.search.method import NOTE
     from w2ltune.search.nbest import NBestSearch
-    from w2ltune.search.part import Parts, begin
+    from w2ltune.search.part import Parts
     from w2ltune.search.study import tell
     from w2ltune.trials.dataset import shuffled_order
 
@@ -139,11 +141,26 @@ def run_nbest(folder: Path, name: str, seed: int, *, auto: bool) -> dict[str, An
         found = dev(given, utterances, nbest=kept)
         return found.counts, found.nbest, found.work_seconds, found.linear
 
-    beam = {n: space.fixed[n] for n in probe.BEAM_FLAGS}
     order = shuffled_order(count)
     words = np.array([len(reference) for reference in dev.dataset.references], dtype=np.int32)
-    parts = Parts(decode, space.fixed, box, order, words)
-    values, _ = begin(parts, beam, start)
+
+    def scene() -> Any:
+        return probe.Scene(
+            parts=Parts(decode, space.fixed, box, order, words),
+            clusters=lambda block: clusters_from_ids([dev.dataset.ids[i] for i in block], None),
+            audio_seconds=lambda block: None, token_count=dev.decoder.token_count,
+        )  # fmt: skip
+
+    beam = {n: space.fixed[n] for n in probe.BEAM_FLAGS}
+    first = scene()
+    if auto:
+        beam = dict(probe.AUTO_START)
+        begun = probe.choose_beam(first, beam=beam, auto=tuple(beam), start=start)
+        beam = dict(begun.raised)
+        space = replace(space, fixed={**space.fixed, **beam})
+    else:
+        begun = probe.look_first(first, beam=beam, start=start)
+    parts = first.parts
     part_seconds = dev.seconds
     part_utterances = dev.utterances
     rates: list[float] = []
@@ -159,8 +176,7 @@ def run_nbest(folder: Path, name: str, seed: int, *, auto: bool) -> dict[str, An
             study=study, trials=root / "trials", space=space,
             box=lambda flags: make_box(space.distributions, flags), key=lambda flags: "one",
             targets={"": np.arange(count)}, trial_count=40, seed=seed,
-            start=dict(zip(box.names, values.tolist(), strict=True)) if parts.tried else None,
-            level=parts.level(beam),
+            start=begun.start if begun else None, level=begun.level if begun else 0.0,
         )  # fmt: skip
         while len(rates) < 40 and not method.finished():
             number = len(rates)
@@ -193,16 +209,30 @@ def run_nbest(folder: Path, name: str, seed: int, *, auto: bool) -> dict[str, An
         )  # fmt: skip
         why = method.finished()
     spent = time.process_time() - spent
-    chosen = decoded[choice.trial].result
+    chosen, seconds = decoded[choice.trial].result, dev.seconds
+    advice: dict[str, Any] = {"advice": begun.advice if begun else ""}
+    if not auto and not seed:
+        told = probe.probe(
+            scene(), trial=0, beam=beam, values=np.array([chosen.params[n] for n in box.names]),
+            counts=decoded[choice.trial].counts, seconds=(seconds - part_seconds) / len(rates),
+            has_lm=False,
+        )  # fmt: skip
+        advice = {
+            "advice": told.advice,
+            "advice_seconds": told.work_seconds,
+            "advice_utterances": told.utterances,
+        }
     return {
-        "rates": rates, "dev": chosen.value, "seconds": dev.seconds, "total_seconds": spent,
+        "rates": rates, "dev": chosen.value, "seconds": seconds, "total_seconds": spent,
         "test": test.wer({**chosen.flags, "test": "test.lst"}), "why": why, "notes": notes,
+        "one": (seconds - part_seconds) / len(rates), "beam": beam, **advice,
         "decodes": part_utterances / count + len(rates),
         "part": [
             [len(t.counts), int(t.errors.sum()), *t.values.round(2).tolist(), t.beam["beamsize"]]
             for t in parts.tried
         ],
-        "level": parts.level(beam), "part_seconds": part_seconds, "params": chosen.params,
+        "level": begun.level if begun else 0.0, "part_seconds": part_seconds,
+        "params": chosen.params,
     }  # fmt: skip
 
 
@@ -233,6 +263,82 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def table(options: argparse.Namespace) -> None:
+    """Print what each method came to, the halves of the conditions apart."""
+    rows = read(Path(options.results))
+    for half in ("chosen", "kept"):
+        print(f"\n{half}\n")
+        print(
+            "| condition | method | runs | decodes | dev % | test % | decode CPU s | other CPU s |"
+        )
+        print("|---|---|---|---|---|---|---|---|")
+        for name, method in dict.fromkeys((r["condition"], r["method"]) for r in rows):
+            if CONDITIONS[name].half != half:
+                continue
+            own = [r for r in rows if (r["condition"], r["method"]) == (name, method)]
+            other = mean([r.get("total_seconds", r["seconds"]) - r["seconds"] for r in own])
+            cells = [f"{mean([r['decodes'] for r in own]):.1f}"]
+            cells += [" ".join(f"{100 * r[k]:.2f}" for r in own) for k in ("dev", "test")]
+            cells += [f"{mean([r['seconds'] for r in own]):.1f}", f"{other:.1f}"]
+            print(f"| {name} | {method} | {len(own)} | {' | '.join(cells)} |")
+    for row in rows:
+        if row.get("advice"):
+            spent = row.get("advice_seconds", 0.0) / row["one"]
+            print(f"\n{row['condition']} {row['method']}: {row['advice']} ({spent:.1f} decodes)")
+
+
+def picture(options: argparse.Namespace) -> None:
+    """Draw the dev error rate over the decodes, above the best of all, for each method."""
+    rows = read(Path(options.results))
+    both = set.intersection(*({r["condition"] for r in rows if r["method"] == m} for m in
+                              {r["method"] for r in rows}))  # fmt: skip
+    rows = [r for r in rows if r["condition"] in both]
+    least = {name: min(r["dev"] for r in rows if r["condition"] == name) for name in both}
+    steps = [1, *range(2, 12), *range(12, 121, 4)]
+    width, height, most = 640, 320, 0.06
+
+    def place(decodes: float, rate: float) -> str:
+        x = 50 + (width - 70) * math.log(decodes) / math.log(120)
+        return f"{x:.1f},{20 + (height - 60) * (1 - min(rate, most) / most):.1f}"
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/>'
+    ]
+    for decodes in (1, 2, 3, 4, 5, 10, 20, 40, 120):
+        x, y = place(decodes, 0).split(",")
+        parts.append(f'<text x="{x}" y="{float(y) + 16}" text-anchor="middle">{decodes}</text>')
+    for rate in (0.0, 0.02, 0.04, 0.06):
+        x, y = place(1, rate).split(",")
+        parts.append(f'<text x="44" y="{y}" text-anchor="end">+{100 * rate:.0f}</text>')
+        parts.append(f'<path d="M{x},{y}H{width - 20}" stroke="#ddd"/>')
+    colours = {"nbest": "#0072b2", "tpe": "#d55e00", "random": "#999", "cmaes": "#009e73"}
+    for number, method in enumerate(m for m in colours if any(r["method"] == m for r in rows)):
+        own = [r for r in rows if r["method"] == method]
+        # A part of the list is decoded before the first whole decode.
+        before = [r["decodes"] - len(r["rates"]) for r in own]
+        points = []
+        for step in steps:
+            seen = [r["rates"][: int(step - b)] for r, b in zip(own, before, strict=True)]
+            if all(seen):
+                above = [min(s) - least[r["condition"]] for s, r in zip(seen, own, strict=True)]
+                points.append(place(step, mean(above)))
+        parts.append(
+            f'<polyline points="{" ".join(points)}" fill="none" stroke="{colours[method]}" '
+            f'stroke-width="2"/><text x="{width - 90}" y="{40 + 16 * number}" '
+            f'fill="{colours[method]}">{method}</text>'
+        )
+    parts.append(f'<text x="{width // 2}" y="{height - 6}" text-anchor="middle">decodes of the '
+                 "whole list (worth of CPU time)</text>")  # fmt: skip
+    parts.append('<text x="50" y="14">dev WER above the best found, % absolute, mean of '
+                 f"{len(both)} conditions</text></svg>")  # fmt: skip
+    Path(options.svg).write_text("\n".join(parts) + "\n")
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / max(1, len(values))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=("run", "table", "picture"))
@@ -244,7 +350,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=120)
     parser.add_argument("--svg", default="few_decodes.svg")
     options = parser.parse_args()
-    {"run": run_all}[options.what](options)
+    {"run": run_all, "table": table, "picture": picture}[options.what](options)
 
 
 if __name__ == "__main__":

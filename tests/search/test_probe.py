@@ -13,6 +13,7 @@ from w2ltune.scoring.significance import clusters_from_ids
 from w2ltune.search.part import Parts, Tried
 from w2ltune.search.probe import (
     BEAM_FLAGS,
+    LEAST_SAVED,
     Scene,
     choose_beam,
     probe,
@@ -28,7 +29,7 @@ BOX = make_box(ANCESTOR_RANGES)
 VALUES = np.array([2.0, 1.0])
 NARROW = {"beamsize": "8", "beamsizetoken": "20", "beamthreshold": "25"}
 FEW_TOKENS = {"beamsize": "50", "beamsizetoken": "1", "beamthreshold": "25"}
-WIDE = {"beamsize": "200", "beamsizetoken": "28", "beamthreshold": "50"}
+WIDE = {"beamsize": "100", "beamsizetoken": "28", "beamthreshold": "50"}
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +68,16 @@ def run(decodes: Decodes, beam: dict[str, str], *, has_lm: bool = True) -> Probe
     )
 
 
-def test_a_beam_that_is_wide_enough(short: Decodes) -> None:
+def test_it_says_no_more_than_the_interval(short: Decodes) -> None:
     found = run(short, WIDE)
-    assert [row.label for row in found.rows][:2] == ["as searched", "beamsize 800"]
+    assert [row.label for row in found.rows][:2] == ["as searched", "beamsize 400"]
     assert found.rows[-1].label == "without LM"
-    without = found.rows[-1].against_searched
+    without, gained = found.rows[-1].against_searched, found.rows[1].against_searched
     assert without is not None and without.interval[0] > 0  # the LM helps
-    assert found.advice.endswith("this one is wide enough")
+    assert gained is not None
+    words = found.rows[0].counts[3]
+    enough = gained.interval[0] >= -LEAST_SAVED / words
+    assert found.advice.endswith("wide enough" if enough else "cannot be told on this list")
     assert (found.trial, found.utterances, found.raised) == (3, COUNT, {})
     assert found.decoded == COUNT * round(found.decoded / COUNT) >= 2 * COUNT
 
@@ -87,7 +91,7 @@ def test_the_loss_is_told_at_weights_of_the_wider_beam(decodes: Decodes) -> None
     gained = wide.against_searched
     assert gained is not None and gained.interval[1] < 0
     assert sum(wide.counts[:3]) <= at_ours.errors.sum() + 1  # at weights of its own
-    assert found.advice.startswith("a wider one, at its own weights, gives -")
+    assert found.advice.startswith("a wider one, at its own weights, changes -")
     assert "--beamsize=32" in found.advice and found.advice.endswith(", or --beamsize=auto")
     for row in found.rows:
         flags = {name: str(value) for name, value in row.weights.items()}
@@ -137,13 +141,13 @@ def test_verdict(low: float, difference: float, high: float, says: str) -> None:
     counts = np.array([[1, 0, 0, 10]] * 100)
     narrow = Tried(beam=NARROW, values=VALUES, counts=counts, seconds=1.0)
     gained = Comparison(difference=difference, interval=(low, high), unit="")
-    assert verdict(gained, narrow, worth_having(counts)) == says
+    assert verdict(gained, narrow, worth_having(counts, 1000)) == says
 
 
 def test_few_utterances_without_a_change_tell_little() -> None:
     few = Tried(beam=NARROW, values=VALUES, counts=np.array([[1, 0, 0, 10]] * 20), seconds=1.0)
     same = Comparison(difference=0.0, interval=(0.0, 0.0), unit="")
-    assert verdict(same, few, worth_having(np.array([[1, 0, 0, 10]] * 2000))) == ""
+    assert verdict(same, few, worth_having(few.counts, 20_000)) == ""
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,14 @@ decoded so far. The next point is the middle of the plateau of prediction plus r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from w2ltune.scoring.nbestpool import Pool
-from w2ltune.search.plateau import UNDETERMINED, plateau_mean, spread_points
+from w2ltune.search.plateau import FAR, ZOOM_POINTS, affordable, plateau_of, spread_points
 from w2ltune.search.residual import Residual, Vector, expected_improvement
 
 LINEAR_WEIGHTS = ("lmweight", "wordscore", "unkscore", "silscore")
@@ -24,11 +24,6 @@ LINEAR_WEIGHTS = ("lmweight", "wordscore", "unkscore", "silscore")
 
 STARTS = {"lmweight": 2.0, "wordscore": 0.0, "unkscore": -5.0, "silscore": 0.0}
 """Where a search begins without a baseline, and where a weight stays that decides nothing."""
-
-POINTS = 1024
-ZOOM_POINTS = 512
-MOST_SCORES = 60_000_000
-"""Bounds the scores computed for one proposal: fewer points on a large pool."""
 
 NEIGHBOURHOOD = 0.25
 """How far around the best decode, in each weight, an improvement is looked for."""
@@ -52,9 +47,8 @@ BROKEN = 1.0
 """Standard errors by which a decode must be worse than the best one before it, for a promise to be
 broken: from then on the lists are believed half as far only."""
 
-FAR, NEAR, LEAST_RADIUS = 0.5, 0.25, 0.1
-"""How far they are believed from a start, from where a part of the list was begun, and always; in
-each weight."""
+NEAR, LEAST_RADIUS = 0.25, 0.1
+"""How far they are believed from where a part of the list was begun, and always; in each weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +164,7 @@ def fit_residual(pool: Pool, box: Box, points: Sequence[Point], level: float = 0
     """
     unit = np.array([point.unit for point in points]).reshape(-1, len(box.names))
     real = np.array([float(point.errors.sum()) for point in points])
-    lost = real - pool.errors(box.weights(unit))
+    lost: Vector = real - pool.errors(box.weights(unit))
     return Residual(unit, lost, lambda unit: level * pool.utterances * box.stretch(unit))
 
 
@@ -205,7 +199,7 @@ def propose(
     region = np.clip(centre - radius, 0, 1), np.clip(centre + radius, 0, 1)
     # What fewer weights come to, with the others as they are, is looked at from each larger space.
     found = [
-        _plateau(pool, box, residual, expected, region, centre, count)
+        plateau_of(pool, box, residual, expected, region, centre, count)
         for count in range(min(2, len(box.names)), len(box.names) + 1)
     ]
     undetermined = found[-1][1]
@@ -230,7 +224,7 @@ def propose(
     deviation = float(residual.deviation(unit[None], best.unit)[0])
     if gain < least_gain or not new:
         near = best.unit + min(NEIGHBOURHOOD, radius) * (
-            2 * spread_points(_affordable(ZOOM_POINTS, pool), len(box.names)) - 1
+            2 * spread_points(affordable(ZOOM_POINTS, pool), len(box.names)) - 1
         )
         near = box.snap(np.clip(near, 0, 1))
         mean = _smooth(near, expected(near))
@@ -277,47 +271,6 @@ def _new(unit: Vector, points: Sequence[Point]) -> npt.NDArray[np.bool_]:
     return new
 
 
-def _plateau(
-    pool: Pool,
-    box: Box,
-    residual: Residual,
-    expected: Callable[[Vector], Vector],
-    region: tuple[Vector, Vector],
-    centre: Vector,
-    count: int,
-) -> tuple[Vector, npt.NDArray[np.bool_]]:
-    """Return the middle of the plateau in a region, and which weights decide nothing.
-
-    The first ``count`` weights vary, the others are as in the centre.
-    """
-
-    def spread(points: int, low: Vector, high: Vector) -> Vector:
-        cube = np.tile(centre, (_affordable(points, pool), 1))
-        cube[:, :count] = low[:count] + spread_points(len(cube), count) * (high - low)[:count]
-        return cube
-
-    cube = spread(POINTS, *region)
-    values = expected(cube)
-    mean, deviation = plateau_mean(cube, values)
-    across = region[1] - region[0]  # a small region is even as a rule
-    undetermined: npt.NDArray[np.bool_] = (across >= FAR) & (deviation > UNDETERMINED * across)
-    undetermined[count:] = False
-    # Closer, because few points of the box lie on a small plateau.
-    width = np.where(undetermined, 1.0, 3 * deviation + 0.02)
-    low, high = np.maximum(mean - width, region[0]), np.minimum(mean + width, region[1])
-    zoom = spread(ZOOM_POINTS, low, high)
-    zoomed = expected(zoom)
-    mean, _ = plateau_mean(zoom, zoomed)
-    unit = np.where(undetermined, box.unit(box.start()), mean)
-    lowest = np.concatenate([cube, zoom])[np.argmin(np.concatenate([values, zoomed]))]
-    least, lowest = _descend(pool, box, residual, lowest, region, count)
-    errors = [pool.utterance_errors(box.weights(point)[0]) for point in (unit, lowest)]
-    standard_error = float(np.std(errors[0] - errors[1])) * math.sqrt(pool.utterances)
-    if float(expected(unit)[0]) - least > standard_error:
-        unit = np.where(undetermined, unit, lowest)  # between two valleys the middle is a hill
-    return unit, undetermined
-
-
 def _smooth(unit: Vector, values: Vector) -> Vector:
     squares = ((unit[:, None] - unit[None]) ** 2).sum(axis=-1)
     nearest = np.argpartition(squares, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
@@ -329,32 +282,3 @@ def _standard_error(best: Point, pool: Pool, box: Box, unit: Vector) -> float:
     """Return the standard error of the best real decode's difference to a predicted point."""
     difference = best.errors - pool.utterance_errors(box.weights(unit)[0])
     return float(np.std(difference)) * math.sqrt(len(difference))
-
-
-def _descend(
-    pool: Pool,
-    box: Box,
-    residual: Residual,
-    unit: Vector,
-    region: tuple[Vector, Vector],
-    count: int,
-) -> tuple[float, Vector]:
-    """Follow exact lines through a point, axis after axis, twice, to the least expected errors."""
-    least = math.inf
-    for axis in [*range(count)] * 2:
-        direction = np.zeros_like(unit)
-        direction[axis] = 1.0
-        origin = unit - unit[axis] * direction
-        weights = box.weights(np.stack([origin, origin + direction]))
-        ends = float(region[0][axis]), float(region[1][axis])
-        line = pool.line(weights[0], weights[1] - weights[0], *ends)
-        middles = (line.bounds[:-1] + line.bounds[1:]) / 2
-        expected = line.errors + residual(origin + middles[:, None] * direction)
-        lowest = int(np.argmin(expected))
-        least = min(least, float(expected[lowest]))
-        unit = origin + middles[lowest] * direction
-    return least, unit
-
-
-def _affordable(points: int, pool: Pool) -> int:
-    return max(128, min(points, MOST_SCORES // max(1, 2 * pool.hypotheses)))

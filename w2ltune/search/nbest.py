@@ -19,9 +19,10 @@ from w2ltune.formats.nbest import NBest
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 from w2ltune.scoring.nbestpool import Pool
 from w2ltune.search.history import DecodeHistory, Seen
-from w2ltune.search.linear import DECODED, FAR, LEAST_RADIUS, WORTH, Box, Proposal, propose
+from w2ltune.search.linear import DECODED, LEAST_RADIUS, WORTH, Box, Proposal, propose
 from w2ltune.search.method import NOTE
 from w2ltune.search.nbestsampler import NBestSampler, Setting, enumerate_settings, linear_weights
+from w2ltune.search.plateau import FAR
 from w2ltune.search.samplers import make_sampler
 from w2ltune.search.space import SearchSpace
 from w2ltune.search.study import counted

@@ -17,7 +17,8 @@ from w2ltune.formats.distributions import format_value
 from w2ltune.formats.nbest import NBest
 from w2ltune.scoring.nbest import merge, spread_out, take
 from w2ltune.scoring.nbestpool import Pool
-from w2ltune.search.linear import CHANGED, FAR, NEAR, Box, Point, Proposal, propose
+from w2ltune.search.linear import CHANGED, NEAR, Box, Point, Proposal, propose
+from w2ltune.search.plateau import FAR
 from w2ltune.search.residual import Vector
 
 FIRST, FIRST_WORDS, LEAST_FIRST = 32, 300, 12

@@ -136,10 +136,15 @@ class Scene:
             if less not in (base.beam, found.beam, other.beam):
                 back = parts.at(less, found.values, size)
                 other = back if _same(back, other) else other
-        proposal = parts.propose(other.beam, size, radius=NEAR)
+        return self.again(other)
+
+    def again(self, tried: Tried) -> Tried:
+        """Return the best decode at a beam, after one more where its lists promise something."""
+        size = len(tried.counts)
+        proposal = self.parts.propose(tried.beam, size, radius=NEAR)
         if proposal.new and not proposal.small:
-            parts.at(other.beam, proposal.values, size)
-        return parts.best(other.beam, size)
+            self.parts.at(tried.beam, proposal.values, size)
+        return self.parts.best(tried.beam, size)
 
 
 def _same(one: Tried, other: Tried) -> bool:
@@ -162,15 +167,19 @@ def verdict(gained: Comparison, narrow: Tried, worth: float) -> str:
     return "enough" if low >= -worth else ""
 
 
-def worth_having(counts: npt.NDArray[np.int32]) -> float:
-    """Return the least gain that is worth having, from the counts of a whole list.
+def worth_having(counts: npt.NDArray[np.int32], words: int) -> float:
+    """Return the least gain that is worth having.
+
+    Args:
+        counts: Of a beam, on a part of the list or all of it.
+        words: Reference words of the whole list.
 
     Example:
-        >>> worth_having(np.array([[10, 0, 0, 100], [0, 0, 0, 900]]))
+        >>> worth_having(np.array([[10, 0, 0, 100]]), 1000)
         0.003
     """
-    words, errors = max(1, int(counts[:, 3].sum())), int(counts[:, :3].sum())
-    return max(WORTH_HAVING, SHARE_WORTH * errors / words, LEAST_SAVED / words)
+    rate = float(counts[:, :3].sum()) / max(1, int(counts[:, 3].sum()))
+    return max(WORTH_HAVING, SHARE_WORTH * rate, LEAST_SAVED / max(1, words))
 
 
 def probe(
@@ -195,7 +204,7 @@ def probe(
         has_lm: Whether there is an LM to leave out for comparison.
     """
     parts, count = scene.parts, len(counts)
-    worth = worth_having(counts)
+    worth = worth_having(counts, int(counts[:, 3].sum()))
 
     def narrow_of(size: int) -> Tried:
         """Return the answer's decode as one of the first utterances."""
@@ -214,22 +223,17 @@ def probe(
         narrow = narrow_of(size)
         found = parts.at(found.beam, found.values, size)
         if verdict(scene.compare(found, narrow), narrow, worth) != "helps":
-            proposal = parts.propose(found.beam, size, radius=NEAR)
-            if proposal.new and not proposal.small:
-                parts.at(found.beam, proposal.values, size)
-            found = parts.best(found.beam, size)
+            found = scene.again(found)
     if has_lm:
         kept = np.array([name not in WITHOUT_LM for name in parts.box.names])
         parts.at({**beam, **WITHOUT_LM}, np.where(kept, values, 0.0), size)
-    change = f"{_points(gained.difference)} [{', '.join(map(_points, gained.interval))}]"
+    change = _change(gained)
     flags = " ".join(f"--{n}={found.beam[n]}" for n in BEAM_FLAGS if found.beam[n] != beam[n])
     advice = {
-        "helps": f"a wider one, at its own weights, gives {change} at "
-        f"{found.seconds / max(1e-9, narrow.seconds):.1f} times the CPU time: {flags}, or "
-        "--beamsize=auto",
-        "enough": f"a wider one, at its own weights, changes {change}: this one is wide enough",
-        "": f"a wider one, at its own weights, changes {change}: whether this one is wide enough "
-        "cannot be told on this list",
+        "helps": f"{change} at {found.seconds / max(1e-9, narrow.seconds):.1f} times the CPU time: "
+        f"{flags}, or --beamsize=auto",
+        "enough": f"{change}: this one is wide enough",
+        "": f"{change}: whether this one is wide enough cannot be told on this list",
     }[says]
     return _probe(scene, narrow, advice, trial=trial)
 
@@ -261,12 +265,10 @@ def choose_beam(
         gained = scene.compare(found, best)
         saved = int(best.errors.sum()) - int(found.errors.sum())
         error = (gained.interval[1] - gained.interval[0]) / (2 * 1.96)
-        says = (
-            f"a wider one, at its own weights, changes {_points(gained.difference)} "
-            f"[{', '.join(map(_points, gained.interval))}] on {size} utterances"
-        )
+        says = f"{_change(gained)} on {size} utterances"
         if saved < LEAST_SAVED or gained.difference >= -LIKELY * error:
-            known = verdict(gained, best, worth_having(best.counts)) == "enough"
+            worth = worth_having(best.counts, int(parts.words.sum()))
+            known = verdict(gained, best, worth) == "enough"
             says += ": this one is wide enough" if known else ": no clear gain"
             break
         if not scene.fast(found):
@@ -274,12 +276,22 @@ def choose_beam(
             break
         best, at = found, found.values
     flags = " ".join(f"--{name}={best.beam[name]}" for name in auto)
-    return replace(
-        _probe(scene, first, f"{flags}: {says}" if says else flags),
-        raised={name: best.beam[name] for name in auto},
-        start=dict(zip(parts.box.names, at.tolist(), strict=True)),
-        level=parts.level(best.beam),
-    )
+    found_by = _probe(scene, first, f"{flags}: {says}" if says else flags)
+    return _begun(scene, found_by, best.beam, at, auto)
+
+
+def look_first(scene: Scene, *, beam: Mapping[str, str], start: Vector) -> Probe | None:
+    """Return weights for the whole list from a part of it; None where none is worth it.
+
+    Args:
+        scene: What is decoded.
+        beam: Flags of the beam.
+        start: Weights to begin with.
+    """
+    at, size = begin(scene.parts, beam, start)
+    if not size or not scene.parts.linear:
+        return None
+    return _begun(scene, _probe(scene, scene.parts.best(beam, size), ""), beam, at, ())
 
 
 def _probe(scene: Scene, base: Tried, advice: str, *, trial: int = -1) -> Probe:
@@ -295,23 +307,17 @@ def _probe(scene: Scene, base: Tried, advice: str, *, trial: int = -1) -> Probe:
     )
 
 
-def look_first(scene: Scene, *, beam: Mapping[str, str], start: Vector) -> Probe | None:
-    """Return weights for the whole list from a part of it; None where none is worth it.
+def _begun(
+    scene: Scene, found: Probe, beam: Mapping[str, str], at: Vector, auto: Sequence[str]
+) -> Probe:
+    start = dict(zip(scene.parts.box.names, at.tolist(), strict=True))
+    raised = {name: beam[name] for name in auto}
+    return replace(found, raised=raised, start=start, level=scene.parts.level(beam))
 
-    Args:
-        scene: What is decoded.
-        beam: Flags of the beam.
-        start: Weights to begin with.
-    """
-    parts = scene.parts
-    at, size = begin(parts, beam, start)
-    if not size or not parts.linear:
-        return None
-    return replace(
-        _probe(scene, parts.best(beam, size), ""),
-        start=dict(zip(parts.box.names, at.tolist(), strict=True)),
-        level=parts.level(beam),
-    )
+
+def _change(gained: Comparison) -> str:
+    low, high = map(_points, gained.interval)
+    return f"a wider one, at its own weights, changes {_points(gained.difference)} [{low}, {high}]"
 
 
 def _points(difference: float) -> str:
