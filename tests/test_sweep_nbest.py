@@ -167,7 +167,7 @@ def test_a_part_of_the_list_comes_first(task: Task, tmp_path: Path, run: Run) ->
     first = json.loads((study / "trials/0000/result.json").read_text())
     assert {n: float(first["flags"][n]) for n in begun.start} == pytest.approx(begun.start)
     assert sum(first["counts"][3:]) == outcome.choices[0].counts[3]  # trials are of the whole list
-    assert "looks at parts of the list worth" in log
+    assert "a part of the list worth" in log
     page = (study / "report.html").read_text()
     assert f"Before the first trial: 33 utterances, {begun.decoded} decoded in all" in page
     assert "starting Ray" not in run(arguments)

@@ -68,7 +68,7 @@ def _spent(content: Content) -> Iterator[Html]:
         about = "about " if states["pruned"] else ""
         rows.append(("utterances decoded", f"{about}{decoded} ({len(utterances.ids)} in the list)"))
     if outcome.probes:
-        decodes, seconds = part_spent(outcome)
+        decodes, seconds = part_spent(outcome.probes)
         rows.append(("decodes of a part", f"{decodes} utterances, {seconds:.3g} CPU seconds"))
     if outcome.looks:
         rows.append(("decodes of held-out lists", str(len(outcome.looks))))

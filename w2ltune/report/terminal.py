@@ -75,9 +75,10 @@ def answer_line(content: Content, choice: Choice) -> str:
         parts.append(f"RTF {factor}")
     decodes = "1 decode" if len(results) == 1 else f"{len(results)} decodes"
     whole = content.by_number[choice.trial].work_seconds
-    seconds = part_spent(content.outcome)[1]
-    if seconds and whole:
-        decodes += f" and looks at parts of the list worth {seconds / whole:.1f} more"
+    for what, before in (("a part of the list", True), ("looks at a wider beam", False)):
+        seconds = part_spent(p for p in content.outcome.probes if (p.trial < 0) == before)[1]
+        if seconds and whole:
+            decodes += f", {what} worth {seconds / whole:.1f} more"
     parts += [decodes, duration(sum(result.seconds for result in results))]
     return ", ".join(parts)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -182,12 +182,13 @@ class Outcome:
     format: int = FORMAT
 
 
-def part_spent(outcome: Outcome) -> tuple[int, float]:
-    """Return the utterances and the CPU seconds of all decodes of a part of the list."""
-    probes = outcome.probes
-    decoded = sum(probe.decoded or probe.utterances * len(probe.rows) for probe in probes)
-    rows = [sum(row.work_seconds for row in probe.rows) for probe in probes]
-    return decoded, sum(p.work_seconds or own for p, own in zip(probes, rows, strict=True))
+def part_spent(probes: Iterable[Probe]) -> tuple[int, float]:
+    """Return the utterances and the CPU seconds of decodes of a part of the list."""
+    decoded, seconds = 0, 0.0
+    for probe in probes:  # of an older w2ltune they have their rows only
+        decoded += probe.decoded or probe.utterances * len(probe.rows)
+        seconds += probe.work_seconds or sum(row.work_seconds for row in probe.rows)
+    return decoded, seconds
 
 
 def write_outcome(study: Path, outcome: Outcome) -> None:
