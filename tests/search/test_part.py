@@ -49,7 +49,7 @@ def test_a_part_comes_near_what_the_whole_list_gives(
     assert FIRST <= size <= MOST_SHARE * COUNT
     assert {beam for _, beam in counting.asked} == {"50", "200"}
     spent = sum(count for count, beam in counting.asked if beam == "50")
-    assert spent < 2 * COUNT
+    assert spent < 2.5 * COUNT
 
     def errors(lmweight: float, wordscore: float) -> int:
         return int(decodes(lmweight=lmweight, wordscore=wordscore).errors.sum())

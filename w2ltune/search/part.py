@@ -33,7 +33,7 @@ PART_ERROR = 0.006
 MOST_SHARE = 1 / 3
 """Of the list: three decodes of a larger part cost more than one of the whole list."""
 
-FIRST_DECODES, MOST_DECODES = 2, 5
+FIRST_DECODES, MOST_DECODES = 3, 5
 """Of the first utterances and of a part, at one beam."""
 
 LITTLE_SEEN = 0.005
@@ -215,9 +215,9 @@ def begin(
     parts.at(beam, start, first)
     if not parts.linear:
         return start, first
-    wide = {**beam, "beamsize": str(WIDER * int(beam["beamsize"]))}
-    parts.at(wide, parts.propose(beam, first).values, first)
-    best, proposal = parts.solve(beam, parts.propose(beam, first).values, first, most=FIRST_DECODES)
+    at = parts.propose(beam, first).values
+    parts.at({**beam, "beamsize": str(WIDER * int(beam["beamsize"]))}, at, first)
+    best, proposal = parts.solve(beam, at, first, most=FIRST_DECODES)
     size = part_size(best.errors, best.counts[:, 3], count) or count
     if size > first:
         best, proposal = parts.solve(beam, _middle(best, proposal), size)

@@ -23,7 +23,7 @@ BEAM_FLAGS = ("beamsize", "beamsizetoken", "beamthreshold")
 AUTO_START = {"beamsize": "50", "beamsizetoken": "20", "beamthreshold": "25"}
 """Where ``auto`` begins."""
 
-MOST_BEAM = 5000
+MOST_BEAM = 4000
 """``auto`` goes no further."""
 
 WITHOUT_LM = {"lmweight": "0", "wordscore": "0"}
@@ -259,9 +259,9 @@ def choose_beam(
         narrower = {**best.beam, "beamsize": str(max(1, int(best.beam["beamsize"]) // 3))}
         best, _ = parts.solve(narrower, best.values, size, most=2)
         at = best.values
-    first, says = best, ""
-    while parts.linear and int(best.beam["beamsize"]) < MOST_BEAM:
-        found = scene.widest(best, auto)
+    first, says, names = best, "", list(auto)
+    while parts.linear and 4 * int(best.beam["beamsize"]) <= MOST_BEAM:
+        found = scene.widest(best, names)
         gained = scene.compare(found, best)
         saved = int(best.errors.sum()) - int(found.errors.sum())
         error = (gained.interval[1] - gained.interval[0]) / (2 * 1.96)
@@ -274,6 +274,8 @@ def choose_beam(
         if not scene.fast(found):
             says += f", but not within --max_rtf={scene.max_rtf:g}"
             break
+        if "beamsize" in names and found.beam == {**best.beam, "beamsize": found.beam["beamsize"]}:
+            names = ["beamsize"]  # nor will more of the others matter to a wider one
         best, at = found, found.values
     flags = " ".join(f"--{name}={best.beam[name]}" for name in auto)
     found_by = _probe(scene, first, f"{flags}: {says}" if says else flags)
