@@ -125,11 +125,12 @@ def run_nbest(folder: Path, name: str, seed: int, *, auto: bool) -> dict[str, An
     from w2ltune.search.nbest import NBestSearch
     from w2ltune.search.part import Parts
     from w2ltune.search.study import tell
+    from w2ltune.sweepoptions import SweepOptions
     from w2ltune.trials.dataset import shuffled_order
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     space, dev, test = spaces(folder, name)
-    count, kept = len(dev.dataset.ids), 300
+    count, kept = len(dev.dataset.ids), SweepOptions.nbest
     clusters = clusters_from_ids(dev.dataset.ids, None)
     box = make_box(space.distributions, space.fixed)
     start = np.clip([*STARTS[seed], *box.start()[2:]], box.low, box.high)
