@@ -7,7 +7,7 @@ The search is held against what the decoder really gives; nothing stands in for 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,10 +20,11 @@ from w2ltune.formats.distributions import Distribution
 from w2ltune.formats.emissions import open_emissions
 from w2ltune.formats.listfile import read_list
 from w2ltune.formats.nbest import NBest
-from w2ltune.scoring.nbest import collect
+from w2ltune.scoring.nbest import collect, take
 from w2ltune.scoring.wer import count_matrix
 from w2ltune.search import decodespace
 from w2ltune.search.linear import Box, Point
+from w2ltune.search.part import Found
 
 FLAGS = {**VOICE_FLAGS, "beamsize": "50", "beamthreshold": "25"}
 
@@ -82,6 +83,13 @@ class Decodes:
             linear=all(is_linear(entry, typed) for entries in lists for entry in entries),
             seconds=seconds,
         )
+
+    def part(self, flags: Mapping[str, str], utterances: Sequence[int]) -> Found:
+        """Return what a decode of some utterances gives, as a search on a part has it."""
+        found = self.decode({n: v for n, v in flags.items() if FLAGS.get(n) != v})
+        block = list(utterances)
+        seconds = found.seconds * len(block) / self.utterances
+        return found.counts[block], take(found.nbest, block), seconds, found.linear
 
     def point(self, box: Box, decode: Decode, values: npt.ArrayLike) -> Point:
         """Return a decode as a point of a box."""

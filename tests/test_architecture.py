@@ -63,6 +63,7 @@ LONG_FILES = {
     "rescoring.py": "all that a rescoring does, in order, from its inputs to its answer",
     "search/boxkernels.py": "numba looks for changes in one file: what is compiled stays together",
     "search/nbest.py": "one search method: what is asked of it, how it decides, what it tells",
+    "search/probe.py": "how a beam is widened, judged, chosen and told: each leans on the others",
     "embedded/beamsearch.py": "the guards against garbage belong to the call that they guard",
 }
 """Files of more than 300 lines, each with its reason."""

@@ -26,7 +26,7 @@ from w2ltune.report.progress import State, View, bar
 from w2ltune.report.running import Running
 from w2ltune.report.terminal import finish, write_best
 from w2ltune.runs.lock import StudyLock
-from w2ltune.runs.outcome import Choice, Look, Outcome, read_outcome, write_outcome
+from w2ltune.runs.outcome import Choice, Look, Outcome, Probe, read_outcome, write_outcome
 from w2ltune.runs.provenance import settle_request
 from w2ltune.runs.rundir import make_shared
 from w2ltune.runs.sharing import share
@@ -35,14 +35,18 @@ from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 from w2ltune.scoring.nbestpool import Pool
 from w2ltune.scoring.significance import bootstrap_interval
 from w2ltune.search.choice import Decoded, choose, compare
+from w2ltune.search.decodespace import example_flags
+from w2ltune.search.linear import Box
 from w2ltune.search.method import NOTE, PlainMethod, SearchMethod, has_baseline
 from w2ltune.search.nbest import NBestSearch
+from w2ltune.search.nbestsampler import linear_weights
+from w2ltune.search.part import Found, Parts
 from w2ltune.search.plan import Plan
 from w2ltune.search.poolkey import same_but_searched
-from w2ltune.search.probe import BEAM_FLAGS, probe, probe_size
+from w2ltune.search.probe import BEAM_FLAGS, Scene, choose_beam, look_first, probe
 from w2ltune.search.pruning import PairedPruner
 from w2ltune.search.run import StudyRun
-from w2ltune.search.study import Settled, counted, open_study, settle
+from w2ltune.search.study import counted, open_study, settle
 from w2ltune.search.surface import Surface
 from w2ltune.trials.dataset import MOST_BLOCKS, read_utterance_counts, shuffled_order
 from w2ltune.trials.dumps import write_dump
@@ -50,8 +54,13 @@ from w2ltune.trials.dumps import write_dump
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from w2ltune.trials.single import SomeDecoded
+
 EXPECTED_DECODES = 5
 """What the n-best search takes as a rule; for the time that is left."""
+
+LEAST_TRIALS = 3
+"""With fewer no part of the list is decoded first: who asks for one decode gets one."""
 
 
 def run(given: DecodeInput, decision: Decision, console: Console) -> int:
@@ -127,27 +136,72 @@ class DecodeSweep:
     # Searching.
 
     def search(self) -> None:
-        """Search at one beam after the other until no wider one is worth it."""
+        """Search on a part of the list, then on all of it; then look at a wider beam."""
         self._write()
-        for found in self.outcome.probes:
-            self._raise(found.raised)
-        while True:
-            self._search_at(self.beam)
-            choices = self._choose()
-            self._write(choices=tuple(choices))
-            if not self.given.options.probe:
-                return
-            raised = self._probe(choices[0], self.beam)
-            if not raised:
-                return
-            self._raise(raised)
-            self.settled = Settled(finished=len(self.results), interrupted=(), told=(), lost=())
+        begun = self._begin()
+        if begun is not None:
+            self._raise(begun.raised)
+        self._search_at(self.beam, begun)
+        choices = self._choose()
+        self._write(choices=tuple(choices))
+        if self.given.options.probe and not self.given.auto:
+            self._probe(choices[0])
 
     def _raise(self, raised: Mapping[str, str]) -> None:
         """Take a wider beam, and nothing else that a file of others may say."""
         self.beam |= {name: value for name, value in raised.items() if name in self.beam}
 
-    def _search_at(self, beam: Mapping[str, str]) -> None:
+    def _begin(self) -> Probe | None:
+        """Return what a part of the list tells before the first trial; None where none is needed.
+
+        A kill before its end lets it be done again, and it comes to the same.
+        """
+        before = [found for found in self.outcome.probes if found.trial < 0]
+        given, auto = self.given, list(self.given.auto)
+        if before or given.options.sampler != "nbest" or given.options.n < LEAST_TRIALS:
+            return before[-1] if before else None
+        others = given.space.distributions.keys() - set(linear_weights(given.space.distributions))
+        if not auto and (others or self.results or given.warm):
+            return None
+        flags = {**example_flags(given.space), **self.beam}
+        beam, box = _beam_of(flags), given.box(flags)
+        scene = self._scene(flags, box)
+        usual = zip(box.names, box.start().tolist(), strict=True)
+        present = given.baseline or {}
+        start = np.array([float(present.get(name, value)) for name, value in usual])
+        start = np.clip(start, box.low, box.high)
+        if auto:
+            found: Probe | None = choose_beam(scene, beam=beam, auto=auto, start=start)
+        else:
+            found = look_first(scene, beam=beam, start=start)
+        if found is not None:
+            self._write(probes=(*self.outcome.probes, found))
+            if found.advice:
+                self.console.print(f"beam: {found.advice}", markup=False, soft_wrap=True)
+        return found
+
+    def _scene(self, flags: Mapping[str, str], box: Box) -> Scene:
+        """Return what beams are compared on: parts of the dev lists, decoded beside the trials."""
+        given = self.given
+        fixed = {name: text for name, text in flags.items() if name not in box.names}
+        words = np.array([len(r) for r in given.dataset.references[: given.dataset.dev_count]])
+        order = shuffled_order(given.dataset.dev_count)
+
+        def decode(flags: Mapping[str, str], utterances: Sequence[int]) -> Found:
+            what = f"{len(utterances)} utterances at beamsize {decoder_flags(flags).beamsize}"
+            found = self._decode_some(flags, utterances, what, nbest=given.options.nbest)
+            assert found.nbest is not None
+            return found.counts, found.nbest, found.work_seconds, found.linear
+
+        return Scene(
+            parts=Parts(decode, fixed, box, order, words.astype(np.int32)),
+            clusters=given.clusters,
+            audio_seconds=given.audio_seconds,
+            token_count=given.token_count,
+            max_rtf=given.options.max_rtf,
+        )
+
+    def _search_at(self, beam: Mapping[str, str], begun: Probe | None) -> None:
         options = self.given.options
         space = replace(self.given.space, fixed={**self.given.space.fixed, **beam})
         if options.sampler == "nbest":
@@ -161,6 +215,8 @@ class DecodeSweep:
                 trial_count=options.n,
                 seed=self.given.request.seed,
                 beam=beam,
+                start=begun.start if begun else None,
+                level=begun.level if begun else 0.0,
                 warm=self.given.warm,
             )
         else:
@@ -355,38 +411,25 @@ class DecodeSweep:
 
     # Decodes beside the trials.
 
-    def _probe(self, choice: Choice, beam: Mapping[str, str]) -> Mapping[str, str]:
-        """Measure a wider beam at the chosen weights; return what ``auto`` raises."""
-        chosen = next(result for result in self.results if result.number == choice.trial)
-        flags = {**chosen.flags, **beam}
-        typed = decoder_flags(flags)
-        now = {name: f"{getattr(typed, name):.12g}" for name in BEAM_FLAGS}
-        for found in self.outcome.probes:
-            if found.trial == chosen.number and dict(found.rows[0].beam) == now:
-                return found.raised
-        size = probe_size(self.given.dataset.dev_count)
-        utterances = shuffled_order(self.given.dataset.dev_count)[:size]
-
-        def decode(changed: Mapping[str, str]) -> tuple[npt.NDArray[np.int32], float]:
-            what = f"probe of beamsize {changed['beamsize']} on {size} utterances"
-            counts, seconds, _ = self._decode_some({**flags, **changed}, utterances, what)
-            return counts, seconds
-
+    def _probe(self, choice: Choice) -> None:
+        """Measure what a wider beam than the answer's gives."""
+        chosen = next(d for d in self._decoded() if d.result.number == choice.trial)
+        flags, box = chosen.result.flags, self.given.box(chosen.result.flags)
+        beam = _beam_of(flags)
+        values = np.array([float(flags[name]) for name in box.names])
+        for known in self.outcome.probes:
+            if known.trial == choice.trial and dict(known.rows[0].beam) == beam:
+                return
         found = probe(
-            decode,
-            trial=chosen.number,
-            beam=now,
-            auto=[name for name in BEAM_FLAGS if name in beam],
-            token_count=self.given.token_count,
+            self._scene(flags, box),
+            trial=choice.trial,
+            beam=beam,
+            values=np.where(np.isfinite(values), values, box.low),
+            counts=chosen.counts,
+            seconds=chosen.result.work_seconds,
             has_lm=self.given.has_lm,
-            clusters=self.given.clusters(utterances),
-            audio_seconds=self.given.audio_seconds(utterances),
-            max_rtf=self.given.options.max_rtf,
         )
         self._write(probes=(*self.outcome.probes, found))
-        if found.raised:
-            self.console.print(f"beam: {found.advice}", markup=False, soft_wrap=True)
-        return found.raised
 
     def check_answers(self) -> None:
         """Hold each answer against the binary, where there is one and the answer is in process."""
@@ -451,17 +494,15 @@ class DecodeSweep:
 
     def _look(self, name: str, number: int, chosen: TrialResult) -> Look:
         utterances = self.given.utterances_of(number)
-        counts, _, missing = self._decode_some(
-            chosen.flags, utterances.tolist(), f"held-out {name}"
-        )
+        found = self._decode_some(chosen.flags, utterances.tolist(), f"held-out {name}")
+        counts, missing = found.counts, found.missing
         clusters = self.given.clusters(utterances)
         interval = bootstrap_interval(counts[:, :3].sum(axis=1), counts[:, 3], clusters)
         baseline = next((r for r in self.results if r.number == self.outcome.baseline_trial), None)
         total, comparison = None, None
         if baseline is not None:
-            theirs, _, _ = self._decode_some(
-                baseline.flags, utterances.tolist(), f"held-out {name} with the baseline"
-            )
+            what = f"held-out {name} with the baseline"
+            theirs = self._decode_some(baseline.flags, utterances.tolist(), what).counts
             total, comparison = _total(theirs), compare(counts, theirs, clusters)
         return Look(
             name=name,
@@ -476,13 +517,15 @@ class DecodeSweep:
         )
 
     def _decode_some(
-        self, flags: Mapping[str, str], utterances: Sequence[int], what: str
-    ) -> tuple[npt.NDArray[np.int32], float, int]:
+        self, flags: Mapping[str, str], utterances: Sequence[int], what: str, *, nbest: int = 0
+    ) -> SomeDecoded:
         pool = self._decoder_pool()
-        from w2ltune.trials.single import decode_some
+        from w2ltune.trials.single import BLOCKS, decode_some
 
+        # Each block is a start of the binary.
+        most = self._session.cores if self.given.by_binary and self._session else BLOCKS
         with self._shown(what) as show:
-            return decode_some(pool, flags, utterances, **show)
+            return decode_some(pool, flags, utterances, nbest=nbest, most_blocks=most, **show)
 
     def _decode_lists(
         self, flags: Mapping[str, str], utterances: Sequence[int], what: str
@@ -553,6 +596,11 @@ class DecodeSweep:
         if new != self.outcome:
             self.outcome = new
             write_outcome(self.given.folder, new)
+
+
+def _beam_of(flags: Mapping[str, str]) -> dict[str, str]:
+    typed = decoder_flags(flags)
+    return {name: f"{getattr(typed, name):.12g}" for name in BEAM_FLAGS}
 
 
 def _nothing() -> None:

@@ -20,7 +20,7 @@ Searches decoder weights. Any decoder flag may have a distribution instead of a 
     --lmweight='uniform(0, 5)'    loguniform(low, high)    quniform(low, high, step)
     --beamsize='randint(10, 500)' lograndint(low, high)    --smearing='choice(none, max)'
 Without any, lmweight in 0..5 and wordscore in -8..7 are searched. beamsize, beamsizetoken and
-beamthreshold may be "auto": raised as long as that pays. Everything of the sweep lies in
+beamthreshold may be "auto": as wide as helps. Everything of the sweep lies in
 LOGDIR/PREFIX; the same command again continues it, whatever it died of. With RAY_ADDRESS set it
 runs on that Ray cluster, else it starts one on this machine. Options may stand in the flagsfile.
 """

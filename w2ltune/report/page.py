@@ -11,6 +11,7 @@ from w2ltune.report import sections
 from w2ltune.report.answer import headline
 from w2ltune.report.content import Content, read_content, read_utterances
 from w2ltune.report.markup import Html, page, section, table
+from w2ltune.runs.outcome import part_spent
 from w2ltune.search.surface import Surface
 
 NAME = "report.html"
@@ -67,9 +68,8 @@ def _spent(content: Content) -> Iterator[Html]:
         about = "about " if states["pruned"] else ""
         rows.append(("utterances decoded", f"{about}{decoded} ({len(utterances.ids)} in the list)"))
     if outcome.probes:
-        decodes = sum(probe.utterances * len(probe.rows) for probe in outcome.probes)
-        seconds = sum(row.work_seconds for probe in outcome.probes for row in probe.rows)
-        rows.append(("probes of the beam", f"{decodes} utterances, {seconds:.3g} CPU seconds"))
+        decodes, seconds = part_spent(outcome.probes)
+        rows.append(("decodes of a part", f"{decodes} utterances, {seconds:.3g} CPU seconds"))
     if outcome.looks:
         rows.append(("decodes of held-out lists", str(len(outcome.looks))))
     yield section(

@@ -140,8 +140,8 @@ def probes(content: Content) -> Iterator[Html]:
     if content.outcome.probes:
         yield section(
             "Beam",
-            "What a wider or narrower beam would give at the chosen weights, on a part of the "
-            "list: the difference to the beam as searched, and its price.",
+            "What other beams give, each at weights of its own, on a part of the list: the "
+            "difference to the beam as searched, and its price.",
             *(part for probe in content.outcome.probes for part in _probe(content, probe)),
         )
 
@@ -152,6 +152,7 @@ def _probe(content: Content, probe: Probe) -> Iterator[Html]:
     rows = [
         [
             row.label,
+            " ".join(f"{value:.3g}" for value in row.weights.values()),
             *(row.beam.get(name, "") for name in names),
             per_cent(rate(row.counts)),
             difference_text(row.against_searched),
@@ -160,9 +161,11 @@ def _probe(content: Content, probe: Probe) -> Iterator[Html]:
         ]
         for row in probe.rows
     ]
-    head = ["beam", *names, f"{content.metric.upper()} %", "difference", "CPU s", *rtf]
-    yield element("h3", f"Weights of trial {probe.trial}, {probe.utterances} utterances")
-    yield table(head, rows, text_columns={"beam"})
+    head = ["beam", "weights", *names, f"{content.metric.upper()} %", "difference", "CPU s", *rtf]
+    of = f"Beam of trial {probe.trial}" if probe.trial >= 0 else "Before the first trial"
+    looks = f", {probe.decoded} decoded in all" if probe.decoded else ""
+    yield element("h3", f"{of}: {probe.utterances} utterances{looks}")
+    yield table(head, rows, text_columns={"beam", "weights"})
     if probe.advice:
         yield element("p", probe.advice)
 

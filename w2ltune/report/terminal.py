@@ -31,7 +31,7 @@ from w2ltune.report.numbers import (
 )
 from w2ltune.report.page import build_report
 from w2ltune.report.progress import duration
-from w2ltune.runs.outcome import Choice, Look
+from w2ltune.runs.outcome import Choice, Look, part_spent
 from w2ltune.runs.trialdir import TrialResult
 from w2ltune.search.decodespace import standing_alone
 from w2ltune.search.surface import Surface
@@ -74,6 +74,11 @@ def answer_line(content: Content, choice: Choice) -> str:
     if factor:
         parts.append(f"RTF {factor}")
     decodes = "1 decode" if len(results) == 1 else f"{len(results)} decodes"
+    whole = content.by_number[choice.trial].work_seconds
+    for what, before in (("a part of the list", True), ("looks at a wider beam", False)):
+        seconds = part_spent(p for p in content.outcome.probes if (p.trial < 0) == before)[1]
+        if seconds and whole:
+            decodes += f", {what} worth {seconds / whole:.1f} more"
     parts += [decodes, duration(sum(result.seconds for result in results))]
     return ", ".join(parts)
 
@@ -116,7 +121,8 @@ def baseline_lines(content: Content) -> list[str]:
     """Return what there is without a search: greedy, and without an LM on the probe's part."""
     lines = [f"{name}: {per_cent(value)}" for name, value in content.outcome.baselines.items()]
     chosen = {choice.trial for choice in content.outcome.choices}
-    for found in [found for found in content.outcome.probes if found.trial in chosen][-1:]:
+    told = [found for found in content.outcome.probes if found.advice]
+    for found in [found for found in told if found.trial in chosen or found.trial < 0][-1:]:
         rates = {row.label: per_cent(rate(row.counts)) for row in found.rows}
         if "without LM" in rates:
             lines.append(

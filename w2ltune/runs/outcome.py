@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,9 @@ class ProbeRow:
         beam: beamsize, beamsizetoken and beamthreshold as flags.
         counts: Errors on the probe's utterances.
         work_seconds: Processor time.
-        against_searched: Compared with the first row; None for the first.
+        against_searched: Compared with the first row, or with the beam before it; None for the
+            first.
+        weights: The searched weights that it was decoded with.
     """
 
     label: str
@@ -78,19 +80,24 @@ class ProbeRow:
     counts: Counts
     work_seconds: float
     against_searched: Comparison | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """A look at what a wider beam would give.
+    """Decodes of a part of the list: before the first trial, or of what a wider beam would give.
 
     Attributes:
-        trial: Whose weights and beam.
-        utterances: How many were decoded.
+        trial: Whose beam; -1 before the first.
+        utterances: Of the part.
         audio_seconds: Their length; None where the list does not tell.
         rows: The beam as searched first.
         advice: What follows from it, in one line.
         raised: Beam flags that ``auto`` searches with next; empty at the end.
+        start: Weights at which the first trial begins.
+        level: What the beam loses at the largest LM weight, in each utterance.
+        decoded: Utterances of all these decodes.
+        work_seconds: Processor time of them.
     """
 
     trial: int
@@ -99,6 +106,10 @@ class Probe:
     rows: tuple[ProbeRow, ...]
     advice: str
     raised: Mapping[str, str] = field(default_factory=dict)
+    start: Mapping[str, float] = field(default_factory=dict)
+    level: float = 0.0
+    decoded: int = 0
+    work_seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +180,15 @@ class Outcome:
     checks: tuple[AnswerCheck, ...] = ()
     audio_seconds: float | None = None
     format: int = FORMAT
+
+
+def part_spent(probes: Iterable[Probe]) -> tuple[int, float]:
+    """Return the utterances and the CPU seconds of decodes of a part of the list."""
+    decoded, seconds = 0, 0.0
+    for probe in probes:  # of an older w2ltune they have their rows only
+        decoded += probe.decoded or probe.utterances * len(probe.rows)
+        seconds += probe.work_seconds or sum(row.work_seconds for row in probe.rows)
+    return decoded, seconds
 
 
 def write_outcome(study: Path, outcome: Outcome) -> None:

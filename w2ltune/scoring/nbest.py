@@ -93,6 +93,38 @@ def take(nbest: NBest, utterances: ArrayLike) -> NBest:
     )
 
 
+def spread_out(
+    nbest: NBest, utterances: Sequence[int], reference_words: NDArray[np.int32]
+) -> NBest:
+    """Return n-best lists of a whole data list from those of some of its utterances.
+
+    The others get the entry of an utterance without hypotheses, which :func:`merge` takes for none.
+
+    Args:
+        nbest: The lists of some.
+        utterances: Which these are, in their order.
+        reference_words: int32 [all utterances].
+    """
+    count = len(reference_words)
+    nothing = NBest(
+        offsets=np.arange(count + 1, dtype=np.int64),
+        features=np.zeros((count, nbest.features.shape[1])),
+        errors=reference_words.astype(np.int32),
+        text_hash=np.full(count, _NOTHING_FOUND, dtype=np.uint64),
+        reference_words=reference_words.astype(np.int32),
+    )
+    place = np.arange(count)
+    place[list(utterances)] = count + np.arange(len(utterances))
+    both = NBest(
+        offsets=np.concatenate([nothing.offsets, count + nbest.offsets[1:]]),
+        **{
+            name: np.concatenate([getattr(nothing, name), getattr(nbest, name)])
+            for name in ("features", "errors", "text_hash", "reference_words")
+        },
+    )
+    return take(both, place)
+
+
 def take_rows(nbest: NBest, kept: NDArray[np.bool_]) -> NBest:
     """Return n-best lists of fewer hypotheses, in their order.
 

@@ -145,10 +145,6 @@ class DecodeHistory:
         """Return the decodes of a setting."""
         return [seen for seen in self.seen if seen.setting == setting]
 
-    def count(self, key: str) -> int:
-        """Return the number of decodes whose n-best lists belong to a key, in any setting."""
-        return sum(seen.key == key for seen in self.seen)
-
     def errors(self, seen: Seen, target: str) -> int:
         """Return a decode's errors on a target."""
         return int(self._utterance_errors(seen, target).sum())

@@ -9,14 +9,14 @@ decoded so far. The next point is the middle of the plateau of prediction plus r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from w2ltune.scoring.nbestpool import Pool
-from w2ltune.search.plateau import UNDETERMINED, plateau_mean, spread_points
+from w2ltune.search.plateau import FAR, ZOOM_POINTS, affordable, plateau_of, spread_points
 from w2ltune.search.residual import Residual, Vector, expected_improvement
 
 LINEAR_WEIGHTS = ("lmweight", "wordscore", "unkscore", "silscore")
@@ -24,11 +24,6 @@ LINEAR_WEIGHTS = ("lmweight", "wordscore", "unkscore", "silscore")
 
 STARTS = {"lmweight": 2.0, "wordscore": 0.0, "unkscore": -5.0, "silscore": 0.0}
 """Where a search begins without a baseline, and where a weight stays that decides nothing."""
-
-POINTS = 1024
-ZOOM_POINTS = 512
-MOST_SCORES = 60_000_000
-"""Bounds the scores computed for one proposal: fewer points on a large pool."""
 
 NEIGHBOURHOOD = 0.25
 """How far around the best decode, in each weight, an improvement is looked for."""
@@ -39,8 +34,21 @@ NEIGHBOURS = 9
 DECODED = 0.02
 """A point nearer than this to a decoded one need not be decoded."""
 
-FEW_LOST, WORTH = 1.0, 0.25
-"""Where the beam loses less than one standard error, less than a quarter is worth no decode."""
+CHANGED = 0.3
+"""The variance of what two good settings differ by, as a share of their errors."""
+
+WORTH = 0.5
+"""Standard errors of the paired difference that a decode is to save at least."""
+
+LITTLE = 0.001
+"""Nor is one worth its time for less than 0.1 absolute, where that is below what can be told."""
+
+BROKEN = 1.0
+"""Standard errors by which a decode must be worse than the best one before it, for a promise to be
+broken: from then on the lists are believed half as far only."""
+
+NEAR, LEAST_RADIUS = 0.25, 0.1
+"""How far they are believed from where a part of the list was begun, and always; in each weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +91,13 @@ class Box:
         """Return the place of searched values [searched] in the unit cube; outside stays so."""
         return (values - self.low) / (self.high - self.low)
 
+    def stretch(self, unit: Vector) -> Vector:
+        """Return how what the beam loses grows over points [points, searched]; 1 at the most."""
+        weight = self.weights(unit)[:, 1]
+        ends = self.weights(np.array([[0.0], [1.0]]) * np.ones(len(self.names)))[:, 1]
+        stretch: Vector = (weight / max(1e-9, float(np.abs(ends).max()))) ** 2
+        return stretch
+
     def start(self) -> Vector:
         """Return the usual starting values, [searched], inside of the ranges."""
         return np.clip([STARTS[name] for name in self.names], self.low, self.high)
@@ -108,8 +123,10 @@ class Proposal:
     Attributes:
         values: float64 [searched].
         gain: Errors by which it is expected to be below the best real decode.
+        deviation: Standard deviation of that: what the beam loses there is not known.
         least_gain: A gain below this is not worth a decode.
         plateau: float64 [searched], the middle of the plateau.
+        plateau_gain: Errors by which that is expected to be below the best real decode.
         residual: Real minus pooled errors at the best real decode: what the beam loses.
         undetermined: Weights that decide nothing; they stay at their starting value.
         new: Whether there is a point left that was not decoded.
@@ -117,11 +134,18 @@ class Proposal:
 
     values: Vector
     gain: float
+    deviation: float = 0.0
     least_gain: float
     plateau: Vector
+    plateau_gain: float = math.inf
     residual: float
     undetermined: tuple[str, ...] = field(default=())
     new: bool = True
+
+    @property
+    def promise(self) -> str:
+        """What another decode is expected to save, in words."""
+        return f"{max(0.0, self.gain):.1f} ± {self.deviation:.1f} errors"
 
     @property
     def small(self) -> bool:
@@ -129,69 +153,114 @@ class Proposal:
         return self.gain < self.least_gain
 
 
-def fit_residual(pool: Pool, box: Box, points: Sequence[Point]) -> Residual:
+def fit_residual(pool: Pool, box: Box, points: Sequence[Point], level: float = 0.0) -> Residual:
     """Fit the residual over all real decodes of one setting.
 
     Args:
         pool: Of the same utterances as the points' errors.
         box: The searched weights.
         points: The decodes.
+        level: What the beam is expected to lose at the largest LM weight, in each utterance.
     """
     unit = np.array([point.unit for point in points]).reshape(-1, len(box.names))
     real = np.array([float(point.errors.sum()) for point in points])
-    return Residual(unit, real - pool.errors(box.weights(unit)))
+    lost: Vector = real - pool.errors(box.weights(unit))
+    return Residual(unit, lost, lambda unit: level * pool.utterances * box.stretch(unit))
 
 
-def propose(pool: Pool, box: Box, points: Sequence[Point]) -> Proposal:
+def propose(
+    pool: Pool,
+    box: Box,
+    points: Sequence[Point],
+    *,
+    level: float = 0.0,
+    radius: float = FAR,
+    worth: float = WORTH,
+) -> Proposal:
     """Return the next point to decode.
 
     Args:
         pool: All n-best lists so far, of the utterances that count.
         box: The searched weights.
         points: The real decodes at this beam, in order; without any, the pool alone decides.
+        level: What the beam is expected to lose at the largest LM weight, in each utterance.
+        radius: How far from the first decode the lists are believed, in each weight.
+        worth: Standard errors of the paired difference that a decode is to save at least.
     """
-    residual = fit_residual(pool, box, points)
+    residual = fit_residual(pool, box, points, level)
 
     def expected(unit: Vector) -> Vector:
         total: Vector = pool.errors(box.weights(unit)) + residual(unit)
         return total
 
-    unit, undetermined = _plateau(pool, box, residual, expected)
-    unit = box.snap(unit)
+    best = min(points, key=lambda point: int(point.errors.sum()), default=None)
+    centre = box.unit(box.start()) if best is None else np.clip(best.unit, 0, 1)
+    radius = believed(points, radius)
+    region = np.clip(centre - radius, 0, 1), np.clip(centre + radius, 0, 1)
+    # What fewer weights come to, with the others as they are, is looked at from each larger space.
+    found = [
+        plateau_of(pool, box, residual, expected, region, centre, count)
+        for count in range(min(2, len(box.names)), len(box.names) + 1)
+    ]
+    undetermined = found[-1][1]
+    middles = np.array(
+        [box.snap(np.where(undetermined, box.unit(box.start()), u)) for u, _ in found]
+    )
+    unit = middles[int(np.argmin(expected(middles)))]
     plateau = np.clip(box.low + unit * (box.high - box.low), box.low, box.high)
     free = tuple(name for name, is_free in zip(box.names, undetermined, strict=True) if is_free)
-    if not points:
+    if best is None:
         return Proposal(
             values=plateau, gain=math.inf, least_gain=1.0, plateau=plateau, residual=0.0,
             undetermined=free,
         )  # fmt: skip
-    best = min(points, key=lambda point: int(point.errors.sum()))
     real = int(best.errors.sum())
-    gain = real - float(expected(unit)[0])
-    least_gain = max(1.0, 0.1 * _standard_error(best, pool, box, unit))
+    gain = plateau_gain = real - float(expected(unit)[0])
+    told = WORTH * math.sqrt(CHANGED * max(1, real))
+    least = max(1.0, min(LITTLE * pool.reference_words, told))
+    least_gain = max(least, worth * _standard_error(best, pool, box, unit))
     lost = real - float(pool.errors(box.weights(best.unit))[0])
     new = bool(_new(unit[None], points)[0])
+    deviation = float(residual.deviation(unit[None], best.unit)[0])
     if gain < least_gain or not new:
-        near = best.unit + NEIGHBOURHOOD * (
-            2 * spread_points(_affordable(ZOOM_POINTS, pool), len(box.names)) - 1
+        near = best.unit + min(NEIGHBOURHOOD, radius) * (
+            2 * spread_points(affordable(ZOOM_POINTS, pool), len(box.names)) - 1
         )
         near = box.snap(np.clip(near, 0, 1))
         mean = _smooth(near, expected(near))
-        gains = expected_improvement(real - mean, residual.deviation(near, best.unit))
+        gains, deviations = expected_improvement(real - mean, residual.deviation(near, best.unit))
         gains = np.where(_new(near, points), gains, -1.0)
-        unit, gain, new = near[np.argmax(gains)], float(gains.max()), bool(gains.max() >= 0)
-        standard_error = _standard_error(best, pool, box, unit)
-        worth = WORTH if lost < FEW_LOST * standard_error else 0.0
-        least_gain = max(1.0, worth * standard_error)
+        most = int(np.argmax(gains))
+        unit, gain, deviation = near[most], float(gains[most]), float(deviations[most])
+        new = gain >= 0
+        least_gain = max(least, worth * _standard_error(best, pool, box, unit))
     return Proposal(
         values=np.clip(box.low + unit * (box.high - box.low), box.low, box.high),
         gain=gain,
+        deviation=deviation,
         least_gain=least_gain,
         plateau=plateau,
+        plateau_gain=plateau_gain,
         residual=lost,
         undetermined=free,
         new=new,
     )
+
+
+def believed(points: Sequence[Point], radius: float) -> float:
+    """Return how far from the best decode the lists are believed, in each weight.
+
+    The beam loses most in far corners, and no list tells it. Where one promised much and the decode
+    was worse than the best before it, half of the way there is as far as the next goes.
+    """
+    for number, point in enumerate(points[1:], start=1):
+        before = min(points[:number], key=lambda one: int(one.errors.sum()))
+        difference = point.errors.astype(np.int64) - before.errors
+        if difference.sum() > BROKEN * np.std(difference) * math.sqrt(len(difference)):
+            radius = min(radius, float(np.abs(point.unit - before.unit).max()) / 2)
+        elif difference.sum() < 0:
+            radius *= 2
+    return min(1.0, max(LEAST_RADIUS, radius))
 
 
 def _new(unit: Vector, points: Sequence[Point]) -> npt.NDArray[np.bool_]:
@@ -200,30 +269,6 @@ def _new(unit: Vector, points: Sequence[Point]) -> npt.NDArray[np.bool_]:
     distances = np.sqrt(((unit[:, None] - decoded[None]) ** 2).sum(axis=-1))
     new: npt.NDArray[np.bool_] = distances.min(axis=1) >= DECODED
     return new
-
-
-def _plateau(
-    pool: Pool, box: Box, residual: Residual, expected: Callable[[Vector], Vector]
-) -> tuple[Vector, npt.NDArray[np.bool_]]:
-    """Return the middle of the plateau in the unit cube, and which weights decide nothing."""
-    cube = spread_points(_affordable(POINTS, pool), len(box.names))
-    values = expected(cube)
-    mean, spread = plateau_mean(cube, values)
-    undetermined: npt.NDArray[np.bool_] = spread > UNDETERMINED
-    # Closer, because few points of the box lie on a small plateau.
-    width = np.where(undetermined, 1.0, 3 * spread + 0.02)
-    low, high = np.clip(mean - width, 0, 1), np.clip(mean + width, 0, 1)
-    zoom = low + spread_points(_affordable(ZOOM_POINTS, pool), len(box.names)) * (high - low)
-    zoomed = expected(zoom)
-    mean, _ = plateau_mean(zoom, zoomed)
-    unit = np.where(undetermined, box.unit(box.start()), mean)
-    lowest = np.concatenate([cube, zoom])[np.argmin(np.concatenate([values, zoomed]))]
-    least, lowest = _descend(pool, box, residual, lowest)
-    errors = [pool.utterance_errors(box.weights(point)[0]) for point in (unit, lowest)]
-    standard_error = float(np.std(errors[0] - errors[1])) * math.sqrt(pool.utterances)
-    if float(expected(unit)[0]) - least > standard_error:
-        unit = np.where(undetermined, unit, lowest)  # between two valleys the middle is a hill
-    return unit, undetermined
 
 
 def _smooth(unit: Vector, values: Vector) -> Vector:
@@ -237,24 +282,3 @@ def _standard_error(best: Point, pool: Pool, box: Box, unit: Vector) -> float:
     """Return the standard error of the best real decode's difference to a predicted point."""
     difference = best.errors - pool.utterance_errors(box.weights(unit)[0])
     return float(np.std(difference)) * math.sqrt(len(difference))
-
-
-def _descend(pool: Pool, box: Box, residual: Residual, unit: Vector) -> tuple[float, Vector]:
-    """Follow exact lines through a point, axis after axis, twice, to the least expected errors."""
-    least = math.inf
-    for axis in [*range(len(unit))] * 2:
-        direction = np.zeros_like(unit)
-        direction[axis] = 1.0
-        origin = unit - unit[axis] * direction
-        weights = box.weights(np.stack([origin, origin + direction]))
-        line = pool.line(weights[0], weights[1] - weights[0], 0.0, 1.0)
-        middles = (line.bounds[:-1] + line.bounds[1:]) / 2
-        expected = line.errors + residual(origin + middles[:, None] * direction)
-        lowest = int(np.argmin(expected))
-        least = min(least, float(expected[lowest]))
-        unit = origin + middles[lowest] * direction
-    return least, unit
-
-
-def _affordable(points: int, pool: Pool) -> int:
-    return max(128, min(points, MOST_SCORES // max(1, 2 * pool.hypotheses)))

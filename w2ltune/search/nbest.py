@@ -19,9 +19,10 @@ from w2ltune.formats.nbest import NBest
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 from w2ltune.scoring.nbestpool import Pool
 from w2ltune.search.history import DecodeHistory, Seen
-from w2ltune.search.linear import DECODED, Box, Proposal, propose
+from w2ltune.search.linear import DECODED, LEAST_RADIUS, WORTH, Box, Proposal, propose
 from w2ltune.search.method import NOTE
 from w2ltune.search.nbestsampler import NBestSampler, Setting, enumerate_settings, linear_weights
+from w2ltune.search.plateau import FAR
 from w2ltune.search.samplers import make_sampler
 from w2ltune.search.space import SearchSpace
 from w2ltune.search.study import counted
@@ -30,8 +31,11 @@ from w2ltune.search.surface import Surface, make_surface
 PATIENCE = 6
 """Decodes without improvement after which TPE takes over where the beam loses too much."""
 
-LEAST_DECODES = 4
-"""Decodes of a model before the search may stop."""
+LEAST_DECODES = 2
+"""Of a setting that no part of the list was decoded with: a beam's own lists hide what it lost."""
+
+CLOSE = 0.25
+"""Standard errors that a decode is to save at least where a part of the list told the start."""
 
 MOST_FAILURES = 3
 """Failed trials after which a setting is given up."""
@@ -69,6 +73,8 @@ class NBestSearch:
         trial_count: The budget.
         seed: The study's seed.
         beam: Beam flags that w2ltune chooses, as they are now; part of the setting.
+        start: Linear weights at which to begin, by name; what is missing is at the usual start.
+        level: What the beam is expected to lose at the largest LM weight, in each utterance.
         warm: N-best lists of an earlier sweep, by key.
     """
 
@@ -84,6 +90,8 @@ class NBestSearch:
         trial_count: int,
         seed: int,
         beam: Mapping[str, str] | None = None,
+        start: Mapping[str, float] | None = None,
+        level: float = 0.0,
         warm: Mapping[str, NBest] | None = None,
     ) -> None:
         self._study = study
@@ -94,6 +102,8 @@ class NBestSearch:
         self._targets = targets
         self._trial_count = trial_count
         self._seed = seed
+        self._begin = start or {}
+        self._level = level
         linear = linear_weights(space.distributions)
         others = {n: d for n, d in space.distributions.items() if n not in linear}
         chosen = tuple((beam or {}).items())
@@ -226,12 +236,11 @@ class NBestSearch:
         if self._history.failures[setting] >= MOST_FAILURES:
             return Step(how="stop", reason=f"{MOST_FAILURES} decodes failed")
         own = self._history.of_setting(setting)
-        if not own or not self._history.has_pool(self._key(self._flags(setting))):
+        if self._begins(own) or not self._history.has_pool(self._key(self._flags(setting))):
             first = {"how": "start", "target": next(iter(self._targets))}
             return Step(how="start", setting=setting, values=self._start(setting), note=first)
         proposals = {target: self._propose(setting, target) for target in self._targets}
-        # One decode's lists promise too much or too little; a few are needed to believe them.
-        few = self._history.count(own[0].key) < LEAST_DECODES
+        few = not self._begin and len(own) < LEAST_DECODES
         going = {
             target: proposal.gain / proposal.least_gain
             for target, proposal in proposals.items()
@@ -248,19 +257,16 @@ class NBestSearch:
                 "how": "nbest",
                 "target": target,
                 "gain": round(proposal.gain, 3),
+                "deviation": round(proposal.deviation, 3),
                 "residual": round(proposal.residual, 3),
             }
             return Step(how="nbest", setting=setting, values=proposal.values, note=note)
-        for target, proposal in proposals.items():
-            if self._nearest(own, proposal.plateau) is None and not self._has_middle(own, target):
-                last = {"how": "plateau", "target": target}
-                return Step(how="nbest", setting=setting, values=proposal.plateau, note=last)
-        least = max(proposal.least_gain for proposal in proposals.values())
-        return Step(how="stop", reason=f"no decode is expected to save {least:.1f} errors or more")
+        most = max(proposals.values(), key=lambda proposal: proposal.gain)
+        return Step(how="stop", reason=f"another decode is expected to save {most.promise}")
 
-    @staticmethod
-    def _has_middle(own: Sequence[Seen], target: str) -> bool:
-        return own[-1].how == "plateau" and own[-1].target == target
+    def _begins(self, own: Sequence[Seen]) -> bool:
+        """Whether a setting's first decode is to come; a baseline counts where none was given."""
+        return not own or (bool(self._begin) and all(seen.how == "baseline" for seen in own))
 
     def _nearest(self, own: Sequence[Seen], values: npt.NDArray[np.float64]) -> Seen | None:
         """Return the decode at these values, or None."""
@@ -278,6 +284,9 @@ class NBestSearch:
         """Where a setting begins: what the pool says, else another's best weights."""
         flags = self._flags(setting)
         box, key, target = self._box(flags), self._key(flags), next(iter(self._targets))
+        if self._begin and self._begins(self._history.of_setting(setting)):
+            usual = zip(box.names, box.start(), strict=True)
+            return np.array([self._begin.get(name, value) for name, value in usual])
         if self._history.has_pool(key):
             return propose(self._history.pool(key, target), box, []).values
         if not self._history.seen:
@@ -294,7 +303,16 @@ class NBestSearch:
     def _propose(self, setting: Setting, target: str) -> Proposal:
         flags = self._flags(setting)
         pool = self._history.pool(self._key(flags), target)
-        return propose(pool, self._box(flags), self._history.points(setting, target))
+        points = self._history.points(setting, target)
+        near = bool(self._begin)
+        return propose(
+            pool,
+            self._box(flags),
+            points,
+            level=self._level,
+            radius=LEAST_RADIUS if near else FAR,
+            worth=CLOSE if near else WORTH,
+        )
 
     def _flags(self, setting: Setting) -> dict[str, str]:
         return dict(self._space.fixed) | dict(setting)

@@ -9,11 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
-from w2ltune.search.residual import Vector
+from w2ltune.search.residual import Residual, Vector
+
+if TYPE_CHECKING:
+    from w2ltune.scoring.nbestpool import Pool
+    from w2ltune.search.linear import Box
 
 Errors: TypeAlias = Callable[[Vector], Vector]
 """Returns the errors [points] of weights [points, searched]."""
@@ -23,6 +28,14 @@ TEMPERATURE = 0.4
 
 UNDETERMINED = 0.26
 """Spread of a weight over its plateau from which on it is undetermined (even: 0.29 of the box)."""
+
+POINTS = 1024
+ZOOM_POINTS = 512
+MOST_SCORES = 60_000_000
+"""Bounds the scores computed for one proposal: fewer points on a large pool."""
+
+FAR = 0.5
+"""How far from a start lists are believed at first, in each weight."""
 
 ROUNDS = 12
 WIDTH = 3.0
@@ -141,3 +154,74 @@ def spread_points(count: int, dimensions: int) -> Vector:
     steps = ratio ** -np.arange(1, dimensions + 1)
     points: Vector = (0.5 + np.arange(1, count + 1)[:, None] * steps) % 1.0
     return points
+
+
+def plateau_of(
+    pool: Pool,
+    box: Box,
+    residual: Residual,
+    expected: Callable[[Vector], Vector],
+    region: tuple[Vector, Vector],
+    centre: Vector,
+    count: int,
+) -> tuple[Vector, npt.NDArray[np.bool_]]:
+    """Return the middle of the plateau in a region, and which weights decide nothing.
+
+    The first ``count`` weights vary, the others are as in the centre.
+    """
+
+    def spread(points: int, low: Vector, high: Vector) -> Vector:
+        cube = np.tile(centre, (affordable(points, pool), 1))
+        cube[:, :count] = low[:count] + spread_points(len(cube), count) * (high - low)[:count]
+        return cube
+
+    cube = spread(POINTS, *region)
+    values = expected(cube)
+    mean, deviation = plateau_mean(cube, values)
+    across = region[1] - region[0]  # a small region is even as a rule
+    undetermined: npt.NDArray[np.bool_] = (across >= FAR) & (deviation > UNDETERMINED * across)
+    undetermined[count:] = False
+    # Closer, because few points of the box lie on a small plateau.
+    width = np.where(undetermined, 1.0, 3 * deviation + 0.02)
+    low, high = np.maximum(mean - width, region[0]), np.minimum(mean + width, region[1])
+    zoom = spread(ZOOM_POINTS, low, high)
+    zoomed = expected(zoom)
+    mean, _ = plateau_mean(zoom, zoomed)
+    unit = np.where(undetermined, box.unit(box.start()), mean)
+    lowest = np.concatenate([cube, zoom])[np.argmin(np.concatenate([values, zoomed]))]
+    least, lowest = _descend(pool, box, residual, lowest, region, count)
+    errors = [pool.utterance_errors(box.weights(point)[0]) for point in (unit, lowest)]
+    standard_error = float(np.std(errors[0] - errors[1])) * math.sqrt(pool.utterances)
+    if float(expected(unit)[0]) - least > standard_error:
+        unit = np.where(undetermined, unit, lowest)  # between two valleys the middle is a hill
+    return unit, undetermined
+
+
+def _descend(
+    pool: Pool,
+    box: Box,
+    residual: Residual,
+    unit: Vector,
+    region: tuple[Vector, Vector],
+    count: int,
+) -> tuple[float, Vector]:
+    """Follow exact lines through a point, axis after axis, twice, to the least expected errors."""
+    least = math.inf
+    for axis in [*range(count)] * 2:
+        direction = np.zeros_like(unit)
+        direction[axis] = 1.0
+        origin = unit - unit[axis] * direction
+        weights = box.weights(np.stack([origin, origin + direction]))
+        ends = float(region[0][axis]), float(region[1][axis])
+        line = pool.line(weights[0], weights[1] - weights[0], *ends)
+        middles = (line.bounds[:-1] + line.bounds[1:]) / 2
+        expected = line.errors + residual(origin + middles[:, None] * direction)
+        lowest = int(np.argmin(expected))
+        least = min(least, float(expected[lowest]))
+        unit = origin + middles[lowest] * direction
+    return least, unit
+
+
+def affordable(points: int, pool: Pool) -> int:
+    """Return so many points, or fewer on a large pool."""
+    return max(128, min(points, MOST_SCORES // max(1, 2 * pool.hypotheses)))
