@@ -403,7 +403,7 @@ def test_a_signal_ends_a_proof_with_a_true_gap(tmp_path: Path) -> None:
         (["--method=lines"], "did you mean 'line'?"),
         (["--test_hyp=x"], "missing --test_list"),
         (["--n=0"], "--n=0: must be 1 or more"),
-        (["--time_limit=0"], "--time_limit=0: must be above 0 seconds"),
+        (["--time_limit=0"], "--time_limit=0: must be above 0 CPU seconds"),
         (["--hypp=x"], "unknown option --hypp; did you mean 'hyp'?"),
         (["--cluster=("], "--cluster=( is no regular expression"),
         (["--ancestor_wer", "--metric=cer"], "--ancestor_wer takes the WERs of the dump"),
