@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,14 @@ from rescoringfiles import make_files
 from trainingtask import BINARY, make_training, write_config
 
 TRIALS = 3
+
+
+def campaign_folder(named: Path | None, stack: contextlib.ExitStack) -> Path:
+    """Return the folder that was named, made, or one that goes with the stack."""
+    if named is None:
+        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="campaign-")))
+    named.mkdir(parents=True, exist_ok=True)
+    return named
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests"), str(Path(__file__).p
 
 from readers import mutate_value  # noqa: E402  (these lie in tests/)
 from runningray import DOUBLES_ENVIRONMENT, running_ray  # noqa: E402
-from smallstudies import SmallStudy, small_studies  # noqa: E402
+from smallstudies import SmallStudy, campaign_folder, small_studies  # noqa: E402
 
 SECRET = b'{"secret": "CANARY-IN-A-PRIVATE-FILE"}\n'
 SECONDS = 60.0
@@ -310,10 +310,7 @@ def main() -> int:
     options = parser.parse_args()
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
-        folder = options.folder
-        if folder is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="campaign-")))
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = campaign_folder(options.folder, stack)
         campaign = Campaign(options, folder)
         preload()
         campaign.run(options.processes)

@@ -40,7 +40,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests"), str(Path(__file__).p
 from damage import preload, run_apart  # noqa: E402  (these lie in tests/)
 from nodes import Nodes  # noqa: E402
 from runningray import DOUBLES_ENVIRONMENT  # noqa: E402
-from smallstudies import SmallStudy, small_studies  # noqa: E402
+from smallstudies import SmallStudy, campaign_folder, small_studies  # noqa: E402
 
 from w2ltune.files import TEMPORARY_MARK  # noqa: E402
 
@@ -266,10 +266,7 @@ def main() -> int:
     options = parser.parse_args()
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
-        folder = options.folder
-        if folder is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="campaign-")))
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = campaign_folder(options.folder, stack)
         studies = small_studies(folder / "inputs")
         parts = options.study.split(",")
         chosen = {

@@ -310,32 +310,30 @@ def interrupted(place: Place) -> None:
     folder.chmod(0o2775)
 
 
-@case("flags.cfg of an interrupted trial names other files")
-def _(place: Place) -> Run:
+def with_other_flags(place: Place, change: Callable[[str], str]) -> Run:
+    """Let bob change the flags of an interrupted trial before alice goes on."""
     interrupted(place)
     path = place.study / "trials" / "0001" / "flags.cfg"
 
     def plant() -> None:
-        text = path.read_text().replace(f"{place.folder}/lexicon.txt", f"{place.alice}/precious")
+        text = change(path.read_text())
         path.rename(place.bob / "old")
         path.write_text(text)
 
     as_user("bob", plant)
     return run(place, place.command())
+
+
+@case("flags.cfg of an interrupted trial names other files")
+def _(place: Place) -> Run:
+    lexicon, precious = f"{place.folder}/lexicon.txt", f"{place.alice}/precious"
+    return with_other_flags(place, lambda text: text.replace(lexicon, precious))
 
 
 @case("flags.cfg of an interrupted trial names a program")
 def _(place: Place) -> Run:
-    interrupted(place)
-    path = place.study / "trials" / "0001" / "flags.cfg"
-
-    def plant() -> None:
-        text = f"{path.read_text()}--binary={place.bob}/evil\n--normalize={place.bob}/evil.py\n"
-        path.rename(place.bob / "old")
-        path.write_text(text)
-
-    as_user("bob", plant)
-    return run(place, place.command())
+    programs = f"--binary={place.bob}/evil\n--normalize={place.bob}/evil.py\n"
+    return with_other_flags(place, lambda text: text + programs)
 
 
 @case("best.cfg of alice carries a program of bob's")

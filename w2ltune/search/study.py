@@ -187,8 +187,10 @@ def settle(study: optuna.Study, trials: Path, space: SearchSpace | None = None) 
         trials: The folder of the trials.
         space: What is searched, for folders that do not tell it.
     """
+    known = study.get_trials(deepcopy=False)
+    told_before = {trial.number for trial in known if trial.state.is_finished()}
     for directory in trial_directories(trials):
-        if directory.reopen():
+        if directory.number not in told_before and directory.reopen():  # which is never told
             _say(f"trial {directory.number} was killed from outside, and is tried again")
     if added := complete(study, trials, space):
         _say(
