@@ -87,9 +87,9 @@ ray_node() { # what makes it the head or a worker
   guard=$!
   # Several clusters may share the node: no port is fixed that need not be known elsewhere. Ray's
   # monitor of logs would send what workers print to the driver, which does not listen.
-  "${python[@]}" -m ray.scripts.scripts start --block --log-color=false \
+  "${python[@]}" -m w2ltune.cluster.raystart start --block --log-color=false \
     --node-ip-address="$own" --temp-dir="$folder" --object-store-memory=$((256 << 20)) \
-    --num-cpus="$W2LTUNE_CPUS" --num-gpus="$W2LTUNE_GPUS" --dashboard-agent-listen-port=0 \
+    --num-cpus="$W2LTUNE_CPUS" --num-gpus="$W2LTUNE_GPUS" \
     --min-worker-port=0 --max-worker-port=0 --include-log-monitor=false "$@" {life}>&- &
   ray=$!
   trap 'kill "$ray" 2>/dev/null; [ -n "$timer" ] || kill_after 4 "$ray"' TERM # in good order

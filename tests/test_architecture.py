@@ -51,22 +51,10 @@ ALSO = {"commandline": {"formats"}}
 """Imports that point up, and why it does no harm: options are flags, read as flags are."""
 
 LONG_FILES = {
-    "trials/supervisor.py": "what may happen to one training, in order: start, watch, again, end",
     "decodesweep.py": "all that a decode sweep does, in order, from its inputs to its answer",
-    "runs/lock.py": "who owns a study: how it is known, whether it lives, how another one follows",
     "files.py": "how anything is opened and written, with what must hold at each moment",
-    "decodeprogram.py": "which programs and flags a sweep has, settled one after the other",
-    "traincheck.py": "all that is checked before a training, in order",
-    "decodeinput.py": "all that is checked before a decode sweep, in order",
-    "runs/explain.py": "all that is known of how the programs end, the table and its reading",
-    "trainsweep.py": "all that trainings do, in order, from their folder to the best one",
-    "rescoring.py": "all that a rescoring does, in order, from its inputs to its answer",
-    "search/boxkernels.py": "numba looks for changes in one file: what is compiled stays together",
-    "search/nbest.py": "one search method: what is asked of it, how it decides, what it tells",
-    "search/probe.py": "how a beam is widened, judged, chosen and told: each leans on the others",
-    "embedded/beamsearch.py": "the guards against garbage belong to the call that they guard",
 }
-"""Files of more than 300 lines, each with its reason."""
+"""Files of more than 450 lines, each with its reason."""
 
 HEAVY = {
     "numpy",
@@ -227,7 +215,7 @@ def test_long_files_have_a_reason():
     long = {
         path.relative_to(PACKAGE).as_posix()
         for path in MODULES
-        if len(path.read_text(encoding="utf-8").splitlines()) > 300
+        if len(path.read_text(encoding="utf-8").splitlines()) > 450
     }
     assert long - LONG_FILES.keys() == set()
 

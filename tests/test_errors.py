@@ -169,7 +169,7 @@ sys.exit(run_command(main, []))
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("lmwieght", "; did you mean 'lmweight'?"), ("zzz", ""), ("", "")],
+    [("lmwieght", "; did you mean 'lmweight'?"), ("zzz", ""), ("", ""), ("lmweight", "")],
 )
 def test_did_you_mean(name, hint):
     assert did_you_mean(name, ["wordscore", "lmweight"]) == hint
@@ -182,9 +182,10 @@ def test_existing_file(tmp_path, monkeypatch):
     with pytest.raises(InputError) as caught:
         existing_file("none.arpa", "language model (--lm)")
     assert str(caught.value) == (
-        f"language model (--lm): no such file 'none.arpa' (looked in {tmp_path})"
+        f"language model (--lm): no such file 'none.arpa' (looked in {tmp_path}); "
+        "did you mean 'lm.arpa'?"
     )
-    with pytest.raises(InputError, match=r"no such file '/none/lm\.arpa'$"):
+    with pytest.raises(InputError, match=r"no such file '/none/lm\.arpa' \(nor the folder"):
         existing_file("/none/lm.arpa", "lm")
     with pytest.raises(InputError, match=r"'\.' is not a file"):
         existing_file(".", "lm")

@@ -124,6 +124,11 @@ def test_scores_of_something_else_are_not_replaced_by_mistake(
     said = " ".join(capsys.readouterr().out.split())
     assert "dev-lm.ppl: is there already, of the same dump and LM" in said
 
+    for path in (output.path, tmp_path / "dev-lm.ppl.hash"):
+        path.write_bytes(written[path.name][:-5])
+        assert "was cut or changed since" in error(capsys, f"--hyp={dump}", f"--lm={lm}")
+        path.write_bytes(written[path.name])
+
     line = error(capsys, f"--hyp={dump}", f"--lm={lm}", "--case=lower")
     assert "dev-lm.ppl: holds other scores (case was keep, is lower); give another" in line
     line = error(capsys, f"--hyp={dump}", "--command=score", "--name=lm")

@@ -18,9 +18,8 @@ from w2ltune.embedded.decoderfiles import (
     read_lexicon,
 )
 from w2ltune.embedded.decoderflags import CRITERIA, DecoderFlags
-from w2ltune.errors import FlagError, InputError, UsageError, did_you_mean
+from w2ltune.errors import FlagError, InputError, UsageError, did_you_mean, nearest_sibling
 from w2ltune.formats.known_flags import KNOWN_FLAGS, Generation, number_of
-from w2ltune.runs.rundir import nearest_sibling
 from w2ltune.trials.trainjob import Mode
 
 SEQUENCE_TO_SEQUENCE = CRITERIA[2:]

@@ -142,8 +142,21 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         >>> did_you_mean("lmwieght", ["lmweight", "wordscore"])
         "; did you mean 'lmweight'?"
     """
-    matches = difflib.get_close_matches(name, list(known), n=1)
+    matches = difflib.get_close_matches(name, [other for other in known if other != name], n=1)
     return f"; did you mean '{matches[0]}'?" if matches else ""
+
+
+def nearest_sibling(path: Path) -> str:
+    """Return ``"; did you mean 'x'?"`` for the name in the same folder that is nearest, or ``""``.
+
+    A folder above that does not exist is said to be missing instead.
+    """
+    try:
+        return did_you_mean(path.name, [other.name for other in path.parent.iterdir()])
+    except FileNotFoundError:
+        return f" (nor the folder {str(path.parent)!r})"
+    except OSError:  # a folder that may not be looked into
+        return ""
 
 
 def existing_file(path: str | os.PathLike[str], what: str) -> Path:
@@ -164,8 +177,8 @@ def existing_file(path: str | os.PathLike[str], what: str) -> Path:
             raise
         raise InputError(f"{what}: {str(path)!r}: {error.strerror}") from None
     if not exists:
-        hint = "" if found.is_absolute() else f" (looked in {Path.cwd()})"
-        raise InputError(f"{what}: no such file {str(path)!r}{hint}")
+        where = "" if found.is_absolute() else f" (looked in {Path.cwd()})"
+        raise InputError(f"{what}: no such file {str(path)!r}{where}{nearest_sibling(found)}")
     if not found.is_file():
         raise InputError(f"{what}: {str(path)!r} is not a file")
     if not os.access(found, os.R_OK):

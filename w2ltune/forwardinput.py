@@ -19,6 +19,7 @@ from w2ltune.formats.lmscores import hash_path, write_hashes, write_lm_scores
 from w2ltune.formats.texthash import hash_texts
 from w2ltune.forwardoptions import SHARD_SENTENCES, ForwardOptions
 from w2ltune.runs.madefrom import differences
+from w2ltune.runs.provenance import fingerprint
 from w2ltune.runs.shards import Shard, cut
 from w2ltune.trials.lmsource import LMSource, command_words
 
@@ -53,15 +54,26 @@ class Output:
         return self.path.with_name(f"{self.path.name}.json")
 
     def is_done(self) -> bool:
-        """Return whether the scores are there, and of the same inputs."""
-        written = self.path.exists() and hash_path(self.path).exists()
-        return written and self._recorded() == self.made_from
+        """Return whether the scores are there whole, and of the same inputs."""
+        made_from, is_whole = self._recorded()
+        return is_whole and made_from == self.made_from
 
-    def _recorded(self) -> Mapping[str, Any] | None:
-        """Return what the scores that are there were made from; None without a record."""
+    def _recorded(self) -> tuple[Mapping[str, Any] | None, bool]:
+        """Return what the scores that are there were made from; None without a record.
+
+        Also whether their files are as they were written.
+        """
         record = files.read_json(self.record)
         with files.shaped(self.record):
-            return None if record is None else {**record.get("made_from", {})}
+            if record is None:
+                return None, False
+            made_from, written = {**record.get("made_from", {})}, {**record.get("sha256", {})}
+        both = (self.path, hash_path(self.path))
+        whole = all(
+            path.exists() and written.get(path.name) in (None, fingerprint(path).sha256)
+            for path in both
+        )
+        return made_from, whole
 
     def refuse_other(self) -> None:
         """Refuse to replace scores that were made from something else.
@@ -69,11 +81,17 @@ class Output:
         Raises:
             StudyMismatchError: With what differs.
         """
-        if (made_from := self._recorded()) is not None:
+        made_from, is_whole = self._recorded()
+        if made_from is not None:
             if found := list(differences(made_from, self.made_from)):
                 raise StudyMismatchError(
                     f"holds other scores ({'; '.join(found)}); give another --name or --out, or "
                     "--replace", path=self.path,
+                )  # fmt: skip
+            if not is_whole and self.path.exists() and hash_path(self.path).exists():
+                raise StudyMismatchError(
+                    "was cut or changed since it was written, or its .hash was; --replace scores "
+                    "it again", path=self.path,
                 )  # fmt: skip
         elif self.path.exists() and not hash_path(self.path).exists():
             raise StudyMismatchError(
@@ -96,6 +114,9 @@ class Output:
             "format": FORMAT,
             "dump": str(self.dump),
             "made_from": self.made_from,
+            "sha256": {
+                path.name: fingerprint(path).sha256 for path in (self.path, hash_path(self.path))
+            },
             **facts,
             "w2ltune": __version__,
         }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,6 @@ from w2ltune.formats.distributions import Choice, parse_value
 from w2ltune.formats.flagsfile import Flag
 from w2ltune.formats.known_flags import KNOWN_FLAGS, Generation, check_flag, number_of
 from w2ltune.listcheck import ListContent, check_words, joined_path, overlap_notes, read_content
-from w2ltune.runs.rundir import nearest_sibling
 from w2ltune.trials.trainjob import Mode
 
 _OURS = {
@@ -196,11 +194,7 @@ def _existing(given: Mapping[str, Flag], name: str, path: str, what: str) -> Pat
     """Return a file that is named by a flag and not empty."""
     source = given[name].path and f" of {given[name].where}"
     what = f"{what} (--{name}{source or ''})"
-    hint = "" if os.path.lexists(path) else nearest_sibling(Path(path))
-    try:
-        found = existing_file(path, what)
-    except InputError as error:
-        raise InputError(f"{error}{hint}") from None
+    found = existing_file(path, what)
     if found.stat().st_size == 0:
         raise InputError(f"{what}: {path!r} is empty")
     return found

@@ -13,7 +13,7 @@ from w2ltune.formats.checkpoint import read_header
 from w2ltune.formats.distributions import Distribution, parse_value
 from w2ltune.formats.flagsfile import Flag, effective, parse_flagsfile
 from w2ltune.formats.known_flags import KNOWN_FLAGS, Generation, check_flag, is_boolean
-from w2ltune.runs.rundir import nearest_sibling, require_checkpoint
+from w2ltune.runs.rundir import require_checkpoint
 from w2ltune.runs.trialdir import TrialDirectory, trial_directories
 from w2ltune.search.samplers import check_sampler
 from w2ltune.search.space import SearchSpace, example_of
@@ -64,10 +64,7 @@ def base_flags(options: JobOptions, mode: Mode) -> dict[str, Flag]:
             )
     if path is None:
         raise UsageError("missing --config=<..>/project/name.cfg (see --help)")
-    try:
-        existing_file(path, "flagsfile of the training (--config)")
-    except InputError as error:
-        raise InputError(f"{error}{'' if path.exists() else nearest_sibling(path)}") from None
+    existing_file(path, "flagsfile of the training (--config)")
     return effective(parse_flagsfile(path, boolean=is_boolean))
 
 

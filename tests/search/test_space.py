@@ -1,3 +1,5 @@
+import os
+
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -124,6 +126,7 @@ def test_perturb_files_that_give_no_flags(study, write, returned, message):
         ("import no_such_module", r"fails: ModuleNotFoundError: No module named 'no_such_module'"),
         ("def spaces(trial): return {}", r"my space\.py: the search space has no function space"),
         ("space = {}", "has no function space"),
+        ("raise SystemExit(3)", "fails: SystemExit: 3"),
     ],
 )
 def test_files_that_are_no_space(write, text, message):
@@ -134,6 +137,9 @@ def test_files_that_are_no_space(write, text, message):
 def test_a_file_that_is_missing(tmp_path):
     with pytest.raises(InputError, match=r"search space \(--space\): no such file '.*none\.py'"):
         load_space(tmp_path / "none.py")
+    os.mkfifo(tmp_path / "pipe.py")
+    with pytest.raises(InputError, match="is not a file"):
+        load_space(tmp_path / "pipe.py")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""The start of a Ray on this machine, however busy that is."""
+"""The start of a Ray on this machine, however busy that is.
+
+``python -m w2ltune.cluster.raystart start ...`` is Ray's own ``ray start`` with that patience.
+"""
 
 from __future__ import annotations
 
@@ -79,6 +82,17 @@ def start_ray(ray: Any, cores: int, scratch: Path, common: dict[str, Any]) -> No
         print(f"w2ltune: Ray's dashboard did not start: going on without it{said}", file=sys.stderr)
 
 
+def start_node() -> None:
+    """Run Ray's own command line as patiently: what slurm/functions.bash does on each node."""
+    from ray.scripts.scripts import cli
+
+    with _patience():
+        try:
+            cli(prog_name="ray")
+        except W2LTuneError as error:
+            sys.exit(f"cannot start Ray on {socket.gethostname()}: {error}")
+
+
 @contextlib.contextmanager
 def _patience() -> Iterator[dict[str, subprocess.Popen[bytes]]]:
     """Let Ray wait for its own processes as long as they live; by itself it gives up after 30 s.
@@ -151,3 +165,7 @@ def _last_words(folder: Path, process: str) -> str:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
             said += [line.strip() for line in lines if _ERROR.search(line)][-LAST_LINES:]
     return f"; {process} said last: {' / '.join(dict.fromkeys(said))}" if said else ""
+
+
+if __name__ == "__main__":
+    start_node()

@@ -23,7 +23,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from w2ltune import files
-from w2ltune.errors import InputError, StudyMismatchError, UsageError, did_you_mean, storage_fault
+from w2ltune.errors import (
+    InputError,
+    StudyMismatchError,
+    UsageError,
+    nearest_sibling,
+    storage_fault,
+)
 from w2ltune.formats.checkpoint import read_whole
 from w2ltune.formats.known_flags import Generation
 from w2ltune.runs.provenance import read_request
@@ -283,16 +289,3 @@ def require_model(path: Path, *, generation: Generation = "flashlight") -> None:
         raise InputError("the model is empty; take an earlier checkpoint", path=path)
     if generation == "flashlight":
         read_whole(path, resumed=False)
-
-
-def nearest_sibling(path: Path) -> str:
-    """Return ``"; did you mean 'x'?"`` for the name in the same folder that is nearest, or ``""``.
-
-    A folder above that does not exist is said to be missing instead.
-    """
-    try:
-        return did_you_mean(path.name, [other.name for other in path.parent.iterdir()])
-    except FileNotFoundError:
-        return f" (nor the folder {str(path.parent)!r})"
-    except OSError:  # a folder that may not be looked into
-        return ""

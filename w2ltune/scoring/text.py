@@ -72,7 +72,7 @@ def _load_function(path: Path) -> Callable[[str], str]:
     def checked(text: str) -> str:
         try:
             result = function(text)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise InputError(
                 f"normalize({text!r}) raised {_describe(error)}", path=path, line=_line(error, path)
             ) from error

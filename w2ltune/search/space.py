@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import optuna
 
-from w2ltune.errors import InputError
+from w2ltune.errors import InputError, existing_file
 from w2ltune.formats.distributions import (
     Choice,
     Distribution,
@@ -138,11 +138,10 @@ def load_space(path: Path, fixed: Mapping[str, str] | None = None) -> SpaceFunct
     Raises:
         InputError: No such file or function, or the file fails.
     """
+    existing_file(path, "search space (--space)")
     try:
         names = runpy.run_path(str(path))
-    except FileNotFoundError:
-        raise InputError(f"search space (--space): no such file {str(path)!r}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
             f"the search space fails: {type(error).__name__}: {error}", path=path
         ) from None
@@ -206,7 +205,7 @@ def call_space(space: SpaceFunction, trial: Any, path: Path) -> dict[str, Any]:
         values = space(trial)
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
             f"space(trial) fails: {type(error).__name__}: {error}", path=path
         ) from None

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from w2ltune.errors import InputError, UsageError, did_you_mean
+from w2ltune.errors import UsageError, existing_file
 from w2ltune.formats.emissions import locate_emissions
 from w2ltune.formats.listfile import iterate_list, list_stem
 from w2ltune.trials.dataset import DecodeProgram, DecodeTask, Metric
@@ -82,7 +82,5 @@ def find_task(
 
 
 def _require_list(path: Path, flag: str) -> None:
-    if not path.is_file():
-        hint = did_you_mean(path.name, sorted(p.name for p in path.parent.glob("*")))
-        raise InputError(f"--{flag}: no such list {str(path)!r}{hint}")
+    existing_file(path, f"list (--{flag})")
     next(iterate_list(path))  # an empty one has no emissions, which is not what is wrong with it
