@@ -106,6 +106,25 @@ def test_why_ray_did_not_start_is_said_in_its_own_words(
     assert re.fullmatch(message, done.stderr), done.stderr
 
 
+@pytest.mark.slow(seconds=60)
+def test_a_node_of_a_job_says_why_it_did_not_start(tmp_path: Path) -> None:
+    code = START[: START.index("def main")] + (
+        "instead('RAYLET_EXECUTABLE', 'exit 4')\n"
+        "sys.argv = ['ray', 'start', '--head', '--block', '--num-cpus=1', '--port=0',\n"
+        "    '--include-dashboard=false', '--temp-dir=' + sys.argv[1]]\n"
+        "node.time = Fast()\n"
+        "raystart.start_node()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    said = r"^cannot start Ray on \S+: its raylet ended with code 4$"
+    assert re.search(said, done.stderr, re.MULTILINE), done.stderr
+
+
 @pytest.mark.slow(seconds=40)
 def test_ray_starts_however_slow_its_agents_are(tmp_path: Path) -> None:
     slow = """

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -108,6 +109,16 @@ class RunStopper(tune.Stopper):
         return self._run.ends_now
 
 
+class Silence(TrialProgressCallback):
+    """In the place of Tune's own, which prints nothing here but keeps each trial for ever."""
+
+    def log_result(self, trial: Any, result: dict[str, Any], error: bool = False) -> None:
+        """Show nothing."""
+
+    def on_trial_complete(self, *_: Any, **__: Any) -> None:
+        """Remember nothing."""
+
+
 def run(
     plan: Plan,
     trainable: type[tune.Trainable],
@@ -161,6 +172,7 @@ def run(
             name="w2ltune",
             storage_path=str(private),
             stop=RunStopper(state),
+            callbacks=[Silence()],
             failure_config=tune.FailureConfig(max_failures=-1),
             checkpoint_config=tune.CheckpointConfig(
                 checkpoint_frequency=0, checkpoint_at_end=False

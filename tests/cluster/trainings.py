@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,8 +137,7 @@ def training(
         hold_at: Before this update each training waits to be released: so what a test does meets it
             at work, however long that takes.
     """
-    folder = slurm.folder / name
-    folder.mkdir(mode=0o2775)
+    folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=slurm.folder))  # others had that name
     shutil.chown(folder, "root", _group_id(slurm))
     folder.chmod(0o2775)
     config = write_config(folder, {**make_training(folder / "data"), "iter": str(updates)})

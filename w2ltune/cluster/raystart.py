@@ -86,11 +86,14 @@ def start_node() -> None:
     """Run Ray's own command line as patiently: what slurm/functions.bash does on each node."""
     from ray.scripts.scripts import cli
 
-    with _patience():
+    with _patience() as processes:
         try:
             cli(prog_name="ray")
         except W2LTuneError as error:
-            sys.exit(f"cannot start Ray on {socket.gethostname()}: {error}")
+            print(f"cannot start Ray on {socket.gethostname()}: {error}", file=sys.stderr)
+            for process in processes.values():
+                process.kill()
+            os._exit(1)  # Ray would ask what is gone for a minute whether it may end
 
 
 @contextlib.contextmanager
