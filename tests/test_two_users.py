@@ -189,6 +189,28 @@ def test_flags_of_an_interrupted_trial_are_those_of_command_and_journal(
         flags_of(trial, frozen, space, baseline)  # type: ignore[arg-type]
 
 
+def test_flags_of_an_interrupted_trial_are_those_that_a_script_chooses(study: Path) -> None:
+    script = study / "space.py"
+    script.write_text(
+        "def space(trial):\n"
+        "    x = trial.suggest_float('x', 0, 4)\n"
+        "    return {'lmweight': x, 'beamsize': 10 if x < 2 else trial.suggest_int('wide', 20, 30)}"
+    )
+    space = SearchSpace(fixed={"lm": "a.arpa"}, script=script)
+    trial = TrialDirectory(study / "trials", 0)
+    frozen = SimpleNamespace(params={"x": 2.5, "wide": 25}, user_attrs={})
+    meant = {"lm": "a.arpa", "lmweight": "2.5", "beamsize": "25"}
+    for flags in (meant | {"lm": "/bob/evil.arpa"}, meant):
+        trial.write_flags(flags)
+        assert flags_of(trial, frozen, space, None) == flags  # type: ignore[arg-type]
+        os.chown(trial.flags, BOB, GROUP)
+        if flags == meant:
+            assert flags_of(trial, frozen, space, None) == meant  # type: ignore[arg-type]
+        else:
+            with pytest.raises(InputError, match=r"of bob, is not what .*\(--lm\)|of \d+, is not"):
+                flags_of(trial, frozen, space, None)  # type: ignore[arg-type]
+
+
 def test_a_result_of_anothers_does_not_bring_a_program_into_best_cfg(study: Path) -> None:
     trial = TrialDirectory(study / "trials", 0)
     trial.write_flags({})

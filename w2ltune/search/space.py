@@ -66,12 +66,16 @@ class SearchSpace:
             InputError: The space script failed or did not return flags.
         """
         trial = study.ask({name: to_optuna(value) for name, value in self.distributions.items()})
-        searched: dict[str, Any] = dict(trial.params)
+        return trial, self._asked(trial, trial.params)
+
+    def _asked(self, trial: Any, params: Mapping[str, Any]) -> dict[str, str]:
+        """Return all flags of a trial, those of the script among them."""
+        searched: dict[str, Any] = {n: params[n] for n in self.distributions if n in params}
         if self.script is not None:
             function = load_space(self.script, self.fixed)
-            searched = {**searched, **call_space(function, trial, self.script)}
+            searched |= call_space(function, trial, self.script)
             searched.pop(PERTURB_SEED, None)
-        return trial, self.flags(searched)
+        return self.flags(searched)
 
     def values(self, flags: Mapping[str, str]) -> dict[str, Any] | None:
         """Return the searched values that flags stand for; None if the space does not hold them."""
@@ -85,10 +89,9 @@ class SearchSpace:
         return None if self.script else values
 
     def flags_of(self, params: Mapping[str, Any]) -> dict[str, str] | None:
-        """Return all flags of a trial by the values in the journal; None if they are not ours.
-
-        What a script chooses nobody knows but the script, when it was asked.
-        """
+        """Return all flags of a trial by the values in the journal; None if they are not ours."""
+        if self.script is not None:
+            return self._asked(optuna.trial.FixedTrial(dict(params)), params)
         searched = {name: params[name] for name in self.distributions if name in params}
         flags = self.flags(searched)
         return None if self.values(flags) is None or searched.keys() != params.keys() else flags
