@@ -165,7 +165,7 @@ def flags_of(
         names = sorted({*flags.items()} ^ {*(meant or {}).items()})
         raise InputError(
             f"of {files.user_of(writer)}, is not what this command and the journal make of the "
-            f"trial (--{names[0][0] if names else '…'}): remove the folder, then it is lost and does not "
-            "count", path=directory.flags,
+            f"trial (--{names[0][0] if names else '…'}): remove the folder, then it is lost and does "
+            "not count", path=directory.flags,
         )  # fmt: skip
     return flags
