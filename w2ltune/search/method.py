@@ -163,9 +163,10 @@ def flags_of(
         meant = {**(meant or space.fixed), **(baseline or flags)}
     if flags != meant:
         names = sorted({*flags.items()} ^ {*(meant or {}).items()})
+        name = names[0][0] if names else "…"
         raise InputError(
             f"of {files.user_of(writer)}, is not what this command and the journal make of the "
-            f"trial (--{names[0][0] if names else '…'}): remove the folder, then it is lost and does "
-            "not count", path=directory.flags,
-        )  # fmt: skip
+            f"trial (--{name}): remove the folder, then it is lost and does not count",
+            path=directory.flags,
+        )
     return flags
