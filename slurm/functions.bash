@@ -85,12 +85,11 @@ ray_node() { # what makes it the head or a worker
   # The guard kills what works in the folder, and removes it, when this shell is gone.
   exec {life}> >(exec setsid "${python[@]}" -I -S "$guard_program" 0 0 "$folder" 2>&1)
   guard=$!
-  # Several clusters may share the node: no port is fixed that need not be known elsewhere. Ray's
-  # monitor of logs would send what workers print to the driver, which does not listen.
+  # Several clusters may share the node: no port is fixed that need not be known elsewhere.
   "${python[@]}" -m w2ltune.cluster.raystart start --block --log-color=false \
     --node-ip-address="$own" --temp-dir="$folder" --object-store-memory=$((256 << 20)) \
     --num-cpus="$W2LTUNE_CPUS" --num-gpus="$W2LTUNE_GPUS" \
-    --min-worker-port=0 --max-worker-port=0 --include-log-monitor=false "$@" {life}>&- &
+    --min-worker-port=0 --max-worker-port=0 "$@" {life}>&- &
   ray=$!
   trap 'kill "$ray" 2>/dev/null; [ -n "$timer" ] || kill_after 4 "$ray"' TERM # in good order
   wait_for "$ray"
