@@ -14,6 +14,7 @@ from lmtask import hypotheses, write_dump, write_lm
 from w2ltune import forward
 from w2ltune.embedded.ngram import estimate, write_arpa
 from w2ltune.errors import InputError, run_command
+from w2ltune.files import TEMPORARY_MARK
 from w2ltune.formats.lmscores import read_hashes, read_lm_scores, write_hashes
 from w2ltune.formats.texthash import hash_text
 from w2ltune.forward import _why_unknown
@@ -157,6 +158,10 @@ def test_a_kill_while_the_files_are_written_costs_no_shard(
         scores = np.zeros((len(shard.sentences), 3))
         scores[:, 0] = [-len(text) for text in shard.sentences]
         shards.keep(shard, scores)
+    left = [tmp_path / f".1-tr.ppl{kind}{TEMPORARY_MARK}999999999-1" for kind in (".hash", ".json")]
+    for path in left:
+        path.touch()
+        os.utime(path, (0, 0))
     write_hashes(tmp_path / "1-tr.ppl.hash", given.outputs[0].hashes[:3])
     (tmp_path / "1-tr.ppl").write_text("of an earlier dump")
     before = os.umask(0o077)
@@ -175,6 +180,7 @@ def test_a_kill_while_the_files_are_written_costs_no_shard(
         hashes = read_hashes(tmp_path / f"{n}-tr.ppl.hash").tolist()
         assert hashes == [hash_text(text) for _, text in rows]
     assert not (tmp_path / "1-tr").exists()
+    assert not any(path.exists() for path in left)
     assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
 
 

@@ -271,6 +271,7 @@ def refuse_unwritable(path: Path) -> None:
         folder = next(parent for parent in path.parents if _is_there(parent))
         if not folder.is_dir():
             raise UsageError(f"{path}: {folder} is not a folder: choose another --out")
+        sweep_temporaries(path)
         probe = temporary(folder / path.name)
         probe.touch(exist_ok=False)
         probe.unlink()
@@ -311,15 +312,21 @@ def _host() -> str:
     return f"{zlib.crc32(socket.gethostname().encode() + boot):08x}"
 
 
-def sweep_temporaries(folder: Path) -> None:
-    """Remove what processes that were killed had begun to write in a folder and below.
+def sweep_temporaries(where: Path) -> None:
+    """Remove what processes that were killed had begun to write.
 
     Of another host's processes nobody here knows whether they live: theirs must be old.
+
+    Args:
+        where: A folder, with what is below; or a file: only what was to be this file.
     """
-    for place, _, names in os.walk(folder):
+    only = "" if where.is_dir() else f".{where.name}{TEMPORARY_MARK}"
+    for place, below, names in os.walk(where.parent if only else where):
+        if only:
+            below.clear()
         for name in names:
             found = _TEMPORARY.fullmatch(name)
-            if found is None:
+            if found is None or not name.startswith(only):
                 continue
             path = Path(place, name)
             with contextlib.suppress(OSError):

@@ -107,6 +107,8 @@ class Output:
             facts: For the record.
         """
         files.require_ours(self.record)
+        for path in (self.path, hash_path(self.path), self.record):
+            files.sweep_temporaries(path)
         self.record.unlink(missing_ok=True)
         write_hashes(hash_path(self.path), self.hashes)
         write_lm_scores(self.path, self.ids, scores[self.rows])
