@@ -51,12 +51,7 @@ def score_batch(
 ) -> tuple[Evaluation, Floats]:
     """Return a batch's mean loss and errors, and the gradient of the losses' sum.
 
-    Args:
-        model: The acoustic model.
-        corpus: The list.
-        batch: Positions in it.
-        logits: Of the batch, [utterances, emission frames, outputs].
-        frames: *Feature* frames of each utterance.
+    ``frames`` are those of the features; logits are [utterances, emission frames, outputs].
     """
     log_probabilities = log_softmax(logits)
     blank = model.architecture.outputs - 1

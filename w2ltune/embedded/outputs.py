@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from w2ltune.embedded.ctc import best_path
 from w2ltune.errors import InputError
 from w2ltune.formats.blanks import split_words
 from w2ltune.formats.padding import Array, without_padding
@@ -115,9 +116,6 @@ def can_spell(said: Sequence[str], names: Sequence[str]) -> bool:
 
 def greedy(emission: NDArray[np.float32], names: Sequence[str]) -> str:
     """Return the words of the best token of each frame, repeats and blanks taken out."""
-    best = emission.argmax(axis=1)
-    changed = np.ones(len(best), dtype=bool)
-    changed[1:] = best[1:] != best[:-1]
-    kept = [names[index] for index in best[changed] if index < len(names)]
+    kept = [names[index] for index in best_path(emission, blank=len(names))]
     text = "".join(" " if name == "|" else name for name in kept)
     return " ".join(split_words(text.replace(PIECE_BEGIN, " ")))

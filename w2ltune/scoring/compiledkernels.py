@@ -1,9 +1,9 @@
-"""The compiled part of :mod:`.kernels`: import it only where numba is installed."""
+"""The compiled part of :mod:`.kernels`, and of the lines of :mod:`.nbestpool`."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -155,14 +155,20 @@ def compiled_errors_by_depth(columns: int) -> Callable[..., Any]:
     return kernel
 
 
-def walk(values: Any, slopes: Any, errors: Any, current: Any, end: float) -> Iterator[Any]:
-    """Yield what :func:`.nbestpool._walk` yields, all at once."""
+def walk(values: Any, slopes: Any, errors: Any, current: Any, end: float) -> tuple[Any, Any]:
+    """Walk along the upper envelopes of all utterances, from 0 to ``end``.
+
+    Values, slopes and errors are [utterances, hypotheses], ``current`` the highest at 0 of each.
+
+    Returns:
+        Where corners are, and the change in errors there, for those where there is one.
+    """
     at_end = values + end * slopes
     slack = 1e-9 * float(np.abs(at_end).max() + np.abs(values).max())
     times, changes = np.empty(errors.size), np.empty(errors.size, dtype=np.int64)
     last = at_end.argmax(axis=1)
     number = corners(values, slopes, errors, current, last, end, slack, times, changes)
-    yield times[:number], changes[:number]
+    return times[:number], changes[:number]
 
 
 @compiled()
