@@ -313,10 +313,6 @@ class Decoder:
         _guard(emission, self.token_count)
         return self._tokens_of(emission.argmax(axis=1).tolist())
 
-    def greedy(self, emission: npt.NDArray[np.float32]) -> tuple[str, ...]:
-        """Return the words of the best token of each frame, without search, LM or lexicon."""
-        return self.words_spelled(self.best_tokens(emission))
-
 
 def _guard(emission: npt.NDArray[np.float32], token_count: int) -> None:
     if (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +81,7 @@ class Values:
         Raises:
             InputError: They cannot be that, or are others than those of the utterances before.
         """
-        kind = kind_of(output) if self.given == "auto" else _KINDS[self.given]
+        kind = kind_of(output) if self.given == "auto" else cast(Kind, self.given)
         wrong = what_is_wrong(output, kind)
         if wrong:
             raise InputError(f"{name!r} has {wrong}", path=self.path)
@@ -102,9 +103,6 @@ class Values:
         if "raw" in self.first_of:
             return "raw, and taken as they are"
         return "logarithms of probabilities, and taken as they are"
-
-
-_KINDS: dict[str, Kind] = {"raw": "raw", "log": "log", "probabilities": "probabilities"}
 
 
 def can_spell(said: Sequence[str], names: Sequence[str]) -> bool:
