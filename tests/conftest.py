@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # tests/killing.py
-
 REPOSITORY = Path(__file__).resolve().parents[1]
 VOICE_COMMANDS = REPOSITORY / "experiments" / "voice_commands"
+sys.path[:0] = [str(Path(__file__).parent), str(VOICE_COMMANDS)]  # killing.py, ngram.py
 VOICE_FLAGS = {
     "tokens": str(VOICE_COMMANDS / "tokens.txt"),
     "lexicon": str(VOICE_COMMANDS / "lexicon.txt"),

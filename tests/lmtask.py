@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+import sys
 from pathlib import Path
 
-from w2ltune.embedded.ngram import estimate, write_arpa
+sys.path.append(str(Path(__file__).resolve().parents[1] / "experiments" / "voice_commands"))
+from ngram import estimate, write_arpa
+
 from w2ltune.formats.beamdump import Hypothesis, write_beam_dump
 
 WORDS = ["yes", "no", "grün", "日本", "it's", "a|b", "$(x)", "on"]

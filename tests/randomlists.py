@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 
 from w2ltune.formats.nbest import NBest
+
+COMPILED = [pytest.mark.main, pytest.mark.xdist_group("compiled")]
+"""Marks of what compiles: on one worker, where each function is compiled once."""
 
 
 def random_lists(

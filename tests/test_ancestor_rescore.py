@@ -2,9 +2,11 @@
 
 import numpy as np
 from ancestor_rescore import SMALL_KS, Entry, topk_errors
-from randomlists import random_lists
+from randomlists import COMPILED, random_lists
 
-from w2ltune.scoring.depths import errors_by_depth
+from w2ltune.scoring.kernels import Batch
+
+pytestmark = COMPILED
 
 
 def test_the_same_errors_at_each_k() -> None:
@@ -28,7 +30,9 @@ def test_the_same_errors_at_each_k() -> None:
         lengths = dict.fromkeys(dump, 6)
         for tr, convlm, length in [(0.5, -0.25, 1.0), (0.0, 0.0, 0.0), (2.0, 1.0, -1.0)]:
             weights = {"tr": tr, "convlm": convlm, "len": length}
-            found = errors_by_depth(nbest, [1, tr, convlm, length], SMALL_KS, first_of_equals=True)
+            found = Batch(nbest).errors_by_depth(
+                [1, tr, convlm, length], SMALL_KS, first_of_equals=True
+            )
             errors, oracle = topk_errors(dump, lengths, weights)
             assert errors == found[0].tolist()
             assert oracle == np.minimum.reduceat(nbest.errors, nbest.offsets[:-1]).sum()

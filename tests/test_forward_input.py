@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lmtask import hypotheses, write_dump, write_lm
+from ngram import estimate, write_arpa
 
 from w2ltune import forward
-from w2ltune.embedded.ngram import estimate, write_arpa
 from w2ltune.errors import InputError, run_command
 from w2ltune.files import TEMPORARY_MARK
 from w2ltune.formats.lmscores import read_hashes, read_lm_scores, write_hashes

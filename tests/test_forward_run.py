@@ -24,10 +24,10 @@ from lmtask import (
     write_lm,
     write_program,
 )
+from ngram import read_arpa, sentence_log10
 from runningray import running_ray
 from waiting import PATIENCE_SECONDS
 
-from w2ltune.embedded.ngram import read_arpa, sentence_log10
 from w2ltune.formats.lmscores import hash_path, read_hashes, read_lm_scores
 from w2ltune.formats.texthash import hash_text
 

@@ -16,7 +16,7 @@ from w2ltune.report.progress import bar
 from w2ltune.rescoreinput import RescoreInput
 from w2ltune.rescoreoptions import DEFAULT_N, LENGTHS, parse_weights
 from w2ltune.runs.rescored import NAME, Proof, Rescored, read_rescored
-from w2ltune.scoring.kernels import Batch, can_compile
+from w2ltune.scoring.kernels import Batch
 from w2ltune.scoring.nbest import take
 from w2ltune.scoring.nbestpool import Pool
 from w2ltune.scoring.weighing import RescoreList
@@ -53,7 +53,7 @@ MOST_NESTED = 5
 FEW = 16
 """Weights that are evaluated as fast by numpy, one by one."""
 POINTS = 4096
-"""Weights looked at around the answer; half of them where nothing is compiled."""
+"""Weights looked at around the answer."""
 DIGITS = 4
 """Of the answer's weights: on a plateau more decide nothing, and people write them down."""
 
@@ -79,7 +79,7 @@ class Rescoring:
 
     def __post_init__(self) -> None:
         self.dev, self.names = self.given.dev, self.given.weights
-        self.pool = Pool(self.dev.nbest, compiled=can_compile())
+        self.pool = Pool(self.dev.nbest)
         self.batch = Batch(self.dev.nbest)
         self.depth = self.given.ks[-1]
         self.low, self.high = score_box(self.dev.nbest)
@@ -342,9 +342,8 @@ class Rescoring:
             vectors = np.concatenate([np.ones((len(points), 1)), points], axis=1)
             return self._errors("around the best", vectors, [self.depth])[:, 0].astype(np.float64)
 
-        points = POINTS if can_compile() else POINTS // 2
         return middle(
-            errors, best=self.best.vector[1:], low=self.low[1:], high=self.high[1:], points=points
+            errors, best=self.best.vector[1:], low=self.low[1:], high=self.high[1:], points=POINTS
         )
 
     def _earlier(self) -> list[Weighted]:

@@ -15,11 +15,10 @@ import wave
 from dataclasses import dataclass
 from pathlib import Path
 
+import ngram
 import numpy as np
 from grammar import Grammar, draw, read_grammar, vocabulary
 from speech import SAMPLE_RATE, Voices, log_mel, mix, noise, speak
-
-from w2ltune.embedded import ngram
 
 HERE = Path(__file__).parent
 TOKENS = ["|", *"abcdefghijklmnopqrstuvwxyz"]

@@ -109,10 +109,10 @@ def flags(folder: Path, name: str, side: str = "dev") -> dict[str, str]:
 
 def make(folder: Path, name: str) -> None:
     """Write lists, emissions, tokens, lexicon and LM of a condition; what is there stays."""
+    import ngram
     from grammar import read_grammar, vocabulary
     from make_data import sentence
 
-    from w2ltune.embedded import ngram
     from w2ltune.formats.emissions import write_emissions
 
     condition, own = CONDITIONS[name], folder / name

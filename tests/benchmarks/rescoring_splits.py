@@ -77,7 +77,7 @@ def tune(given: RescoreInput, train: NBest, seed: int) -> dict[str, tuple[np.nda
 
 
 def rate(nbest: NBest, weights: np.ndarray, k: int) -> float:
-    errors = Batch(nbest, compiled=False).errors_by_depth(weights, [k])[0, 0]
+    errors = Batch(nbest).errors_by_depth(weights, [k])[0, 0]
     return 100 * float(errors) / float(nbest.reference_words.sum())
 
 

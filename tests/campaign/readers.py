@@ -34,8 +34,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
+VOICE = REPOSITORY / "experiments" / "voice_commands"
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests"), str(VOICE)]
 
+import ngram  # noqa: E402
 import numpy as np  # noqa: E402
 import optuna  # noqa: E402
 from rescoringfiles import make_files  # noqa: E402  (these lie in tests/)
@@ -45,7 +47,7 @@ from w2ltune.cluster.jobs import parse_job  # noqa: E402
 from w2ltune.cluster.resources import SlurmResources  # noqa: E402
 from w2ltune.cluster.site import parse_site  # noqa: E402
 from w2ltune.cluster.submissions import Submission, submissions  # noqa: E402
-from w2ltune.embedded import decoderfiles, kenlm, modelfile, ngram, runfiles  # noqa: E402
+from w2ltune.embedded import decoderfiles, kenlm, modelfile, runfiles  # noqa: E402
 from w2ltune.embedded.acoustic import (  # noqa: E402
     AcousticModel,
     Architecture,
@@ -80,7 +82,6 @@ from w2ltune.search.study import JOURNAL, open_study, settle  # noqa: E402
 from w2ltune.trials.dataset import read_utterance_counts  # noqa: E402
 from w2ltune.trials.rescoringinput import read_hypotheses  # noqa: E402
 
-VOICE = REPOSITORY / "experiments" / "voice_commands"
 DATA = REPOSITORY / "tests" / "data"
 PROCESSOR_SECONDS = 10.0
 WALL_SECONDS = 120.0
@@ -143,8 +144,7 @@ def _outputs(path: Path) -> None:
 def _log(path: Path) -> None:
     for line in logs.read_train_log(path):
         logs.valid_tags(line)
-    decodelog.find_summary(lines := path.read_text(errors="replace").split("\n"))
-    _all(map(decodelog.parse_sample, lines))
+    decodelog.find_seconds(path.read_text(errors="replace").split("\n"))
     explain.explain_exit(1, path)
 
 
@@ -347,7 +347,7 @@ def readers(folder: Path) -> dict[str, Reader]:
     packed = functools.partial(_packed, folder=folder)
     lm = _arpa()
     return {
-        "beam dump": Reader(lambda p: _all(beamdump.iterate_beam_dump(p)), [
+        "beam dump": Reader(lambda p: _all(beamdump.iterate_numbered(p)), [
             Seed("a.hyp", dump), *_of([DATA / "weak" / "beamdump.hyp"]), packed("b.hyp.gz", dump),
             packed("c.hyp.zst", dump)]),
         "beam dump, columns": Reader(dumpcolumns.read_dump_columns, [
@@ -383,7 +383,6 @@ def readers(folder: Path) -> dict[str, Reader]:
         "tokens": Reader(decoderfiles.read_tokens, _of([VOICE / "tokens.txt"], 99)),
         "lexicon": Reader(
             lambda p: _all(decoderfiles.read_lexicon(p)), _of([VOICE / "lexicon.txt"])),
-        "ARPA": Reader(ngram.read_arpa, [Seed("lm.arpa", lm)]),
         "LM's head and words": Reader(_lm_words, [
             Seed("lm.arpa", lm), Seed("lm.klm", (DATA / "voice_commands.klm").read_bytes())]),
         "KenLM": Reader(_kenlm, [Seed("lm.arpa", lm)], 0.2),

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPOSITORY, VOICE_COMMANDS
+from ngram import estimate, read_arpa, sentence_log10, write_arpa
 
 from w2ltune.embedded.kenlm import SentenceLM, lm_words
-from w2ltune.embedded.ngram import estimate, read_arpa, sentence_log10, write_arpa
 from w2ltune.errors import InputError
 
 

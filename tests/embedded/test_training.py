@@ -25,7 +25,7 @@ from w2ltune.embedded.masking import Masks, mask
 from w2ltune.embedded.modelfile import parse_state, state_bytes
 from w2ltune.embedded.schedule import NEVER, Schedule, learning_rate_at
 from w2ltune.embedded.training import TrainingOptions, start, start_from, train
-from w2ltune.errors import InputError, TrialFailedError, UsageError
+from w2ltune.errors import InputError, TrialFailedError
 from w2ltune.formats.listfile import read_list
 
 DATA = Path(__file__).parents[2] / "experiments" / "voice_commands"
@@ -262,21 +262,6 @@ def test_divergence_is_told(corpus, architecture):
     )
     with pytest.raises(TrialFailedError, match=r"try a lower --lr than 1e\+09"):
         list(train(start(corpus, architecture, seed=1), corpus, options))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"optimizer": "sdg"}, "did you mean 'sgd'"),
-        ({"optimizer": "?"}, "take adam or sgd"),
-        ({"schedule": Schedule(peak=0.0)}, "above 0"),
-        ({"schedule": Schedule(peak=float("nan"))}, "above 0"),
-        ({"batch_utterances": 0}, "1 or more"),
-    ],
-)
-def test_refused_options(corpus, architecture, change, message):
-    with pytest.raises(UsageError, match=message):
-        next(train(start(corpus, architecture, seed=1), corpus, TrainingOptions(**change)))
 
 
 def test_a_state_is_read_back():

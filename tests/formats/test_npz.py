@@ -19,7 +19,7 @@ from w2ltune.embedded.corpus import load_features
 from w2ltune.errors import InputError
 from w2ltune.files import DAMAGE
 from w2ltune.formats import beamdump, compressed
-from w2ltune.formats.beamdump import iterate_beam_dump
+from w2ltune.formats.beamdump import iterate_numbered
 from w2ltune.formats.dumpcolumns import read_dump_columns
 from w2ltune.formats.emissions import open_emissions
 from w2ltune.formats.lmscores import read_lm_scores
@@ -147,4 +147,4 @@ def test_a_line_without_room_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "a.gz"
     path.write_bytes(gzip.compress(bytes(UNPACKED_BYTES)))
     said = r"a\.gz:1: a line of more than"
-    refused_in_little_memory(lambda: list(iterate_beam_dump(path)), said)
+    refused_in_little_memory(lambda: list(iterate_numbered(path)), said)

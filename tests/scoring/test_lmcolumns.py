@@ -3,12 +3,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 from rescoringfiles import Files, make_files
 
 from w2ltune.errors import InputError
-from w2ltune.formats.lmscores import hash_path, read_lm_scores, write_hashes
+from w2ltune.formats.lmscores import hash_path, write_hashes
 from w2ltune.formats.texthash import hash_texts
 from w2ltune.scoring.lmcolumns import check_lm_column, load_lm_column
 
@@ -23,7 +22,7 @@ def files(tmp_path: Path) -> Files:
 
 def check(files: Files, ppl: Path) -> str | None:
     dump = files.dump
-    return check_lm_column(load_lm_column("tr", ppl), dump, hash_texts(dump.texts))
+    return check_lm_column(load_lm_column(ppl), dump, hash_texts(dump.texts))
 
 
 def message_of(files: Files, ppl: Path) -> str:
@@ -38,10 +37,7 @@ def test_scores_of_the_dump_are_taken(files: Files, tmp_path: Path) -> None:
     ppl = tmp_path / "dev.ppl"
     scores = files.write_ppl(ppl)
     assert check(files, ppl) is None
-    assert load_lm_column("tr", ppl).scores.tolist() == scores
-    # What was read already is the same.
-    column = load_lm_column("tr", read_lm_scores(ppl))
-    assert column.source == "LM scores 'tr'" and column.scores.tolist() == scores
+    assert load_lm_column(ppl).scores.tolist() == scores
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -100,22 +96,6 @@ def test_scores_of_other_words_are_refused(files: Files, tmp_path: Path) -> None
     assert "in 1 lines" in message
     write_hashes(hash_path(ppl), hashes[:-1])
     assert f"{len(hashes) - 1} hashes" in message_of(files, ppl)
-    hash_path(ppl).unlink()
-    with pytest.raises(InputError, match="LM scores 'tr':4: a score of other words"):
-        column = load_lm_column("tr", read_lm_scores(ppl), changed)
-        check_lm_column(column, files.dump, hashes)
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_scores_that_are_not_finite_are_refused(files: Files, value: float) -> None:
-    scores = np.zeros(len(files.items))
-    scores[2] = value
-    column = load_lm_column("tr", ([name for name, _ in files.items], scores))
-    with pytest.raises(InputError, match=rf"'tr':3: the score {value} is no finite number"):
-        check_lm_column(column, files.dump, hash_texts(files.dump.texts))
-    column = load_lm_column("tr", ([name for name, _ in files.items], scores[:2]))
-    with pytest.raises(InputError, match="2 scores for"):
-        check_lm_column(column, files.dump, hash_texts(files.dump.texts))
 
 
 def test_a_dump_and_scores_that_are_empty_fit(files: Files, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from rescoringfiles import Files, make_files, write_list
 from w2ltune.errors import InputError, UsageError
 from w2ltune.formats.beamdump import Hypothesis, write_beam_dump
 from w2ltune.formats.dumpcolumns import read_dump_columns
-from w2ltune.formats.lmscores import hash_path, read_lm_scores, write_hashes
+from w2ltune.formats.lmscores import hash_path, read_lm_scores, write_hashes, write_lm_scores
 from w2ltune.formats.texthash import hash_text, hash_texts
 from w2ltune.scoring.rescorelists import RescoringLists, join
 from w2ltune.scoring.text import load_normalizer, split_units
@@ -29,9 +29,9 @@ def test_every_row_is_what_a_plain_join_gives(tmp_path: Path, seed: int, missing
     files = make_files(tmp_path, seed=seed, missing=missing)
     scores = files.write_ppl(tmp_path / "a.ppl")
     ids, other = read_lm_scores(tmp_path / "a.ppl")
-    lists = join(
-        files.dump, files.data_list, {"tr": tmp_path / "a.ppl", "convlm": (ids, 2 * other)}
-    )
+    write_lm_scores(tmp_path / "b.ppl", ids, 2 * other)
+    columns = {"tr": tmp_path / "a.ppl", "convlm": tmp_path / "b.ppl"}
+    lists = join(files.dump, files.data_list, columns)
     assert lists.names == ("am", "lm", "tr", "convlm", "words", "letters")
     assert lists.ids == tuple(files.references)
     assert lists.references == tuple(files.references.values())
@@ -122,10 +122,9 @@ def test_without_a_reference_there_is_no_wer_to_compare(tmp_path: Path) -> None:
 def test_hashes_are_compared(tmp_path: Path) -> None:
     files = make_files(tmp_path)
     hashes = hash_texts(files.dump.texts)
-    join_with_scores(files, tmp_path, lm_hashes={"tr": hashes})
+    write_hashes(hash_path(tmp_path / "a.ppl"), hashes)
+    join_with_scores(files, tmp_path)
     hashes[7] += 1
-    with pytest.raises(InputError, match=r"a\.ppl:8: a score of other words"):
-        join_with_scores(files, tmp_path, lm_hashes={"tr": hashes})
     write_hashes(hash_path(tmp_path / "a.ppl"), hashes)
     with pytest.raises(InputError, match=r"a\.ppl:8: a score of other words"):
         join_with_scores(files, tmp_path)

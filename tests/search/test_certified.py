@@ -4,23 +4,18 @@ import itertools
 
 import numpy as np
 import pytest
-from bothways import BOTH, COMPILED
-from randomlists import random_lists
+from randomlists import COMPILED, random_lists
 
 from w2ltune.formats.nbest import NBest
 from w2ltune.scoring.nbestpool import Pool
 from w2ltune.search import certified
+from w2ltune.search.boxcore import search_of
 from w2ltune.search.boxes import Progress, lists_in, root
-from w2ltune.search.certified import Certificate, certify, search_of
+from w2ltune.search.certified import Certificate, certify
 
-RARER = (*COMPILED, pytest.mark.slow(seconds=10))  # code of its own for each number of weights
-WAYS_AND_COLUMNS = [
-    (False, 2),
-    (False, 4),
-    pytest.param(True, 2, marks=RARER),
-    pytest.param(True, 4, marks=COMPILED),
-    pytest.param(True, 5, marks=RARER),
-]
+pytestmark = COMPILED
+RARER = pytest.mark.slow(seconds=10)  # code of its own for each number of weights
+COLUMNS = [4, pytest.param(2, marks=RARER), pytest.param(5, marks=RARER)]
 
 
 def cell_points(nbest: NBest, low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -66,12 +61,11 @@ def enumerated() -> list[tuple[NBest, int]]:
     ]
 
 
-@BOTH
-def test_two_weights_against_all_cells(compiled: bool, enumerated: list[tuple[NBest, int]]) -> None:
+def test_two_weights_against_all_cells(enumerated: list[tuple[NBest, int]]) -> None:
     low, high = LOW, HIGH
     gained = 0
     for nbest, expected in enumerated:
-        found = certify(nbest, low, high, compiled=compiled)
+        found = certify(nbest, low, high)
         assert found.errors == expected
         assert found.complete
         assert found.bound == expected or found.slivers
@@ -83,36 +77,35 @@ def test_two_weights_against_all_cells(compiled: bool, enumerated: list[tuple[NB
     assert gained > 20
 
 
-@BOTH
-def test_coarse_scores_with_ties(compiled: bool) -> None:
+def test_coarse_scores_with_ties() -> None:
     rng = np.random.default_rng(8)
     # Round ends, where scores are equal: these points count as well, with ties to more errors.
     low, high = np.array([1.0, -1.0, -1.0]), np.array([1.0, 1.0, 1.0])
     for _ in range(15):
         nbest = random_lists(rng, 5, 4, 3, coarse=True)
         expected = int(Pool(nbest).errors(cell_points(nbest, low, high)).min())
-        found = certify(nbest, low, high, compiled=compiled, smallest=1e-2)
+        found = certify(nbest, low, high, smallest=1e-2)
         assert found.bound <= expected == found.errors
         assert found.gap == 0 or found.slivers
 
 
-@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=RARER)])
-def test_one_weight_is_the_exact_line(compiled: bool) -> None:
+@RARER
+def test_one_weight_is_the_exact_line() -> None:
     rng = np.random.default_rng(9)
     for number in range(16):
         nbest = random_lists(rng, 300 if number % 2 else 40, 12, 2)
         line = Pool(nbest).line([1, 0], [0, 1], -2, 3)
-        found = certify(nbest, [1, -2], [1, 3], compiled=compiled, smallest=1e-10)
+        found = certify(nbest, [1, -2], [1, 3], smallest=1e-10)
         assert found.errors == found.bound == line.errors.min()
 
 
-@pytest.mark.parametrize(("compiled", "columns"), WAYS_AND_COLUMNS[1:])
-def test_no_sample_is_below_the_bound(compiled: bool, columns: int) -> None:
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_no_sample_is_below_the_bound(columns: int) -> None:
     rng = np.random.default_rng(columns)
     nbest = random_lists(rng, 12, 5, columns)
     low, high = np.full(columns, -1.0), np.full(columns, 1.0)
     low[0] = high[0] = 1.0
-    found = certify(nbest, low, high, compiled=compiled, smallest=1e-2)
+    found = certify(nbest, low, high, smallest=1e-2)
     weights = rng.uniform(low, high, (10_000, columns))
     near = found.weights + rng.normal(0, 0.01, (10_000, columns)) * (high - low)
     pool = Pool(nbest)
@@ -131,21 +124,20 @@ class Clock:
         return float(self.looks)
 
 
-@BOTH
 @pytest.mark.parametrize("memory_bytes", [0, 2**29])
 def test_an_interrupted_search_has_a_true_bound(
-    compiled: bool, memory_bytes: int, monkeypatch: pytest.MonkeyPatch
+    memory_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(certified, "time", clock)
     rng = np.random.default_rng(10)
-    nbest = random_lists(rng, 400 if compiled else 60, 12, 4)
+    nbest = random_lists(rng, 400, 12, 4)
     low, high = np.array([1.0, -1, -1, -1]), np.array([1.0, 1, 1, 1])
 
     def search(looks: float) -> Certificate:
         clock.looks = 0
         return certify(
-            nbest, low, high, compiled=compiled, smallest=1e-4, time_limit_seconds=looks,
+            nbest, low, high, smallest=1e-4, time_limit_seconds=looks,
             memory_bytes=memory_bytes,
         )  # fmt: skip
 
@@ -164,27 +156,25 @@ def test_an_interrupted_search_has_a_true_bound(
     assert Pool(nbest).oracle_errors() <= min(bounds)
 
 
-@BOTH
-def test_an_incumbent_helps(compiled: bool) -> None:
+def test_an_incumbent_helps() -> None:
     nbest = random_lists(np.random.default_rng(11), 60, 6, 3)
     low, high = np.array([1.0, -1, -1]), np.array([1.0, 1, 1])
-    cold = certify(nbest, low, high, compiled=compiled)
-    warm = certify(nbest, low, high, compiled=compiled, incumbent=cold.weights)
+    cold = certify(nbest, low, high)
+    warm = certify(nbest, low, high, incumbent=cold.weights)
     assert warm.errors == warm.bound == cold.errors == cold.bound
     assert warm.boxes < cold.boxes
     assert warm.weights.tolist() == cold.weights.tolist()
 
 
-@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=RARER)])
-def test_nothing_to_search(compiled: bool) -> None:
+@RARER
+def test_nothing_to_search() -> None:
     nbest = random_lists(np.random.default_rng(12), 5, 4, 2)
-    found = certify(nbest, [1, 0.5], [1, 0.5], compiled=compiled)
+    found = certify(nbest, [1, 0.5], [1, 0.5])
     assert found.complete
     assert found.errors == found.bound == Pool(nbest).errors([1, 0.5])[0]
 
 
-@BOTH
-def test_twins_do_not_keep_boxes_open(compiled: bool) -> None:
+def test_twins_do_not_keep_boxes_open() -> None:
     """Equal features but for a column of weight 0; the one with more errors stands for both."""
     nbest = NBest(
         offsets=np.array([0, 2]),
@@ -193,7 +183,7 @@ def test_twins_do_not_keep_boxes_open(compiled: bool) -> None:
         text_hash=np.zeros(2, dtype=np.uint64),
         reference_words=np.array([2], dtype=np.int32),
     )
-    found = certify(nbest, [1, -1, 0], [1, 1, 0], compiled=compiled)
+    found = certify(nbest, [1, -1, 0], [1, 1, 0])
     assert (found.errors, found.bound) == (1, 1)
 
 
@@ -210,14 +200,14 @@ def test_bad_boxes_are_refused(low: list[float], high: list[float], message: str
         certify(random_lists(np.random.default_rng(0), 3, 3, 2), low, high)
 
 
-@pytest.mark.parametrize(("compiled", "columns"), WAYS_AND_COLUMNS)
-def test_the_bound_of_each_open_box_holds_inside(compiled: bool, columns: int) -> None:
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_the_bound_of_each_open_box_holds_inside(columns: int) -> None:
     rng = np.random.default_rng(columns)
     nbest = random_lists(rng, 200, 6, columns)
     low, high = np.full(columns, -1.0), np.full(columns, 1.0)
     low[0] = high[0] = 1.0
     lists, pool = lists_in(nbest, low, high, 1e-6), Pool(nbest)
-    search = search_of(compiled, lists)
+    search = search_of(lists)
     progress = Progress(errors=lists.errors_at(lists.centre), point=lists.centre)
     whole = root(lists)
     boxes, looked_at = [whole], 0
@@ -232,8 +222,7 @@ def test_the_bound_of_each_open_box_holds_inside(compiled: bool, columns: int) -
     assert looked_at > 5
 
 
-@pytest.mark.slow(seconds=10)
-@pytest.mark.xdist_group("compiled")
+@RARER
 def test_ramps_that_are_all_rounding_prove_nothing() -> None:
     """A ramp that falls over a tiny part of its scores, among others of thousands of errors."""
     middle, half = -0.515, 0.485
@@ -258,6 +247,6 @@ def test_ramps_that_are_all_rounding_prove_nothing() -> None:
             reference_words=np.full(len(lists), 60, dtype=np.int32),
         )
         start = [1, 0.5]
-        found = certify(nbest, [1, -1], [1, 1], compiled=True, incumbent=start)
+        found = certify(nbest, [1, -1], [1, 1], incumbent=start)
         sampled = Pool(nbest).errors(np.column_stack([np.ones(4001), np.linspace(-1, 1, 4001)]))
         assert found.bound <= sampled.min()

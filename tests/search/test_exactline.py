@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from randomlists import random_lists
 
 from w2ltune.scoring.nbestpool import LineErrors, Pool
@@ -15,6 +16,8 @@ def test_the_middle_of_the_widest_best_piece() -> None:
     assert middle_of_best_piece(line) == 6.5
 
 
+@pytest.mark.main
+@pytest.mark.xdist_group("compiled")
 def test_incumbents_fall_and_are_true() -> None:
     rng = np.random.default_rng(0)
     reached = 0
@@ -31,7 +34,7 @@ def test_incumbents_fall_and_are_true() -> None:
             assert (low <= incumbent.weights).all()
             assert (incumbent.weights <= high).all()
         if columns < 4:
-            reached += errors[-1] == certify(nbest, low, high, compiled=False).errors
+            reached += errors[-1] == certify(nbest, low, high).errors
         assert errors[-1] <= pool.errors(rng.uniform(low, high, (500, columns))).min()
     assert reached == 2
 
@@ -59,7 +62,7 @@ def test_a_seed_repeats_itself() -> None:
 def test_more_starts_and_fixed_weights_change_nothing_for_the_others() -> None:
     """So what was found with fewer weights is found with more, too."""
     nbest = random_lists(np.random.default_rng(4), 60, 8, 4)
-    pool, compiled = Pool(nbest), Pool(nbest, compiled=True)
+    pool = Pool(nbest)
     low, high = np.array([1.0, -1, -1, 0]), np.array([1.0, 1, 1, 0])
 
     def least(pool: Pool, columns: int, *starts: list[float]) -> int:
@@ -69,7 +72,7 @@ def test_more_starts_and_fixed_weights_change_nothing_for_the_others() -> None:
 
     start, other = [1.0, 0.5, -0.5, 0], [1.0, -0.5, 0.2, 0]
     fewer = Pool(replace(nbest, features=nbest.features[:, :3].copy()))
-    assert least(fewer, 3, start) == least(pool, 4, start) == least(compiled, 4, start)
+    assert least(fewer, 3, start) == least(pool, 4, start)
     assert least(pool, 4, start, other) <= min(least(pool, 4, start), least(pool, 4, other))
 
 

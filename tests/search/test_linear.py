@@ -185,14 +185,9 @@ def test_an_undetermined_weight_stays_at_its_start(
     points = [decodes.point(box, decoded, [0.3, start])]
     for known in ([], points):
         proposal = propose(Pool(decoded.nbest), box, known)
-        assert proposal.undetermined == ("unkscore",)
         assert proposal.values[1] == pytest.approx(start)
         assert proposal.plateau[1] == pytest.approx(start)
         assert proposal.values[0] > 1
-
-
-def test_where_all_weights_decide_something_none_is_named(decodes: Decodes) -> None:
-    assert run(decodes, BOX, STARTS[0]).proposal.undetermined == ()
 
 
 @pytest.mark.parametrize(

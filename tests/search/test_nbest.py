@@ -409,12 +409,6 @@ def test_tpe_takes_over_where_the_beam_loses_too_much(
         one.step({"lmweight": start[0], "wordscore": start[1]})
         while next_how(one) == "nbest":
             one.step()
-        print(
-            "HOW",
-            [(n.get("gain"), n.get("residual")) for n in one.notes],
-            one.method.finished(),
-            [one.errors(i) for i in range(one.count)],
-        )
         if next_how(one) == "tpe":
             break
     assert next_how(one) == "tpe"

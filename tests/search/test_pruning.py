@@ -4,6 +4,7 @@ import pytest
 
 from w2ltune.errors import UsageError
 from w2ltune.runs.trialdir import TrialResult
+from w2ltune.search import pruning
 from w2ltune.search.pruning import PRUNED, EpochPruner, PairedPruner
 
 UTTERANCES = 200
@@ -110,13 +111,15 @@ def test_a_trial_that_did_not_report_is_not_stopped(pruner, study):
     assert not pruner.prune(study, study.get_trials()[-1])
 
 
-def test_limits(incumbent, verdicts):
+@pytest.mark.parametrize(("limit", "least", "stopped"), [(1.0, 0.05, True), (50.0, 0.15, False)])
+def test_limits(incumbent, verdicts, monkeypatch, limit, least, stopped):
+    monkeypatch.setattr(pruning, "LIMIT", limit)
+    monkeypatch.setattr(pruning, "LEAST", least)
     worse = incumbent + (np.arange(UTTERANCES) % 5 == 0)
-    strict, patient = PairedPruner(limit=1.0, least=0.05), PairedPruner(limit=50.0)
-    for pruner in (strict, patient):
-        pruner.take_incumbent(0.1, incumbent)
-    assert verdicts(strict, worse)[20]
-    assert not any(verdicts(patient, worse).values())
+    pruner = PairedPruner()
+    pruner.take_incumbent(0.1, incumbent)
+    found = verdicts(pruner, worse)
+    assert found[20] if stopped else not any(found.values())
 
 
 def test_epoch_pruners_stop_what_falls_behind(study):

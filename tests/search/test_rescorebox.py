@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pytest
 from randomlists import random_lists
 
 from w2ltune.search.certified import certify
@@ -21,6 +22,8 @@ def test_spread_within_utterances() -> None:
     np.testing.assert_allclose(spread, expected)
 
 
+@pytest.mark.main
+@pytest.mark.xdist_group("compiled")
 def test_a_factor_of_a_column_changes_nothing() -> None:
     nbest = random_lists(np.random.default_rng(1), 15, 4, 3)
     factors = np.array([1.0, -250.0, 0.004])  # one with the sign the wrong way round
@@ -29,8 +32,8 @@ def test_a_factor_of_a_column_changes_nothing() -> None:
     assert (low[0], high[0]) == (1, 1)
     assert (low[1:] == -high[1:]).all()
     np.testing.assert_allclose(score_box(scaled)[1][1:], high[1:] / np.abs(factors[1:]))
-    found = certify(nbest, low, high, compiled=False)
-    assert certify(scaled, *score_box(scaled), compiled=False).errors == found.errors
+    found = certify(nbest, low, high)
+    assert certify(scaled, *score_box(scaled)).errors == found.errors
     # All scores in another unit.
     other = dataclasses.replace(nbest, features=nbest.features * 100)
     np.testing.assert_allclose(score_box(other)[1], high)

@@ -17,7 +17,7 @@ from w2ltune.formats.distributions import FloatRange, IntegerRange
 from w2ltune.formats.flagsfile import format_flagsfile
 from w2ltune.runs.lock import TAKE_OVER_VARIABLE, StudyLock, this_process
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
-from w2ltune.search.completing import asked
+from w2ltune.search.completing import LOST, asked
 from w2ltune.search.samplers import make_sampler
 from w2ltune.search.space import SearchSpace
 from w2ltune.search.study import (
@@ -344,7 +344,7 @@ def test_killed_while_asking(tmp_path):
             assert len(trial.params) == min(k - 1, 3)
             settled = settle(study, folder / "trials")
             lost = k <= writes
-            assert settled.lost == ((0,) if lost else ())
+            assert lost_ones(study) == ([0] if lost else [])
             assert [frozen.number for frozen in settled.interrupted] == ([] if lost else [0])
             assert settled.finished == 0
             assert len(list(counted(study))) == (0 if lost else 1)
@@ -360,21 +360,26 @@ def test_killed_while_asking(tmp_path):
             assert len(states(study)) == budget + lost
 
 
+def lost_ones(study):
+    return [trial.number for trial in study.get_trials() if LOST in trial.user_attrs]
+
+
 def test_killed_between_result_and_tell(tmp_path):
     assert run(KILLED_BEFORE_TELL, tmp_path) == [str(-signal.SIGKILL)] * 3
     for state, value in {"COMPLETE": 0.25, "PRUNED": None, "FAIL": None}.items():
         folder = tmp_path / state
         with owned(folder) as study:
             settled = settle(study, folder / "trials")
-            assert (settled.finished, settled.told) == (1, (0,))
-            assert (settled.interrupted, settled.lost) == ((), ())
+            assert (settled.finished, settled.interrupted) == (1, ())
+            assert lost_ones(study) == []
             (trial,) = study.get_trials()
             assert trial.state is TrialState[state]
             assert trial.value == value
             assert len(trial.params) == 3
         with owned(folder) as study:
-            settled = settle(study, folder / "trials")
-            assert (settled.finished, settled.told) == (1, ())
+            before = (folder / JOURNAL).read_bytes()
+            assert settle(study, folder / "trials").finished == 1
+            assert (folder / JOURNAL).read_bytes() == before
 
 
 def test_a_pruned_trial_is_told_as_pruned_whatever_its_value(tmp_path):
@@ -395,10 +400,11 @@ def test_settling_twice_changes_nothing(tmp_path):
         told.write_result(TrialResult(number=3, attempt=1, state="COMPLETE", value=0.5))
     with owned(tmp_path) as study:
         first = settle(study, tmp_path / "trials")
-        assert (first.finished, first.told, first.lost) == (2, (3,), (2,))
+        assert (first.finished, lost_ones(study)) == (2, [2])
+        assert study.get_trials()[3].state is TrialState.COMPLETE
         before = (tmp_path / JOURNAL).read_bytes()
         second = settle(study, tmp_path / "trials")
-        assert (second.finished, second.told, second.lost) == (2, (), ())
+        assert (second.finished, lost_ones(study)) == (2, [2])
         for settled in (first, second):
             assert [trial.number for trial in settled.interrupted] == [1]
         assert (tmp_path / JOURNAL).read_bytes() == before

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from conftest import VOICE_COMMANDS
+from ngram import estimate, write_arpa
 
 from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderflags import decoder_flags
-from w2ltune.embedded.ngram import estimate, write_arpa
 from w2ltune.errors import InputError, UsageError
 from w2ltune.formats.emissions import open_emissions, write_emissions
 from w2ltune.trials.dataset import Dataset, DecodeTask

@@ -77,16 +77,7 @@ def emission_frames(architecture: Architecture, frames: Integers) -> Integers:
 def pad_batch(
     model: AcousticModel, features: Sequence[np.ndarray[Any, Any]]
 ) -> tuple[Floats, Integers]:
-    """Scale utterances' features and stack them.
-
-    Args:
-        model: Its scale and number type are used.
-        features: Of each utterance, [frames, bands], any number type.
-
-    Returns:
-        features: [utterances, longest, bands], zero in padding.
-        frames: [utterances].
-    """
+    """Return scaled features [utterances, longest, bands], zero in padding, and frames of each."""
     frames = np.array([len(matrix) for matrix in features])
     kind = model.parameters["bias0"].dtype
     batch = np.zeros((len(features), frames.max(), model.architecture.bands), kind)
@@ -103,14 +94,9 @@ def forward(
     dropout: float = 0.0,
     random: np.random.Generator | None = None,
 ) -> tuple[Floats, list[Any]]:
-    """Run the model on a batch.
+    """Run the model on a batch of scaled features [utterances, frames, bands], zero in padding.
 
-    Args:
-        model: The acoustic model.
-        features: Scaled, [utterances, frames, bands], zero in padding.
-        frames: Frames of each utterance.
-        dropout: Share of the convolutions' outputs set to 0, the others grow (training only).
-        random: Chooses them.
+    In training a share of the convolutions' outputs, ``dropout``, is set to 0, and the others grow.
 
     Returns:
         logits: [utterances, emission frames, outputs].
@@ -136,13 +122,7 @@ def forward(
 
 
 def backward(model: AcousticModel, cache: list[Any], gradient: Floats) -> Parameters:
-    """Return the parameters' gradients.
-
-    Args:
-        model: The acoustic model of the forward run.
-        cache: From :func:`forward`.
-        gradient: With respect to the logits, zero in padding.
-    """
+    """Return the parameters' gradients, from that of the logits, which is zero in padding."""
     last = len(model.architecture.kernels)
     gradients = _linear_gradients(last, cache[last], gradient)
     gradient = gradient @ model.parameters[f"weight{last}"].T

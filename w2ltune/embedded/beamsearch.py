@@ -84,8 +84,7 @@ class Decoder:
     def _silence(self) -> int:
         """Return the token in which a word may begin late: the separator, else CTC's blank.
 
-        The library reads the emission of this token without looking whether there is one: with -1
-        it would read outside of the array.
+        With -1 the library would read outside of the emission.
         """
         if self._has_silence:
             return self._index(self.flags.wordseparator)
@@ -135,11 +134,7 @@ class Decoder:
         return spellings
 
     def _in_order_of_the_binary(self) -> dict[str, list[list[int]]]:
-        """Return the lexicon in the order in which the binary fills its trie.
-
-        The first words of a spelling are kept. The order is one of a hash table, which flashlight's
-        own reader has too.
-        """
+        """Return the lexicon in the order of a hash table in which the binary fills its trie."""
         order = self._dictionary.load_words(self.flags.lexicon, self.flags.maxword)
         ours = self._spellings
         return {word: ours[word] for word in [*order, *ours] if word in ours}
@@ -291,11 +286,7 @@ class Decoder:
         return self.words_spelled(self._tokens_of(frame_tokens))
 
     def _tokens_of(self, frame_tokens: Sequence[int]) -> list[str]:
-        """Return the tokens of frames as flashlight does for its output.
-
-        Repeats are collapsed, blanks removed, repetition labels unpacked, the surrounding token
-        dropped.
-        """
+        """Return the tokens of frames as flashlight does: no repeats, blanks, or ``surround``."""
         collapsed = [
             token
             for before, token in zip([-1, *frame_tokens], frame_tokens, strict=False)
@@ -321,10 +312,6 @@ class Decoder:
         """Return the tokens of the best token of each frame, without search, LM or lexicon."""
         _guard(emission, self.token_count)
         return self._tokens_of(emission.argmax(axis=1).tolist())
-
-    def greedy(self, emission: npt.NDArray[np.float32]) -> tuple[str, ...]:
-        """Return the words of the best token of each frame, without search, LM or lexicon."""
-        return self.words_spelled(self.best_tokens(emission))
 
 
 def _guard(emission: npt.NDArray[np.float32], token_count: int) -> None:

@@ -54,13 +54,7 @@ def load_corpus(
 ) -> Corpus:
     """Read a list with its features, and spell its words.
 
-    Args:
-        list_path: Utterances in wav2letter's format; the path of the audio is not used.
-        features_path: ``.npz``, see :func:`load_features`.
-        tokens: Names of the tokens, without the blank.
-        lexicon_path: Spellings; the first one of a word is used.
-        separator: Token after a word that the lexicon lacks, which is spelled by letters.
-        maxword: Words of the lexicon that are read; below 0 all.
+    A word has its first spelling; one that the lexicon lacks, its letters and ``separator``.
 
     Raises:
         InputError: A file is missing or wrong, an utterance has no features, or a word needs a
@@ -99,17 +93,10 @@ def load_corpora(
     separator: str,
     maxword: int,
 ) -> Corpus:
-    """Read several lists as one.
-
-    Args:
-        paths: List and features of each; see :func:`load_corpus`.
-        tokens_path: Names of the tokens, without the blank.
-        lexicon_path: Spellings.
-        separator: Token between words.
-        maxword: Words of the lexicon that are read; below 0 all.
+    """Read several lists, each with its features, as one; see :func:`load_corpus`.
 
     Raises:
-        InputError: As for :func:`load_corpus`, or an utterance is in two of the lists.
+        InputError: As there, or an utterance is in two of the lists.
     """
     tokens = read_tokens(tokens_path)
     dictionary_of(tokens_path, added_tokens("ctc", replabel=0, generation="flashlight"))
@@ -161,14 +148,11 @@ def _target(
 
 
 def load_features(path: str | os.PathLike[str]) -> dict[str, Features]:
-    """Read features by utterance.
+    """Read features [frames, bands] by utterance id.
 
     Args:
         path: ``.npz`` with the arrays ``ids``, ``frames`` (of each utterance) and ``features``
             [sum of frames, bands], any number type.
-
-    Returns:
-        Utterance id to its features, [frames, bands].
 
     Raises:
         InputError: The file is missing, or the arrays are or do not fit together.
@@ -189,12 +173,7 @@ def load_features(path: str | os.PathLike[str]) -> dict[str, Features]:
 
 
 def check_corpus(corpus: Corpus, architecture: Architecture) -> None:
-    """Refuse utterances that CTC cannot align, or that the model was not made for.
-
-    Raises:
-        InputError: An utterance has fewer emission frames than its reference needs, or other
-            features than the architecture; or there are more or fewer tokens than outputs.
-    """
+    """Refuse utterances that CTC cannot align, or that the model was not made for."""
     if len(corpus.tokens) + 1 != architecture.outputs:
         raise InputError(
             f"--tokens gives {len(corpus.tokens)} tokens and a blank, the model has "

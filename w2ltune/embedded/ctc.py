@@ -39,16 +39,14 @@ def ctc_loss(
     """Return the CTC loss of each utterance and the gradient of their sum.
 
     Args:
-        log_probabilities: Log-softmax outputs, [utterances, frames, tokens + 1], padded with
-            any finite value.
-        frames: Frames of each utterance, [utterances].
+        log_probabilities: [utterances, frames, tokens + 1], padded with any finite value.
+        frames: Frames of each utterance.
         targets: Token indices of each utterance, without blanks.
         blank: Index of the blank.
 
     Returns:
         losses: [utterances], in nats; infinite where :func:`frames_needed` exceeds the frames.
-        gradient: With respect to the *logits*, like ``log_probabilities``; zero in padding and
-            for utterances with an infinite loss.
+        gradient: With respect to the *logits*; zero in padding and where the loss is infinite.
     """
     utterances, longest, _ = log_probabilities.shape
     frames = np.asarray(frames)[:, None]
@@ -99,12 +97,7 @@ def ctc_loss(
 
 
 def best_path(log_probabilities: Floats, *, blank: int) -> list[int]:
-    """Return the tokens of the best alignment: repeats merged, then blanks removed.
-
-    Args:
-        log_probabilities: One utterance's emission, [frames, tokens + 1].
-        blank: Index of the blank.
-    """
+    """Return the tokens of the best path of an emission: repeats merged, then blanks removed."""
     best = log_probabilities.argmax(-1)
     changes = np.append(True, best[1:] != best[:-1])
     return [int(token) for token in best[changes] if token != blank]

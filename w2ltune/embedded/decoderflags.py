@@ -12,56 +12,6 @@ from w2ltune.errors import FlagError, UsageError, did_you_mean
 from w2ltune.formats.beamdump import Hypothesis
 from w2ltune.formats.known_flags import KNOWN_FLAGS, typed_value
 
-DECODER_FLAGS = frozenset(
-    [
-        "lmweight",
-        "wordscore",
-        "silscore",
-        "unkscore",
-        "beamsize",
-        "beamsizetoken",
-        "beamthreshold",
-        "logadd",
-        "smearing",
-        "decodertype",
-        "uselexicon",
-        "criterion",
-        "wordseparator",
-        "usewordpiece",
-        "replabel",
-        "surround",
-        "tokens",
-        "tokensdir",
-        "lexicon",
-        "lm",
-        "lmtype",
-        "maxword",
-        "transitions",
-    ]
-)
-"""Flags that change what the embedded decoder gives."""
-
-OUR_FLAGS = frozenset({"transitions"})
-"""Decoder flags that the binary does not have (its model file holds the transitions)."""
-
-OF_THE_MODEL = DECODER_FLAGS & {
-    *("tokens", "tokensdir", "lexicon", "criterion", "wordseparator", "usewordpiece", "replabel"),
-    *("surround", "uselexicon", "maxword"),
-}
-"""Decoder flags that a model is trained with."""
-
-OF_THE_SEARCH = (DECODER_FLAGS - OF_THE_MODEL - OUR_FLAGS) | {"eosscore"}
-"""Decoder flags that a training has no use for, though its model stores them as all others."""
-
-CRITERIA = ("ctc", "asg", "s2srnn", "s2stransformer", "seq2seq", "transformer")
-"""Of both generations; the sequence-to-sequence ones are decoded by the binary only."""
-
-LINEAR = 1e-4
-"""Relative difference from which on a score is not the weighted sum of its parts."""
-
-_UNLIKE_THE_BINARY: Mapping[str, str] = {"criterion": "ctc"}
-"""Defaults that the binary takes from its model file."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderFlags:
@@ -113,6 +63,31 @@ class DecoderFlags:
     def tokens_path(self) -> Path:
         """The token list; ``tokensdir`` is wav2letter v0.2's folder for it."""
         return Path(self.tokensdir, self.tokens)
+
+
+DECODER_FLAGS = frozenset(DecoderFlags.__dataclass_fields__)
+"""Flags that change what the embedded decoder gives."""
+
+OUR_FLAGS = frozenset({"transitions"})
+"""Decoder flags that the binary does not have (its model file holds the transitions)."""
+
+OF_THE_MODEL = DECODER_FLAGS & {
+    *("tokens", "tokensdir", "lexicon", "criterion", "wordseparator", "usewordpiece", "replabel"),
+    *("surround", "uselexicon", "maxword"),
+}
+"""Decoder flags that a model is trained with."""
+
+OF_THE_SEARCH = (DECODER_FLAGS - OF_THE_MODEL - OUR_FLAGS) | {"eosscore"}
+"""Decoder flags that a training has no use for, though its model stores them as all others."""
+
+CRITERIA = ("ctc", "asg", "s2srnn", "s2stransformer", "seq2seq", "transformer")
+"""Of both generations; the sequence-to-sequence ones are decoded by the binary only."""
+
+LINEAR = 1e-4
+"""Relative difference from which on a score is not the weighted sum of its parts."""
+
+_UNLIKE_THE_BINARY: Mapping[str, str] = {"criterion": "ctc"}
+"""Defaults that the binary takes from its model file."""
 
 
 def decoder_flags(flags: Mapping[str, str]) -> DecoderFlags:

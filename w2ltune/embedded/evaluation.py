@@ -13,6 +13,8 @@ from w2ltune.embedded.ctc import Floats, Integers, best_path, ctc_loss, log_soft
 from w2ltune.scoring.text import split_units
 from w2ltune.scoring.wer import ErrorCounts, count_errors
 
+BATCH = 16  # utterances at once
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
@@ -29,10 +31,31 @@ class Evaluation:
     word_errors: ErrorCounts
 
 
-def evaluate(model: AcousticModel, corpus: Corpus, *, batch_utterances: int = 16) -> Evaluation:
+@dataclass(frozen=True, kw_only=True)
+class Recognised:
+    """One utterance, by the best path.
+
+    Attributes:
+        name: Its id.
+        target: Tokens of its reference.
+        tokens: Tokens of the best path.
+        words: Their words.
+        token_errors: Error counts over tokens.
+        word_errors: Error counts over words.
+    """
+
+    name: str
+    target: list[str]
+    tokens: list[str]
+    words: list[str]
+    token_errors: ErrorCounts
+    word_errors: ErrorCounts
+
+
+def evaluate(model: AcousticModel, corpus: Corpus) -> Evaluation:
     """Return loss and errors on a list."""
     order = np.argsort([len(matrix) for matrix in corpus.features], kind="stable")
-    batches = [order[i : i + batch_utterances] for i in range(0, len(order), batch_utterances)]
+    batches = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
     parts = []
     for batch in batches:
         features, frames = pad_batch(model, [corpus.features[i] for i in batch])
@@ -51,12 +74,7 @@ def score_batch(
 ) -> tuple[Evaluation, Floats]:
     """Return a batch's mean loss and errors, and the gradient of the losses' sum.
 
-    Args:
-        model: The acoustic model.
-        corpus: The list.
-        batch: Positions in it.
-        logits: Of the batch, [utterances, emission frames, outputs].
-        frames: *Feature* frames of each utterance.
+    ``frames`` are those of the features; logits are [utterances, emission frames, outputs].
     """
     log_probabilities = log_softmax(logits)
     blank = model.architecture.outputs - 1
@@ -65,32 +83,28 @@ def score_batch(
     losses, gradient = ctc_loss(log_probabilities, frames, targets, blank=blank)
     token_errors, word_errors = ErrorCounts.zero(), ErrorCounts.zero()
     for i, values, length in zip(batch, log_probabilities, frames, strict=True):
-        path = recognise(corpus, values[:length])
-        token_errors += count_errors(spelling(corpus, i), path)
-        word_errors += count_errors(reference_words(corpus, i), words_of(corpus, path))
+        found = recognise(corpus, i, values[:length])
+        token_errors += found.token_errors
+        word_errors += found.word_errors
     loss = float(losses.mean())
     return Evaluation(loss=loss, token_errors=token_errors, word_errors=word_errors), gradient
 
 
-def recognise(corpus: Corpus, emission: Floats) -> list[str]:
-    """Return the tokens of the best path through one utterance's emission, blank last."""
+def recognise(corpus: Corpus, index: int, emission: Floats) -> Recognised:
+    """Return what the best path through an utterance's emission, blank last, spells."""
     blank = emission.shape[-1] - 1
-    return [corpus.tokens[token] for token in best_path(emission, blank=blank)]
-
-
-def spelling(corpus: Corpus, index: int) -> list[str]:
-    """Return the tokens of an utterance's reference."""
-    return [corpus.tokens[token] for token in corpus.targets[index]]
-
-
-def reference_words(corpus: Corpus, index: int) -> list[str]:
-    """Return the words of an utterance's reference, as they are counted."""
-    return split_units(" ".join(corpus.references[index]), "wer")
-
-
-def words_of(corpus: Corpus, tokens: Sequence[str]) -> list[str]:
-    """Return the words that tokens spell, as they are counted."""
-    return split_units("".join(tokens).replace(corpus.separator, " "), "wer")
+    tokens = [corpus.tokens[token] for token in best_path(emission, blank=blank)]
+    target = [corpus.tokens[token] for token in corpus.targets[index]]
+    words = split_units("".join(tokens).replace(corpus.separator, " "), "wer")
+    reference = split_units(" ".join(corpus.references[index]), "wer")
+    return Recognised(
+        name=corpus.ids[index],
+        target=target,
+        tokens=tokens,
+        words=words,
+        token_errors=count_errors(target, tokens),
+        word_errors=count_errors(reference, words),
+    )
 
 
 def pool(parts: Sequence[Evaluation], utterances: Sequence[int]) -> Evaluation:

@@ -100,11 +100,7 @@ def _common_prefix(one: Sequence[str], other: Sequence[str]) -> int:
 
 
 def load_kenlm(path: Path, entries: Any) -> Any:
-    """Return flashlight's LM object for a file.
-
-    Args:
-        path: ARPA or KenLM binary.
-        entries: A dictionary of flashlight's; the LM takes its indices.
+    """Return flashlight's LM object for a file, which takes the indices of its dictionary.
 
     Raises:
         InputError: The file is damaged or no LM.
@@ -145,16 +141,7 @@ for _ in range(4):
 
 @functools.cache
 def _try_elsewhere(path: Path, changed: int, words: str) -> None:
-    """Let a child load a KenLM binary and score words: of a damaged one KenLM may die.
-
-    Args:
-        path: The LM.
-        changed: When, in nanoseconds.
-        words: A line each.
-
-    Raises:
-        InputError: The child died.
-    """
+    """Let a child load a KenLM binary and score words: of a damaged one KenLM may die."""
     done = subprocess.run(
         [sys.executable, "-c", _TRIAL, path],
         input=words.encode("utf-8", "replace"),

@@ -135,11 +135,7 @@ _ANNOUNCED = re.compile(r"ngram\s+1\s*=\s*([0-9]+)")
 
 
 def _read(path: Path, others: set[str]) -> Iterator[str]:
-    """Yield the words of an ARPA file, or the first column of any other, whose others are added up.
-
-    Raises:
-        InputError: It is no text, or has fewer unigrams than it announces.
-    """
+    """Yield the words of an ARPA file, or the first column of any other; others are added up."""
     section = None  # of an ARPA file
     announced = there = 0
     first: list[str] = []

@@ -37,12 +37,8 @@ def state_bytes(state: TrainingState) -> bytes:
 def parse_state(content: bytes, *, path: str | os.PathLike[str]) -> TrainingState:
     """Read what :func:`state_bytes` returned.
 
-    Args:
-        content: The bytes.
-        path: Where they come from, for messages.
-
     Raises:
-        InputError: They are cut, damaged, or something else.
+        InputError: It is cut, damaged, or something else.
     """
     arrays = parse_npz(content, path=path, what="training of w2ltune")
     try:

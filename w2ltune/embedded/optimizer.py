@@ -45,16 +45,9 @@ def optimize(
     momentum: float,
     update: int,
 ) -> tuple[Parameters, Moments]:
-    """Return the parameters and moments after one update.
+    """Return the parameters and moments after an update of this number, from 1.
 
-    Args:
-        parameters: Before it.
-        gradients: Of the loss with respect to them.
-        moments: Before it.
-        optimizer: ``adam`` (Kingma and Ba, 2015) or ``sgd``.
-        learning_rate: Factor of the step.
-        momentum: Decay of the first moment of ``sgd``.
-        update: Its number, from 1 (Adam corrects the bias of its first steps).
+    The optimizer is ``adam`` (Kingma and Ba, 2015) or ``sgd`` with momentum.
     """
     decay, square_decay = ADAM_DECAYS
     second = dict(moments.second)

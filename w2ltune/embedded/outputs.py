@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from w2ltune.embedded.ctc import best_path
 from w2ltune.errors import InputError
 from w2ltune.formats.blanks import split_words
 from w2ltune.formats.padding import Array, without_padding
@@ -79,7 +81,7 @@ class Values:
         Raises:
             InputError: They cannot be that, or are others than those of the utterances before.
         """
-        kind = kind_of(output) if self.given == "auto" else _KINDS[self.given]
+        kind = kind_of(output) if self.given == "auto" else cast(Kind, self.given)
         wrong = what_is_wrong(output, kind)
         if wrong:
             raise InputError(f"{name!r} has {wrong}", path=self.path)
@@ -103,9 +105,6 @@ class Values:
         return "logarithms of probabilities, and taken as they are"
 
 
-_KINDS: dict[str, Kind] = {"raw": "raw", "log": "log", "probabilities": "probabilities"}
-
-
 def can_spell(said: Sequence[str], names: Sequence[str]) -> bool:
     """Whether the tokens are letters or pieces of most words, in whatever case."""
     words = {word.lower() for text in said for word in split_words(text)}
@@ -115,9 +114,6 @@ def can_spell(said: Sequence[str], names: Sequence[str]) -> bool:
 
 def greedy(emission: NDArray[np.float32], names: Sequence[str]) -> str:
     """Return the words of the best token of each frame, repeats and blanks taken out."""
-    best = emission.argmax(axis=1)
-    changed = np.ones(len(best), dtype=bool)
-    changed[1:] = best[1:] != best[:-1]
-    kept = [names[index] for index in best[changed] if index < len(names)]
+    kept = [names[index] for index in best_path(emission, blank=len(names))]
     text = "".join(" " if name == "|" else name for name in kept)
     return " ".join(split_words(text.replace(PIECE_BEGIN, " ")))

@@ -18,14 +18,7 @@ def format_report(
     frame_milliseconds: float,
     now: datetime,
 ) -> str:
-    """Return the line.
-
-    Args:
-        report: What the training did since the line before.
-        validation: Loss and errors by the tag of a list, in the order to show.
-        frame_milliseconds: Audio for each feature frame.
-        now: The time of the line.
-    """
+    """Return the line: validation lists by their tags, in the order to show."""
     count = len(report.batches)
     utterances = sum(batch.utterances for batch in report.batches)
     frames = sum(batch.frames for batch in report.batches)

@@ -74,11 +74,7 @@ def write_config(path: Path, entries: Mapping[str, str]) -> None:
 
 
 def save_checkpoint(path: Path, state: TrainingState, entries: Mapping[str, str]) -> None:
-    """Write a model file, in place.
-
-    Raises:
-        CheckpointError: The file system did not let it, several times.
-    """
+    """Write a model file, in place; CheckpointError if that failed several times."""
     progress = {"epoch": str(state.epoch), "updates": str(state.updates)}
     payload = memoryview(state_bytes(state))
 
@@ -95,20 +91,12 @@ def save_checkpoint(path: Path, state: TrainingState, entries: Mapping[str, str]
 
 
 def load_checkpoint(path: Path) -> tuple[CheckpointHeader, TrainingState]:
-    """Read a model file, again and again while it is missing or damaged.
-
-    Raises:
-        CheckpointError: It stayed so.
-    """
+    """Read a model file, again and again while it is missing or damaged."""
     return _patiently(lambda: read_checkpoint(path), path, doing="loading")
 
 
 def read_checkpoint(path: Path) -> tuple[CheckpointHeader, TrainingState]:
-    """Read a model file that :func:`save_checkpoint` wrote.
-
-    Raises:
-        InputError: It is missing, cut, damaged, or another program's.
-    """
+    """Read a model file that :func:`save_checkpoint` wrote; InputError of any other."""
     header = read_header(path)
     try:
         with path.open("rb") as file:

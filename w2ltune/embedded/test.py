@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 # One thread; before numpy is loaded.
@@ -27,7 +26,7 @@ import numpy as np
 
 from w2ltune.embedded.acoustic import emission
 from w2ltune.embedded.corpus import Corpus, check_corpus
-from w2ltune.embedded.evaluation import recognise, reference_words, spelling, words_of
+from w2ltune.embedded.evaluation import Recognised, recognise
 from w2ltune.embedded.glog import die_of_signals, log
 from w2ltune.embedded.runfiles import load_checkpoint
 from w2ltune.embedded.trainflags import UnknownFlagError, read_flags, read_lists, train_flags
@@ -35,33 +34,12 @@ from w2ltune.errors import InputError, UsageError, run_command
 from w2ltune.files import write_text
 from w2ltune.formats.emissions import Emission, write_emission_bin
 from w2ltune.formats.known_flags import KNOWN_FLAGS, typed_value
-from w2ltune.scoring.wer import ErrorCounts, count_errors
+from w2ltune.scoring.wer import ErrorCounts
 
 USAGE = """usage: python -m w2ltune.embedded.test --am=MODEL.bin --test=LIST[,LIST2] [flags]
 
 --emission_dir=DIR, --sclite=DIR and --show tell what is kept of it; further flags are those of
 fl_asr_test, by default as the model was trained with."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recognised:
-    """One utterance.
-
-    Attributes:
-        name: Its id.
-        target: Tokens of its reference.
-        tokens: Tokens of the best path.
-        words: Their words.
-        token_errors: Error counts over tokens.
-        word_errors: Error counts over words.
-    """
-
-    name: str
-    target: list[str]
-    tokens: list[str]
-    words: list[str]
-    token_errors: ErrorCounts
-    word_errors: ErrorCounts
 
 
 def main(arguments: list[str]) -> int:
@@ -97,7 +75,7 @@ def main(arguments: list[str]) -> int:
     for index, features in enumerate(corpus.features):
         scores: Emission = emission(state.model, features).astype(np.float32)
         forwarded = time.perf_counter()
-        utterances.append(_recognise(corpus, index, scores))
+        utterances.append(recognise(corpus, index, scores))
         searching_seconds += time.perf_counter() - forwarded
         if emission_dir:
             write_emission_bin(emission_dir, corpus.ids[index], scores)
@@ -114,20 +92,6 @@ def main(arguments: list[str]) -> int:
         f"TER: {100 * tokens.wer:g}%]"
     )
     return 0
-
-
-def _recognise(corpus: Corpus, index: int, scores: Emission) -> Recognised:
-    target = spelling(corpus, index)
-    tokens = recognise(corpus, scores)
-    words = words_of(corpus, tokens)
-    return Recognised(
-        name=corpus.ids[index],
-        target=target,
-        tokens=tokens,
-        words=words,
-        token_errors=count_errors(target, tokens),
-        word_errors=count_errors(reference_words(corpus, index), words),
-    )
 
 
 def _total(utterances: list[Recognised]) -> tuple[ErrorCounts, ErrorCounts]:

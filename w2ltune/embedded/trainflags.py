@@ -249,17 +249,7 @@ def valid_sets(flags: TrainFlags) -> dict[str, str]:
 
 
 def read_lists(flags: TrainFlags, names: str, flag: str) -> Corpus:
-    """Read lists and their features; those of ``lists/dev.lst`` are ``<features_dir>/dev.npz``.
-
-    Args:
-        flags: Folders, tokens and lexicon.
-        names: The lists, with commas between, in ``--datadir``.
-        flag: That named them, for messages.
-
-    Raises:
-        InputError: A file is missing or wrong.
-        UsageError: There is no list.
-    """
+    """Read lists, with commas between, and their features ``<features_dir>/<list>.npz``."""
     lists = [Path(flags.datadir, name) for name in names.split(",") if name]
     if not lists:
         raise UsageError(f"no {flag}: give a list of utterances")

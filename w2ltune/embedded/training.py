@@ -27,9 +27,9 @@ from w2ltune.embedded.corpus import Corpus
 from w2ltune.embedded.ctc import Integers
 from w2ltune.embedded.evaluation import Evaluation, pool, score_batch
 from w2ltune.embedded.masking import Masks, mask
-from w2ltune.embedded.optimizer import OPTIMIZERS, Moments, clip, optimize
+from w2ltune.embedded.optimizer import Moments, clip, optimize
 from w2ltune.embedded.schedule import Schedule, learning_rate_at
-from w2ltune.errors import TrialFailedError, UsageError, did_you_mean
+from w2ltune.errors import TrialFailedError
 
 PHASES = ("sample", "forward", "criterion", "backward", "optimizer")
 
@@ -152,21 +152,13 @@ def train(
 ) -> Iterator[tuple[TrainingState, Report]]:
     """Train until the schedule's updates are done, from wherever the state is.
 
-    Args:
-        state: From :func:`start`, or saved after a report.
-        corpus: The training list.
-        options: How.
-        epoch_begins: Called with the number of each epoch, from 1.
-
     Yields:
         State and report at the end of each epoch and at the last update, or after every
         ``report_updates`` updates: then what comes after the last report is never seen.
 
     Raises:
-        UsageError: An option is out of its range.
         TrialFailedError: The loss became infinite or not a number.
     """
-    _check(options)
     since: list[Batch] = []
     while state.updates < options.schedule.updates:
         random = np.random.default_rng([options.seed, state.epoch])
@@ -238,17 +230,6 @@ def _step(
     )
     model = replace(state.model, parameters=parameters)
     return replace(state, model=model, moments=moments, updates=state.updates + 1), batch
-
-
-def _check(options: TrainingOptions) -> None:
-    """Refuse options that cannot work."""
-    if options.optimizer not in OPTIMIZERS:
-        hint = did_you_mean(options.optimizer, OPTIMIZERS)
-        raise UsageError(f"unknown optimizer {options.optimizer!r}{hint or '; take adam or sgd'}")
-    if not 0 < options.schedule.peak < math.inf:
-        raise UsageError(f"learning rate {options.schedule.peak}: give one above 0")
-    if options.batch_utterances < 1:
-        raise UsageError(f"batch of {options.batch_utterances} utterances: give 1 or more")
 
 
 def _batches(corpus: Corpus, batch_utterances: int, random: np.random.Generator) -> list[Integers]:

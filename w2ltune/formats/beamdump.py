@@ -75,34 +75,18 @@ class DumpLine(NamedTuple):
     hypothesis: Hypothesis
 
 
-def iterate_beam_dump(path: Path) -> Iterator[tuple[str, Hypothesis]]:
+def iterate_numbered(path: Path, *, form: Separator | None = None) -> Iterator[DumpLine]:
     """Read a beam dump line by line.
 
     Args:
         path: The dump, in any of the three forms; ``.gz`` and ``.zst`` are unpacked on the way.
-
-    Yields:
-        Utterance id and hypothesis, in the order of the file.
-
-    Raises:
-        InputError: The file is missing or cut, or a line is no hypothesis (file and line named).
-    """
-    for _, _, name, hypothesis in iterate_numbered(path):
-        yield name, hypothesis
-
-
-def iterate_numbered(path: Path, *, form: Separator | None = None) -> Iterator[DumpLine]:
-    """Read a beam dump as :func:`iterate_beam_dump` does, with the number of each line.
-
-    Args:
-        path: The dump.
         form: What separates the fields; None tells it from the first line.
 
     Yields:
         The lines that are not empty.
 
     Raises:
-        InputError: As for :func:`iterate_beam_dump`.
+        InputError: The file is missing or cut, or a line is no hypothesis (file and line named).
     """
     existing_file(path, "beam dump")
     for line, text in _lines(path):
@@ -127,33 +111,30 @@ def read_beam_dump(path: Path) -> dict[str, list[Hypothesis]]:
     """Read a beam dump into n-best lists by utterance id.
 
     Args:
-        path: The dump, as for :func:`iterate_beam_dump`.
+        path: The dump, as for :func:`iterate_numbered`.
 
     Returns:
         Utterances in the order of their first line, hypotheses in the order of the file.
 
     Raises:
-        InputError: As for :func:`iterate_beam_dump`.
+        InputError: As for :func:`iterate_numbered`.
     """
     lists: dict[str, list[Hypothesis]] = {}
-    for name, hypothesis in iterate_beam_dump(path):
-        lists.setdefault(name, []).append(hypothesis)
+    for row in iterate_numbered(path):
+        lists.setdefault(row.id, []).append(row.hypothesis)
     return lists
 
 
-def write_beam_dump(
-    path: Path, items: Iterable[tuple[str, Hypothesis]], *, separator: Separator = "bar"
-) -> None:
+def write_beam_dump(path: Path, items: Iterable[tuple[str, Hypothesis]]) -> None:
     """Write a beam dump as flashlight does, to the byte.
 
     Args:
         path: The file to replace; compressed when its name ends in ``.gz`` or ``.zst``.
         items: Utterance id and hypothesis of each line. An unknown WER is written as ``nan``,
             which is read back as unknown.
-        separator: ``"bar"`` for the form of flashlight, ``"blank"`` for the oldest one.
 
     Raises:
-        InputError: An id holds the separator, so that the line could not be read back.
+        InputError: An id holds a bar, so that the line could not be read back.
     """
     rows = (
         (
@@ -162,29 +143,24 @@ def write_beam_dump(
         )
         for name, one in items
     )  # fmt: skip
-    write_dump_rows(path, rows, separator=separator)
+    write_dump_rows(path, rows)
 
 
 def write_dump_rows(
-    path: Path,
-    rows: Iterable[tuple[str, float, float, float, float, str]],
-    *,
-    separator: Separator = "bar",
+    path: Path, rows: Iterable[tuple[str, float, float, float, float, str]]
 ) -> None:
     """Write what :func:`write_beam_dump` writes, from the fields of each line.
 
     Args:
         path: The file to replace.
         rows: Utterance id, score, AM and LM score, WER in per cent, words.
-        separator: As there.
     """
-    between, forbidden = (f" {BAR} ", BAR) if separator == "bar" else (" ", " ")
-    form = between.join(("%s", *["%f"] * 4, "%s\n"))
+    form = f" {BAR} ".join(("%s", *["%f"] * 4, "%s\n"))
     with replacing(path, binary=True) as file, packing(file, path) as out:
         for row in rows:
-            if forbidden in row[0]:
+            if BAR in row[0]:
                 raise InputError(
-                    f"utterance id {row[0]!r} holds {forbidden!r}, which separates the fields",
+                    f"utterance id {row[0]!r} holds {BAR!r}, which separates the fields",
                     path=path,
                 )
             out.write((form % row).encode())

@@ -19,11 +19,7 @@ _EXACT_DIGITS = 15  # so many always fit a float64
 
 
 def find_lines(data: NDArray[np.uint8]) -> tuple[Positions, Ranges]:
-    """Find the lines that are not empty, without blanks and carriage returns around them.
-
-    Returns:
-        Line number of each, from 1, and their ranges.
-    """
+    """Return number, from 1, and range of each line that holds more than blanks."""
     end = np.flatnonzero(data == _NEWLINE)
     if len(data) and data[-1] != _NEWLINE:
         end = np.append(end, len(data))
@@ -49,10 +45,7 @@ def strip(data: NDArray[np.uint8], ranges: Ranges, *, returns: bool = False) -> 
 
 
 def blank_gaps(data: NDArray[np.uint8]) -> tuple[Positions, Positions]:
-    """Return the positions of all blanks, and of those that end a run of blanks.
-
-    They are the same array where no blank follows another.
-    """
+    """Return where blanks are, and where runs of them end: the same array if none has two."""
     blank = data == _BLANK
     blanks = np.flatnonzero(blank)
     if not (blank[1:] & blank[:-1]).any():
@@ -74,10 +67,7 @@ def count_within(positions: Positions, ranges: Ranges) -> Positions:
 
 
 def same_as_before(data: NDArray[np.uint8], ranges: Ranges) -> NDArray[np.bool_]:
-    """Tell of each range, bool [rows], whether the one before holds the same bytes.
-
-    Of ranges longer than 64 bytes it says no.
-    """
+    """Return of which ranges, of 64 bytes at most, the one before holds the same."""
     begin, end = ranges
     length = end - begin
     same = np.append(False, length[1:] == length[:-1])[: len(begin)] & (length <= 64)
@@ -88,14 +78,9 @@ def same_as_before(data: NDArray[np.uint8], ranges: Ranges) -> NDArray[np.bool_]
 
 
 def parse_numbers(content: bytes, data: NDArray[np.uint8], ranges: Ranges) -> NDArray[np.float64]:
-    """Return the numbers that stand in the ranges, to the last bit as ``float`` reads them.
+    """Return the numbers in the ranges, to the last bit as ``float`` reads them.
 
     Fast where all have the same number of decimals, as ``%f`` writes them.
-
-    Args:
-        content: The text.
-        data: The same as an array.
-        ranges: The fields.
 
     Raises:
         ValueError: A field is no number, or one in digits beyond ASCII.

@@ -95,15 +95,7 @@ def _require_room(size: int, path: Path) -> None:
 
 
 def packing(file: IO[bytes], path: Path) -> contextlib.AbstractContextManager[IO[bytes]]:
-    """Return what packs into an open file as the name says; the file stays open.
-
-    Args:
-        file: Open for writing, perhaps under a temporary name.
-        path: The name that it will have.
-
-    Raises:
-        InputError: As for :func:`open_unpacked`.
-    """
+    """Return what packs into an open file, as its later name says; the file stays open."""
     if path.suffix == ".gz":
         # Without name and time in its header, the same content gives the same file.
         return cast(IO[bytes], gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0))

@@ -24,7 +24,7 @@ from dataclasses import KW_ONLY, dataclass
 from fractions import Fraction
 from typing import TypeAlias
 
-from w2ltune.errors import FlagError, did_you_mean
+from w2ltune.errors import FlagError
 
 Value: TypeAlias = float | int | str | bool
 
@@ -143,8 +143,9 @@ def parse_value(
         if name in _BUILDERS:
             return _BUILDERS[name](name, _arguments(call["rest"]))
         bare = name.lower().replace("_", "")
-        if text.rstrip().endswith(")") and difflib.get_close_matches(bare, _BUILDERS, cutoff=0.75):
-            raise ValueError(f"no distribution {name!r}{did_you_mean(bare, _BUILDERS)}")
+        near = difflib.get_close_matches(bare, _BUILDERS, n=1, cutoff=0.75)
+        if near and text.rstrip().endswith(")"):
+            raise ValueError(f"no distribution {name!r}; did you mean '{near[0]}'?")
     except ValueError as error:
         raise FlagError(f"--{flag}={text!r}: {error}", path=path, line=line) from None
     return text

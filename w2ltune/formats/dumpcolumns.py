@@ -120,7 +120,7 @@ def read_dump_columns(path: Path, *, form: Separator | None = None) -> DumpColum
         form: What separates the fields; None tells it from the first line.
 
     Raises:
-        InputError: As for :func:`w2ltune.formats.beamdump.iterate_beam_dump`.
+        InputError: As for :func:`w2ltune.formats.beamdump.iterate_numbered`.
     """
     existing_file(path, "beam dump")
     try:
@@ -166,13 +166,7 @@ def _split(path: Path, content: bytes, form: Separator | None) -> DumpColumns | 
 def _split_block(
     content: bytes, form: Separator, numbers_of_ids: dict[bytes, int]
 ) -> dict[str, NDArray[Any]] | None:
-    """Return the columns of a part of the file by name, and where the texts begin and end.
-
-    Args:
-        content: Whole lines.
-        form: What separates the fields.
-        numbers_of_ids: Those of the parts before; new ones are added.
-    """
+    """Return the columns of whole lines by name, and where their texts begin and end."""
     data = np.frombuffer(content, dtype=np.uint8)
     line, lines = find_lines(data)
     blanks, gaps = blank_gaps(data)

@@ -34,10 +34,6 @@ def map_npz(path: Path, scratch: Path | None) -> tuple[list[str], list[int], NDA
     numpy does not map members of an ``.npz``, so this finds where in the file the array begins.
     A compressed one is unpacked to ``scratch`` once for all processes of the node, else read.
 
-    Args:
-        path: The file.
-        scratch: A folder on this node, or None.
-
     Raises:
         InputError: It is cut or damaged, or its arrays do not fit each other.
     """

@@ -62,11 +62,6 @@ class EmissionSet:
         """The utterances, in the order of the file or of the files' names."""
         return tuple(self.frame_counts)
 
-    @property
-    def total_frames(self) -> int:
-        """Frames of all utterances together."""
-        return sum(self.frame_counts.values())
-
     def frames(self, name: str) -> int:
         """Return the number of frames of the utterance ``name``."""
         return self.frame_counts[name]

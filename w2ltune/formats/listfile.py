@@ -76,15 +76,7 @@ def iterate_list(path: str | os.PathLike[str]) -> Iterator[Utterance]:
 
 
 def read_list(path: str | os.PathLike[str]) -> list[Utterance]:
-    """Return the utterances of a list, in its order.
-
-    Args:
-        path: The list, in UTF-8; its name or its rows tell the format.
-
-    Raises:
-        InputError: The file is missing, empty or not UTF-8, a row cannot be read, or an id
-            comes twice.
-    """
+    """Return the utterances of a list, in its order; see :func:`iterate_list`."""
     return list(iterate_list(path))
 
 

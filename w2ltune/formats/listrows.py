@@ -101,11 +101,7 @@ def _parsed(path: Path, parse: Callable[[str], _Parsed]) -> Iterator[tuple[int, 
 
 
 def _parser(path: Path) -> Callable[[str], Utterance]:
-    """Choose between wav2letter's rows and Kaldi's by the name of the list, and by all its rows.
-
-    Raises:
-        InputError: The rows could be of either, or are not what the name says.
-    """
+    """Choose between wav2letter's rows and Kaldi's by the list's name, and by all its rows."""
     kaldi = path.name == "text" or path.name.endswith(".text")
     row, sounds, digits = "", set[str](), True
     for _, raw in nonblank_rows(path):

@@ -114,11 +114,7 @@ def write_nbest(path: Path, nbest: NBest, *, key: str) -> None:
             file,
             format=np.array(_FORMAT),
             key=np.array(key),
-            offsets=nbest.offsets,
-            features=nbest.features,
-            errors=nbest.errors,
-            text_hash=nbest.text_hash,
-            reference_words=nbest.reference_words,
+            **{name: getattr(nbest, name) for name in _LAYOUT},
         )
 
 

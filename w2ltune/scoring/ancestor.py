@@ -23,10 +23,6 @@ def ancestor_errors(lists: RescoringLists, dump: DumpColumns) -> NDArray[np.floa
     They are the WER in the dump times the length of the reference in the data list: whole numbers
     but for rounding, when both have the same words. A missing utterance has none.
 
-    Args:
-        lists: The joined lists.
-        dump: What they were made from.
-
     Raises:
         InputError: The WER of a hypothesis is not known.
     """

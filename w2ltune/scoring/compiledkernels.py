@@ -1,9 +1,9 @@
-"""The compiled part of :mod:`.kernels`: import it only where numba is installed."""
+"""The compiled part of :mod:`.kernels`, and of the lines of :mod:`.nbestpool`."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -17,29 +17,21 @@ UNROLLED = 4
 """Hypotheses for which the best scores are loaded once; lists are padded to a multiple of it."""
 
 
-class _ForgivingCache:
-    """numba's cache of compiled code; what cannot be read or written there is compiled anew.
+def _forgiving(method: Callable[..., Any], mend: Callable[[], None]) -> Callable[..., Any]:
+    """Return a method of numba's cache that does nothing where it fails: all is compiled anew.
 
     A full disk, a quota or a file that was cut must not end a proof that needs none of them.
     """
 
-    def __init__(self, cache: Any) -> None:
-        self._own = cache
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._own, name)
-
-    def load_overload(self, *arguments: Any) -> Any:
+    def call(*arguments: Any) -> Any:
         try:
-            return self._own.load_overload(*arguments)
+            return method(*arguments)
         except Exception:  # whatever the unpickling of a damaged file raises
             with contextlib.suppress(OSError):
-                self._own.flush()  # the whole index: it is written anew
+                mend()
             return None
 
-    def save_overload(self, *arguments: Any) -> None:
-        with contextlib.suppress(Exception):
-            self._own.save_overload(*arguments)
+    return call
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -58,8 +50,10 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
             made = njit(error_model="numpy", nogil=True, cache=True, **options)(function)
         except RuntimeError:
             return njit(error_model="numpy", nogil=True, **options)(function)
-        if hasattr(made, "_cache"):  # numba's own; without it compiling works as before
-            made._cache = _ForgivingCache(made._cache)
+        kept = getattr(made, "_cache", None)  # numba's own; without it compiling works as before
+        if kept is not None:
+            kept.load_overload = _forgiving(kept.load_overload, kept.flush)  # all is written anew
+            kept.save_overload = _forgiving(kept.save_overload, lambda: None)
         return made
 
     return compile_it
@@ -155,14 +149,20 @@ def compiled_errors_by_depth(columns: int) -> Callable[..., Any]:
     return kernel
 
 
-def walk(values: Any, slopes: Any, errors: Any, current: Any, end: float) -> Iterator[Any]:
-    """Yield what :func:`.nbestpool._walk` yields, all at once."""
+def walk(values: Any, slopes: Any, errors: Any, current: Any, end: float) -> tuple[Any, Any]:
+    """Walk along the upper envelopes of all utterances, from 0 to ``end``.
+
+    Values, slopes and errors are [utterances, hypotheses], ``current`` the highest at 0 of each.
+
+    Returns:
+        Where corners are, and the change in errors there, for those where there is one.
+    """
     at_end = values + end * slopes
     slack = 1e-9 * float(np.abs(at_end).max() + np.abs(values).max())
     times, changes = np.empty(errors.size), np.empty(errors.size, dtype=np.int64)
     last = at_end.argmax(axis=1)
     number = corners(values, slopes, errors, current, last, end, slack, times, changes)
-    yield times[:number], changes[:number]
+    return times[:number], changes[:number]
 
 
 @compiled()

@@ -1,4 +1,4 @@
-"""Many weight vectors at once, compiled where numba is installed.
+"""Many weight vectors at once, compiled.
 
 The weight vectors stand side by side in the processor's registers, and each hypothesis is loaded
 once for all of them. Compiling takes seconds the first time and is kept on disk, where that can be
@@ -7,41 +7,33 @@ written; for a few hundred vectors :class:`.nbestpool.Pool` is done before that.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from w2ltune.formats.nbest import NBest
-from w2ltune.scoring.depths import errors_by_depth
-from w2ltune.scoring.nbestpool import Pool, active_features, distinct
-
-
-def can_compile() -> bool:
-    """Whether numba is installed, which it is unless this Python has none."""
-    return importlib.util.find_spec("numba") is not None
+from w2ltune.scoring.compiledkernels import (
+    LANES,
+    UNROLLED,
+    compiled_errors,
+    compiled_errors_by_depth,
+)
+from w2ltune.scoring.nbestpool import active_features, distinct
 
 
 class Batch:
     """N-best lists, laid out for many weight vectors.
 
-    The scores are computed in float64. Without numba the same answers come from numpy.
+    The scores are computed in float64.
 
     Args:
-        nbest: The lists, in the order of the decoder. :func:`.winners.winners_only` shortens them.
-        compiled: Whether to use numba; None where it is installed.
+        nbest: The lists, in the order of the decoder.
     """
 
-    def __init__(self, nbest: NBest, *, compiled: bool | None = None) -> None:
+    def __init__(self, nbest: NBest) -> None:
         self._nbest = nbest
-        self._compiled = can_compile() if compiled is None else compiled
         self._active = active_features(nbest)
-        if not self._compiled:
-            self._pool = Pool(nbest)
-            return
-        from w2ltune.scoring.compiledkernels import UNROLLED
-
         utterance = np.repeat(np.arange(nbest.utterances), np.diff(nbest.offsets))
         rows = distinct(utterance, nbest.features[:, self._active], nbest.errors)
         lengths = np.bincount(utterance[rows], minlength=nbest.utterances)
@@ -66,10 +58,6 @@ class Batch:
             ValueError: They do not have this shape.
         """
         vectors = _checked(self._nbest, weights)
-        if not self._compiled:
-            return self._pool.errors(vectors)
-        from w2ltune.scoring.compiledkernels import compiled_errors
-
         varies = np.zeros(vectors.shape[1], dtype=np.bool_)
         varies[self._active] = True
         constant = varies & (vectors == vectors[:1]).all(axis=0)  # such as the 1 of the am score
@@ -92,13 +80,24 @@ class Batch:
     def errors_by_depth(
         self, weights: ArrayLike, ks: Sequence[int], *, first_of_equals: bool = False
     ) -> NDArray[np.int64]:
-        """Return what :func:`.depths.errors_by_depth` returns, int64 [vectors, ks]."""
-        if not self._compiled or min(ks, default=0) < 1:
-            return errors_by_depth(self._nbest, weights, ks, first_of_equals=first_of_equals)
-        from w2ltune.scoring.compiledkernels import compiled_errors_by_depth
+        """Return the errors when only the first k hypotheses of each utterance take part.
 
+        Args:
+            weights: float [vectors, columns] or [columns].
+            ks: Depths, each 1 or more; beyond the longest list they say the same.
+            first_of_equals: Of equal scores the first one is chosen, as the ancestor of this
+                program did; else the one with more errors.
+
+        Returns:
+            int64 [vectors, ks].
+
+        Raises:
+            ValueError: The shapes are others, or a depth is below 1.
+        """
+        if min(ks, default=1) < 1:
+            raise ValueError(f"no n-best lists of {min(ks)} hypotheses")
         vectors = _checked(self._nbest, weights)
-        depths = np.unique(ks)
+        depths = np.unique(np.asarray(ks, dtype=np.int64))
         side_by_side = _side_by_side(vectors[:, self._active])
         totals = np.zeros((len(depths), side_by_side.shape[1]))
         compiled_errors_by_depth(len(self._active))(
@@ -124,8 +123,6 @@ def _checked(nbest: NBest, weights: ArrayLike) -> NDArray[np.float64]:
 
 def _side_by_side(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return weights [columns, vectors], padded with vectors of zeros to full blocks."""
-    from w2ltune.scoring.compiledkernels import LANES
-
     padded = np.zeros((vectors.shape[1], -(-len(vectors) // LANES) * LANES))
     padded[:, : len(vectors)] = vectors.T
     return padded

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from w2ltune.errors import InputError
 from w2ltune.formats.dumpcolumns import DumpColumns
-from w2ltune.formats.lmscores import LMScores, hash_path, read_hashes, read_lm_scores
+from w2ltune.formats.lmscores import hash_path, read_hashes, read_lm_scores
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -20,39 +20,24 @@ class LMColumn:
     """The scores of one language model.
 
     Args:
-        source: The file, or what the scores are called when they come from none.
+        source: The file.
         ids: The id of each line.
         scores: float64 [lines].
         hashes: uint64 [lines], the hash of the words of each line; None when not known.
     """
 
-    source: str
+    source: Path
     ids: Sequence[str]
     scores: NDArray[np.float64]
     hashes: NDArray[np.uint64] | None
 
 
-def load_lm_column(
-    name: str, scores: Path | LMScores, hashes: NDArray[np.uint64] | None = None
-) -> LMColumn:
-    """Read the scores of a language model, with the hashes that lie beside the file.
-
-    Args:
-        name: The name of the column.
-        scores: The file, or what was read from it.
-        hashes: Instead of those beside the file.
-
-    Raises:
-        InputError: A file is wrong.
-    """
-    if not isinstance(scores, Path):
-        ids, values = scores
-        return LMColumn(source=f"LM scores {name!r}", ids=ids, scores=values, hashes=hashes)
-    ids, values = read_lm_scores(scores)
-    beside = hash_path(scores)
-    if hashes is None and beside.exists():
-        hashes = read_hashes(beside)
-    return LMColumn(source=str(scores), ids=ids, scores=values, hashes=hashes)
+def load_lm_column(path: Path) -> LMColumn:
+    """Read the scores of a language model, with the hashes that lie beside the file."""
+    ids, scores = read_lm_scores(path)
+    beside = hash_path(path)
+    hashes = read_hashes(beside) if beside.exists() else None
+    return LMColumn(source=path, ids=ids, scores=scores, hashes=hashes)
 
 
 def check_lm_column(
@@ -60,19 +45,14 @@ def check_lm_column(
 ) -> str | None:
     """Make sure that line by line the scores are those of the hypotheses of a dump.
 
-    The ids must be the dump's; numbers of the lines, from 0 or 1, are accepted too.
-
-    Args:
-        column: The scores.
-        dump: The hypotheses.
-        dump_hashes: uint64 [hypotheses], the hash of the words of each.
+    The ids must be the dump's; numbers of the lines, from 0 or 1, are accepted too. Hashes of the
+    words are compared where they are known.
 
     Returns:
         What could not be made sure of, as a sentence; None when everything could.
 
     Raises:
-        InputError: They do not fit (the first differing line of both is named), or a score is not
-            finite.
+        InputError: They do not fit (the first differing line of both is named).
     """
     expected = list(map(dump.ids.__getitem__, dump.utterance.tolist()))
     numbered = column.ids != expected and _is_numbered(column.ids, expected)
@@ -82,14 +62,6 @@ def check_lm_column(
     row = _first_difference(column.ids, expected)
     if row is not None:
         raise _mismatch(column, expected, dump, row)
-    if len(column.scores) != len(expected):
-        raise InputError(f"{column.source}: {len(column.scores)} scores for {len(expected)} ids")
-    infinite = np.flatnonzero(~np.isfinite(column.scores))
-    if len(infinite):
-        row = int(infinite[0])
-        raise InputError(
-            f"the score {column.scores[row]} is no finite number", path=column.source, line=row + 1
-        )
     if column.hashes is not None:
         _check_hashes(column.source, column.hashes, dump, dump_hashes)
     elif numbered:
@@ -147,11 +119,11 @@ def _shift(found: Sequence[Any], expected: Sequence[Any], row: int) -> str:
 
 
 def _check_hashes(
-    source: str, hashes: NDArray[np.uint64], dump: DumpColumns, dump_hashes: NDArray[np.uint64]
+    source: Path, hashes: NDArray[np.uint64], dump: DumpColumns, dump_hashes: NDArray[np.uint64]
 ) -> None:
     if len(hashes) != len(dump_hashes):
         raise InputError(
-            f"{hash_path(Path(source))}: {len(hashes)} hashes of words for {len(dump_hashes)} "
+            f"{hash_path(source)}: {len(hashes)} hashes of words for {len(dump_hashes)} "
             f"hypotheses of {dump.path}; write the scores again, or remove the hashes"
         )
     different = np.flatnonzero(hashes != dump_hashes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -84,13 +85,7 @@ def take(nbest: NBest, utterances: ArrayLike) -> NBest:
     lengths = np.diff(nbest.offsets)[taken]
     offsets = _offsets(lengths)
     rows = np.repeat(nbest.offsets[taken] - offsets[:-1], lengths) + np.arange(offsets[-1])
-    return NBest(
-        offsets=offsets,
-        features=nbest.features[rows],
-        errors=nbest.errors[rows],
-        text_hash=nbest.text_hash[rows],
-        reference_words=nbest.reference_words[taken],
-    )
+    return _select(nbest, rows, offsets, nbest.reference_words[taken])
 
 
 def spread_out(
@@ -115,31 +110,35 @@ def spread_out(
     )
     place = np.arange(count)
     place[list(utterances)] = count + np.arange(len(utterances))
-    both = NBest(
-        offsets=np.concatenate([nothing.offsets, count + nbest.offsets[1:]]),
-        **{
-            name: np.concatenate([getattr(nothing, name), getattr(nbest, name)])
-            for name in ("features", "errors", "text_hash", "reference_words")
-        },
-    )
-    return take(both, place)
+    return take(_join([nothing, nbest]), place)
 
 
-def take_rows(nbest: NBest, kept: NDArray[np.bool_]) -> NBest:
-    """Return n-best lists of fewer hypotheses, in their order.
+def cut(nbest: NBest, k: int) -> NBest:
+    """Return the first k hypotheses of each utterance.
+
+    Raises:
+        ValueError: k is below 1.
+    """
+    if k < 1:
+        raise ValueError(f"no n-best lists of {k} hypotheses")
+    kept = np.arange(nbest.hypotheses) - nbest.offsets[_utterance_of(nbest)] < k
+    offsets = _offsets(np.minimum(np.diff(nbest.offsets), k))
+    return _select(nbest, kept, offsets, nbest.reference_words)
+
+
+def firsts(scores: NDArray[np.float64], counts: NDArray[np.integer]) -> NDArray[np.intp]:
+    """Return the index of the first highest score of each utterance.
 
     Args:
-        nbest: The lists.
-        kept: bool [hypotheses], which of them; at least one of each utterance.
+        scores: float64 [hypotheses].
+        counts: int [utterances], hypotheses of each, one at least.
     """
-    owner = _utterance_of(nbest)
-    return NBest(
-        offsets=_offsets(np.bincount(owner[kept], minlength=nbest.utterances)),
-        features=nbest.features[kept],
-        errors=nbest.errors[kept],
-        text_hash=nbest.text_hash[kept],
-        reference_words=nbest.reference_words,
-    )
+    if not len(counts):
+        return np.empty(0, dtype=np.intp)
+    starts = np.cumsum(counts) - counts
+    highest = np.flatnonzero(scores == np.repeat(np.maximum.reduceat(scores, starts), counts))
+    first: NDArray[np.intp] = highest[np.searchsorted(highest, starts)]
+    return first
 
 
 def concatenate(parts: Sequence[NBest], utterances: Sequence[ArrayLike]) -> NBest:
@@ -157,13 +156,7 @@ def concatenate(parts: Sequence[NBest], utterances: Sequence[ArrayLike]) -> NBes
         ValueError: The indices are not the numbers from 0 to the count of utterances, each once.
     """
     indices = np.concatenate([np.asarray(part, dtype=np.intp) for part in utterances])
-    joined = NBest(
-        offsets=_offsets(np.concatenate([np.diff(part.offsets) for part in parts])),
-        features=np.concatenate([part.features for part in parts]),
-        errors=np.concatenate([part.errors for part in parts]),
-        text_hash=np.concatenate([part.text_hash for part in parts]),
-        reference_words=np.concatenate([part.reference_words for part in parts]),
-    )
+    joined = _join(parts)
     if not np.array_equal(np.sort(indices), np.arange(joined.utterances)):
         raise ValueError(
             f"the {len(indices)} indices do not number the {joined.utterances} utterances"
@@ -192,23 +185,42 @@ def merge(pools: Sequence[NBest], *, silence: bool = True) -> NBest:
     ):
         raise ValueError("only n-best lists of the same utterances can be merged")
     utterance = np.concatenate([_utterance_of(pool) for pool in pools])
-    features = np.concatenate([pool.features for pool in pools])
-    errors = np.concatenate([pool.errors for pool in pools])
-    text_hash = np.concatenate([pool.text_hash for pool in pools])
+    joined = _join(pools)
     if not silence:
-        features[:, _SILENCE] = 0
-    rows = _undominated(utterance, text_hash, features)
+        joined.features[:, _SILENCE] = 0
+    rows = _undominated(utterance, joined.text_hash, joined.features)
     # Where one decode found nothing and another did, its empty entry would win with its score 0.
-    real = text_hash[rows] != _NOTHING_FOUND
+    real = joined.text_hash[rows] != _NOTHING_FOUND
     found = np.zeros(first.utterances, dtype=np.bool_)
     found[utterance[rows][real]] = True
     rows = rows[real | ~found[utterance[rows]]]
+    offsets = _offsets(np.bincount(utterance[rows], minlength=first.utterances))
+    return _select(joined, rows, offsets, first.reference_words)
+
+
+def _join(parts: Sequence[NBest]) -> NBest:
+    """Return the lists of all parts, one after the other, as copies."""
     return NBest(
-        offsets=_offsets(np.bincount(utterance[rows], minlength=first.utterances)),
-        features=features[rows],
-        errors=errors[rows],
-        text_hash=text_hash[rows],
-        reference_words=first.reference_words,
+        offsets=_offsets(np.concatenate([np.diff(part.offsets) for part in parts])),
+        **{
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in ("features", "errors", "text_hash", "reference_words")
+        },
+    )
+
+
+def _select(
+    nbest: NBest,
+    rows: NDArray[Any],
+    offsets: NDArray[np.int64],
+    reference_words: NDArray[np.int32],
+) -> NBest:
+    return NBest(
+        offsets=offsets,
+        features=nbest.features[rows],
+        errors=nbest.errors[rows],
+        text_hash=nbest.text_hash[rows],
+        reference_words=reference_words,
     )
 
 

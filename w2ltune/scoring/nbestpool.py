@@ -56,12 +56,10 @@ class Pool:
 
     Args:
         nbest: The lists. Those of several decodes are united by :func:`..nbest.merge` first.
-        compiled: Whether lines are walked by numba: several times faster, after its start.
     """
 
-    def __init__(self, nbest: NBest, *, compiled: bool = False) -> None:
+    def __init__(self, nbest: NBest) -> None:
         self._nbest = nbest
-        self._compiled = compiled
         self._active = active_features(nbest)
         self._buckets = list(_buckets(nbest, self._active))
 
@@ -139,19 +137,18 @@ class Pool:
         start, slope = (self._checked(vector, 1)[self._active] for vector in (origin, direction))
         if not low <= high:
             raise ValueError(f"no line from {low} to {high}")
-        walk, total = _walk, 0
-        if self._compiled:
-            from w2ltune.scoring.compiledkernels import walk
-        times, changes = [np.empty(0)], [np.empty(0, dtype=np.int64)]
+        from w2ltune.scoring.compiledkernels import walk  # numba takes half a second to come
+
+        total, times, changes = 0, [np.empty(0)], [np.empty(0, dtype=np.int64)]
         for bucket in self._buckets:
             shape = bucket.errors.shape
             values = ((start + low * slope) @ bucket.features).reshape(shape)
             slopes = (slope @ bucket.features).reshape(shape)
             current = values.argmax(axis=1)
             total += int(bucket.errors[np.arange(len(current)), current].sum(dtype=np.int64))
-            for time, change in walk(values, slopes, bucket.errors, current, high - low):
-                times.append(low + time)
-                changes.append(change)
+            time, change = walk(values, slopes, bucket.errors, current, high - low)
+            times.append(low + time)
+            changes.append(change)
         return _pieces(low, high, total, np.concatenate(times), np.concatenate(changes))
 
     def subset(self, utterances: ArrayLike) -> Pool:
@@ -236,42 +233,6 @@ def _chosen_errors(
     best = scores.reshape(utterances, length).argmax(axis=1)  # the first of equals: most errors
     chosen: NDArray[np.int32] = bucket.errors[np.arange(utterances), best]
     return chosen
-
-
-def _walk(
-    values: NDArray[np.float64],
-    slopes: NDArray[np.float64],
-    errors: NDArray[np.int32],
-    current: NDArray[np.intp],
-    end: float,
-) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]]:
-    """Walk along the upper envelopes of all utterances at once, one corner in each step.
-
-    Args:
-        values: [utterances, hypotheses] scores at 0.
-        slopes: [utterances, hypotheses] their slopes.
-        errors: [utterances, hypotheses]
-        current: [utterances] the highest hypothesis at 0.
-        end: Where to stop.
-
-    Yields:
-        Where corners are, and the change in errors there, for those where there is one.
-    """
-    time = np.zeros(len(current))
-    while len(current):
-        here = np.arange(len(current))
-        rise = slopes - slopes[here, current][:, np.newaxis]
-        gap = values[here, current][:, np.newaxis] - values
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            crossing = np.where(rise > 0, gap / rise, np.inf)
-        following = crossing.argmin(axis=1)
-        time = np.maximum(time, crossing[here, following])  # rounding must not lead back
-        change = errors[here, following].astype(np.int64) - errors[here, current]
-        alive = time < end
-        changed = alive & (change != 0)
-        yield time[changed], change[changed]
-        values, slopes, errors = values[alive], slopes[alive], errors[alive]
-        current, time = following[alive], time[alive]
 
 
 def _pieces(

@@ -42,13 +42,7 @@ def nearest_spelling(words: Sequence[Sequence[Sequence[str]]], heard: Sequence[s
 def _errors_with(
     errors: NDArray[np.int64], tokens: Sequence[int], heard: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Return the least errors of a text with some tokens more against each beginning of heard ones.
-
-    Args:
-        errors: Those of the text without them, [heard + 1].
-        tokens: To be added at its end.
-        heard: All tokens heard.
-    """
+    """Return the least errors against each beginning of what was heard, with more tokens."""
     places = np.arange(len(errors))
     for token in tokens:
         deleted = errors + 1

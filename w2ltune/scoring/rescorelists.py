@@ -21,7 +21,6 @@ from w2ltune.errors import InputError, UsageError
 from w2ltune.formats.blanks import split_words
 from w2ltune.formats.dumpcolumns import DumpColumns, Texts
 from w2ltune.formats.listfile import Utterance, read_list
-from w2ltune.formats.lmscores import LMScores
 from w2ltune.formats.nbest import NBest
 from w2ltune.formats.texthash import hash_texts
 from w2ltune.scoring.lmcolumns import check_lm_column, load_lm_column
@@ -78,9 +77,8 @@ class RescoringLists:
 def join(
     dump: DumpColumns,
     data_list: Path,
-    lm_scores: Mapping[str, Path | LMScores],
+    lm_scores: Mapping[str, Path],
     *,
-    lm_hashes: Mapping[str, NDArray[np.uint64]] | None = None,
     units: Units = WORDS,
     normalize: Callable[[str], str] = str,
     check_wer: bool = True,
@@ -90,10 +88,8 @@ def join(
     Args:
         dump: The beam dump.
         data_list: The list with the references; see :mod:`w2ltune.formats.listfile`.
-        lm_scores: The scores of each language model, a file or what was read from one, by the
-            name that its column gets. Line by line they belong to the hypotheses of the dump.
-        lm_hashes: The hashes of the words that models scored, by the same names; those that lie
-            beside a file are found without.
+        lm_scores: The files with the scores of language models, by the name that a column gets.
+            Line by line they belong to the hypotheses of the dump.
         units: Turns a text into what is counted: normalised words, or characters.
         normalize: What the units are made of, to look for what cannot be counted.
         check_wer: Whether to compare the WERs in the dump with the errors counted; of no use when
@@ -124,7 +120,7 @@ def join(
     hashes = hash_texts(dump.texts)
     columns: dict[str, NDArray[Any]] = {"am": dump.am_score, "lm": dump.lm_score}
     for name, scores in lm_scores.items():
-        column = load_lm_column(name, scores, (lm_hashes or {}).get(name))
+        column = load_lm_column(scores)
         findings.append(check_lm_column(column, dump, hashes))
         columns[name] = column.scores
     found, order = layout.rows >= 0, layout.rows[layout.rows >= 0]

@@ -49,21 +49,24 @@ class Interval:
     Args:
         low: Lower end, a fraction like the WER itself; nan without reference words.
         high: Upper end.
-        level: Its level, as 0.95.
         unit: What was drawn: see :class:`Clusters`.
         count: Of how many of them.
     """
 
     low: float
     high: float
-    level: float
     unit: str
     count: int
 
     @property
-    def few(self) -> bool:
-        """Whether there are too few clusters to trust the interval: it is too narrow then."""
-        return self.count < FEW_CLUSTERS
+    def ends(self) -> tuple[float, float]:
+        """Both ends."""
+        return self.low, self.high
+
+    @property
+    def drawn(self) -> str:
+        """What was drawn, and how many of them there are: "speaker (40)"."""
+        return f"{self.unit} ({self.count})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +137,6 @@ def bootstrap_interval(
     reference_words: NDArray[np.integer],
     clusters: Clusters,
     *,
-    level: float = LEVEL,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
@@ -144,12 +146,11 @@ def bootstrap_interval(
         errors: int [utterances].
         reference_words: int [utterances].
         clusters: What is drawn together.
-        level: Level of the interval.
         resamples: Number of bootstrap samples.
         seed: The same seed gives the same interval.
     """
     ratios = _resampled_ratios(errors, reference_words, clusters, resamples, seed)
-    return _percentiles(ratios, clusters, level)
+    return _percentiles(ratios, clusters)
 
 
 def paired_difference(
@@ -158,7 +159,6 @@ def paired_difference(
     reference_words: NDArray[np.integer],
     clusters: Clusters,
     *,
-    level: float = LEVEL,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> PairedDifference:
@@ -169,7 +169,6 @@ def paired_difference(
         errors_b: int [utterances], of the second.
         reference_words: int [utterances].
         clusters: What is drawn together.
-        level: Level of the interval.
         resamples: Number of bootstrap samples.
         seed: The same seed gives the same answer.
     """
@@ -180,7 +179,7 @@ def paired_difference(
     return PairedDifference(
         difference=int(errors.sum()) / words if words else math.nan,
         standard_error=float(ratios.std(ddof=1)) if len(ratios) > 1 else math.nan,
-        interval=_percentiles(ratios, clusters, level),
+        interval=_percentiles(ratios, clusters),
     )
 
 
@@ -225,9 +224,7 @@ def _kept_draws(count: int, resamples: int, seed: int) -> tuple[NDArray[np.unsig
     return tuple(_draws(count, resamples, seed))
 
 
-def _percentiles(ratios: NDArray[np.float64], clusters: Clusters, level: float) -> Interval:
-    tail = (1 - level) / 2
+def _percentiles(ratios: NDArray[np.float64], clusters: Clusters) -> Interval:
+    tail = (1 - LEVEL) / 2
     low, high = np.quantile(ratios, (tail, 1 - tail)) if len(ratios) else (math.nan, math.nan)
-    return Interval(
-        low=float(low), high=float(high), level=level, unit=clusters.unit, count=clusters.count
-    )
+    return Interval(low=float(low), high=float(high), unit=clusters.unit, count=clusters.count)

@@ -160,8 +160,6 @@ def _grapheme_clusters(text: str) -> list[str]:
     """Split a word in NFC into user-perceived characters, after Unicode Standard Annex 29.
 
     The general categories of the standard library stand in for the annex's own property tables.
-    That covers combining marks, emoji sequences and flags; Hangul syllables are single code
-    points in NFC.
     """
     if text.isascii():
         return list(text)

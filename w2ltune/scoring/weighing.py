@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from w2ltune.formats.nbest import NBest
+from w2ltune.scoring.nbest import firsts
 from w2ltune.scoring.rescorelists import RescoringLists, Units
 from w2ltune.scoring.significance import FEW_CLUSTERS, Clusters
 from w2ltune.scoring.wer import CountMatrix, count_matrix
-from w2ltune.scoring.winners import firsts
 
 LENGTH = "len"
 """The length of rescore.py: the number of words and of letters together."""

@@ -73,13 +73,11 @@ class ListCounts:
         ids: The utterances, in the order of the references.
         matrix: int32 [utterances, 4]: substitutions, deletions, insertions, reference length.
         missing: Utterances without a hypothesis; all their words count as deletions.
-        unexpected: Ids of hypotheses without a reference; they count nothing.
     """
 
     ids: tuple[str, ...]
     matrix: CountMatrix
     missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
 
 
 def _count(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[int, int, int, int]:
@@ -129,7 +127,7 @@ def count_list(
 
     Args:
         references: Units by utterance id.
-        hypotheses: Units by utterance id, in any order.
+        hypotheses: Units by utterance id, in any order; others than the references' count nothing.
     """
     return ListCounts(
         ids=tuple(references),
@@ -137,7 +135,6 @@ def count_list(
             list(references.values()), [hypotheses.get(name, ()) for name in references]
         ),
         missing=tuple(name for name in references if name not in hypotheses),
-        unexpected=tuple(name for name in hypotheses if name not in references),
     )
 
 

@@ -1,8 +1,9 @@
-""":func:`.boxes.search_box`, compiled: import it only where numba is installed."""
+"""Boxes cut in parts until what is left of them cannot hold better weights, compiled."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 
@@ -13,10 +14,16 @@ _SLICE = 64  # boxes cut between two looks at the clock
 _ROOM = 8  # of the stack, in lists: each part of a box is a good deal smaller than the box
 
 
-def compiled_search(
-    lists: Lists,
-) -> Callable[[OpenBox, Progress, float, Callable[[], bool]], list[OpenBox]]:
-    """Return what :func:`.boxes.search_box` is, for these lists, compiled."""
+Search: TypeAlias = Callable[[OpenBox, Progress, float, Callable[[], bool]], list[OpenBox]]
+"""Cuts a box and its parts, depth first, as long as their bound is below a threshold.
+
+It keeps what was found so far up to date, asks now and then whether to hand back all that is open,
+and returns the parts that may hold points with fewer errors than the best.
+"""
+
+
+def search_of(lists: Lists) -> Search:
+    """Return what searches the boxes of these lists."""
     dimensions = len(lists.free)
     axes = (0.0,) * dimensions
     depth_limit = 128 * dimensions

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from w2ltune.formats.nbest import NBest
+from w2ltune.scoring.nbest import firsts
 from w2ltune.scoring.nbestpool import active_features, distinct
-from w2ltune.scoring.winners import firsts, slack_of
 
 RUNNERS_UP = 5
 """Hypotheses beside the best one at the centre that are held against all others."""
@@ -108,13 +107,9 @@ class Progress:
 def lists_in(
     nbest: NBest, low: NDArray[np.float64], high: NDArray[np.float64], smallest: float
 ) -> Lists:
-    """Lay out n-best lists for a box.
+    """Lay out n-best lists for a box between two ends [columns] of the weights.
 
-    Args:
-        nbest: The lists.
-        low: float64 [columns], lower ends of the weights.
-        high: float64 [columns], upper ends.
-        smallest: Sides of the smallest box, in ranges.
+    ``smallest`` are the sides of the smallest box, in ranges.
     """
     active = active_features(nbest)
     free = active[high[active] > low[active]]
@@ -138,6 +133,17 @@ def lists_in(
     )
 
 
+def slack_of(nbest: NBest, low: NDArray[np.float64], high: NDArray[np.float64]) -> float:
+    """Return the difference of scores above which one is larger beyond doubt.
+
+    In float64 in any order of summation: the rounding of four sums (columns × 2^-53 of the sum of
+    absolute terms each) and that of the ends of a box that was cut 50 times.
+    """
+    size = np.abs(nbest.features) @ np.maximum(np.abs(low), np.abs(high))
+    allowance = (100 + 8 * nbest.features.shape[1]) * np.finfo(np.float64).eps
+    return float(allowance * size.max(initial=0.0))
+
+
 def root(lists: Lists) -> OpenBox:
     """Return the whole box, with the oracle's errors as its bound."""
     spread = lists.slopes.std(axis=0) * lists.half if len(lists.slopes) else lists.half
@@ -150,78 +156,4 @@ def root(lists: Lists) -> OpenBox:
         bound=int(lists.errors[last].sum(dtype=np.int64)),
         rows=np.arange(len(lists.errors), dtype=np.int32),
         counts=lists.counts,
-    )
-
-
-def search_box(
-    lists: Lists, box: OpenBox, progress: Progress, threshold: float, over: Callable[[], bool]
-) -> list[OpenBox]:
-    """Cut a box and its parts, depth first, as long as their bound is below the threshold.
-
-    Args:
-        lists: The lists.
-        box: Where to begin.
-        progress: What was found so far; kept up to date.
-        threshold: Parts with a bound from here on are handed back.
-        over: Whether to hand back all that is open; asked now and then.
-
-    Returns:
-        The parts that may hold points with fewer errors than the best.
-    """
-    stack, aside = [box], []
-    while stack and not over():
-        top = stack.pop()
-        if top.bound >= progress.errors:
-            continue
-        if top.split < 0:
-            progress.slivers += 1
-            progress.sliver_bound = min(progress.sliver_bound, top.bound)
-        elif top.bound >= threshold:
-            aside.append(top)
-        else:
-            children = [_part(lists, top, progress, side) for side in (0, 1)]
-            stack += sorted(children, key=lambda child: -child.bound)
-    return [left for left in (*aside, *stack) if left.bound < progress.errors]
-
-
-def _part(lists: Lists, box: OpenBox, progress: Progress, side: int) -> OpenBox:
-    """Return one of the two parts of a box."""
-    centre, half = box.centre.copy(), box.half.copy()
-    width = half[box.split]
-    half[box.split] *= LEFT if side == 0 else 1 - LEFT
-    centre[box.split] += half[box.split] - width if side == 0 else width - half[box.split]
-    rows, counts, slopes = box.rows, box.counts, lists.slopes[box.rows]
-    errors = lists.errors[rows]
-    scores = lists.base[rows] + slopes @ centre
-    owner = np.repeat(np.arange(len(counts)), counts)
-    starts = np.cumsum(counts) - counts
-    kept = np.ones(len(rows), dtype=np.bool_)
-    rivals, winner = scores.copy(), np.empty(0, dtype=np.intp)
-    for number in range(min(RUNNERS_UP + 1, int(counts.max(initial=0)))):
-        rival = firsts(rivals, counts)
-        if number == 0:
-            winner = rival
-        reach = np.abs(slopes - slopes[rival][owner]) @ half + lists.slack
-        kept &= rivals[rival][owner] - scores <= reach
-        rivals[~kept] = -np.inf
-        rivals[rival] = -np.inf  # each serves once
-    least = np.minimum.reduceat(np.where(kept, errors, NOTHING), starts) if len(rows) else counts
-    most = np.maximum.reduceat(np.where(kept, errors, -1), starts) if len(rows) else counts
-    same = least == most
-    here = box.frozen + int(errors[winner].sum(dtype=np.int64))
-    progress.boxes += 1
-    if here < progress.errors:
-        progress.errors, progress.point = here, centre
-    kept &= ~same[owner]
-    other = kept & (errors != errors[winner][owner])
-    reaches = np.abs(slopes - slopes[winner][owner])[other].sum(axis=0) * half
-    reaches[half <= lists.smallest] = -1.0
-    return OpenBox(
-        centre=centre,
-        half=half,
-        split=int(reaches.argmax()) if reaches.max() >= 0 else -1,
-        frozen=box.frozen + int(least[same].sum(dtype=np.int64)),
-        bound=max(box.bound, box.frozen + int(least.sum(dtype=np.int64))),
-        rows=rows[kept],
-        counts=np.bincount(owner[kept], minlength=len(counts))[~same].astype(np.int32),
     )

@@ -1,4 +1,4 @@
-"""The compiled functions of :mod:`.certified`: import them only where numba is installed.
+"""The compiled functions of :mod:`.certified`.
 
 They are kept on disk, so that a proof compiles for seconds only once on a machine. numba looks at
 this file alone to tell whether what it kept is of today: everything that they need is here or comes

@@ -17,22 +17,19 @@ if there are any, lie in regions that hold no box larger than that.
 from __future__ import annotations
 
 import heapq
-import importlib.util
 import itertools
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from w2ltune.formats.nbest import NBest
-from w2ltune.search.boxes import Lists, OpenBox, Progress, lists_in, root, search_box
+from w2ltune.search.boxcore import search_of
+from w2ltune.search.boxes import Progress, lists_in, root
 
-_Search: TypeAlias = Callable[[OpenBox, Progress, float, Callable[[], bool]], list[OpenBox]]
 _NEAR = 0.015  # boxes this near to the best errors are searched to their end, in no order
 
 
@@ -76,7 +73,6 @@ def certify(
     stopped: Callable[[], bool] = lambda: False,
     smallest: float = 1e-6,
     memory_bytes: int = 2**29,
-    compiled: bool | None = None,
 ) -> Certificate:
     """Search a box of weights for the least errors, best bound first.
 
@@ -91,8 +87,6 @@ def certify(
         stopped: Asked now and then; when it returns True the search is broken off, too.
         smallest: Boxes with no side longer than this times the range are cut no more.
         memory_bytes: Open boxes beyond this are searched to their end before others are begun.
-        compiled: Whether to use numba; None where it is installed. Without it the answer is the
-            same, but hundreds of times later: that serves small lists and one or two weights.
 
     Raises:
         ValueError: The shapes are others, or an end is not finite or below the lower one.
@@ -108,7 +102,7 @@ def certify(
     if incumbent is not None:
         weights = np.clip(_checked(nbest, incumbent, incumbent)[0], *ends)
     progress = Progress(errors=lists.errors_at(weights[lists.free]), point=weights[lists.free])
-    search = search_of(compiled, lists)
+    search = search_of(lists)
     first, tickets = root(lists), itertools.count()
     heap = [(first.bound, next(tickets), first)] if first.split >= 0 else []
     stored = first.bytes
@@ -147,14 +141,3 @@ def _checked(
     if (ends[0] > ends[1]).any():
         raise ValueError(f"no box from {ends[0].tolist()} to {ends[1].tolist()}")
     return ends
-
-
-def search_of(compiled: bool | None, lists: Lists) -> _Search:
-    """Return :func:`.boxes.search_box` for these lists, compiled if wanted (None: if possible)."""
-    if compiled is None:
-        compiled = importlib.util.find_spec("numba") is not None
-    if not compiled:
-        return partial(search_box, lists)
-    from w2ltune.search.boxcore import compiled_search
-
-    return compiled_search(lists)

@@ -11,11 +11,7 @@ import numpy.typing as npt
 
 from w2ltune.runs.outcome import Choice, Comparison
 from w2ltune.runs.trialdir import TrialResult
-from w2ltune.scoring.significance import (
-    Clusters,
-    bootstrap_interval,
-    paired_difference,
-)
+from w2ltune.scoring.significance import Clusters, bootstrap_interval, paired_difference
 
 CountMatrix = npt.NDArray[np.int32]
 
@@ -48,12 +44,19 @@ def compare(a: CountMatrix, b: CountMatrix, clusters: Clusters) -> Comparison:
         b: int32 [utterances, 4].
         clusters: Of the same utterances.
     """
-    found = paired_difference(a[:, :3].sum(axis=1), b[:, :3].sum(axis=1), a[:, 3], clusters)
-    interval = found.interval
+    return compare_errors(a[:, :3].sum(axis=1), b[:, :3].sum(axis=1), a[:, 3], clusters)
+
+
+def compare_errors(
+    a: npt.NDArray[np.integer],
+    b: npt.NDArray[np.integer],
+    words: npt.NDArray[np.integer],
+    clusters: Clusters,
+) -> Comparison:
+    """Return what `compare` does, from the errors [utterances] and the lengths of references."""
+    found = paired_difference(a, b, words, clusters)
     return Comparison(
-        difference=found.difference,
-        interval=(interval.low, interval.high),
-        unit=f"{interval.unit} ({interval.count})",
+        difference=found.difference, interval=found.interval.ends, unit=found.interval.drawn
     )
 
 
@@ -100,8 +103,8 @@ def choose(
         best_trial=best.result.number,
         why=why,
         counts=(total[0], total[1], total[2], total[3]),
-        interval=(interval.low, interval.high),
-        unit=f"{interval.unit} ({interval.count})",
+        interval=interval.ends,
+        unit=interval.drawn,
         oracle=oracle,
         against_baseline=None
         if baseline is None

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import optuna
 
 from w2ltune.embedded.decoderflags import (
     DECODER_FLAGS,
@@ -33,7 +32,7 @@ from w2ltune.formats.known_flags import KNOWN_FLAGS, check_flag, is_boolean
 from w2ltune.search.linear import Box
 from w2ltune.search.nbestsampler import linear_weights
 from w2ltune.search.probe import AUTO_START
-from w2ltune.search.space import ANCESTOR_RANGES, SearchSpace, call_space, load_space
+from w2ltune.search.space import ANCESTOR_RANGES, SearchSpace, example_of
 from w2ltune.trials.dataset import DecodeTask
 
 _FILES = {
@@ -150,10 +149,7 @@ def example_flags(space: SearchSpace) -> dict[str, str]:
     for name, value in space.distributions.items():
         flags[name] = value.choices[0] if isinstance(value, Choice) else format_value(value.low)
     if space.script is not None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        trial = optuna.create_study().ask()
-        values = call_space(load_space(space.script, space.fixed), trial, space.script)
-        flags |= {name: format_value(value) for name, value in values.items()}
+        flags |= example_of(space.script, space.fixed)
         for name, text in flags.items():
             check_flag(Flag(name=name, value=text, path=str(space.script)))
     return flags

@@ -47,14 +47,11 @@ class DecodeHistory:
     """What all finished decodes tell together.
 
     Args:
-        trials: The trials' folder.
         linear: Searched linear weights.
         others: Names of the flags that make up a setting.
         fixed: Flags that all trials of the search have in common.
-        box: Makes the box of linear weights from a trial's flags.
-        key: Names the pool of a trial's flags.
-        targets: For each list that has weights of its own its utterances; {"": all} for one.
-        warm: N-best lists of an earlier sweep, by key.
+
+    The other arguments are those of :class:`.nbest.NBestSearch`.
 
     Attributes:
         seen: The complete decodes of the search, by number: who ends first is chance.
@@ -90,12 +87,7 @@ class DecodeHistory:
         self.nonlinear = ""
 
     def observe(self, result: TrialResult, note: Mapping[str, Any]) -> None:
-        """Take a finished trial: its errors and, if it has them, its n-best lists.
-
-        Args:
-            result: Its outcome.
-            note: How it was chosen; see `method.SearchMethod.note`.
-        """
+        """Take a finished trial: its errors and, if it has them, its n-best lists."""
         self.finished += 1
         setting = self.setting_of(result.flags)
         self.failures[setting] += result.state == "FAIL"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -128,7 +128,6 @@ class Proposal:
         plateau: float64 [searched], the middle of the plateau.
         plateau_gain: Errors by which that is expected to be below the best real decode.
         residual: Real minus pooled errors at the best real decode: what the beam loses.
-        undetermined: Weights that decide nothing; they stay at their starting value.
         new: Whether there is a point left that was not decoded.
     """
 
@@ -139,7 +138,6 @@ class Proposal:
     plateau: Vector
     plateau_gain: float = math.inf
     residual: float
-    undetermined: tuple[str, ...] = field(default=())
     new: bool = True
 
     @property
@@ -156,11 +154,7 @@ class Proposal:
 def fit_residual(pool: Pool, box: Box, points: Sequence[Point], level: float = 0.0) -> Residual:
     """Fit the residual over all real decodes of one setting.
 
-    Args:
-        pool: Of the same utterances as the points' errors.
-        box: The searched weights.
-        points: The decodes.
-        level: What the beam is expected to lose at the largest LM weight, in each utterance.
+    ``level`` is what the beam is expected to lose at the largest LM weight, in each utterance.
     """
     unit = np.array([point.unit for point in points]).reshape(-1, len(box.names))
     real = np.array([float(point.errors.sum()) for point in points])
@@ -208,12 +202,10 @@ def propose(
     )
     unit = middles[int(np.argmin(expected(middles)))]
     plateau = np.clip(box.low + unit * (box.high - box.low), box.low, box.high)
-    free = tuple(name for name, is_free in zip(box.names, undetermined, strict=True) if is_free)
     if best is None:
         return Proposal(
-            values=plateau, gain=math.inf, least_gain=1.0, plateau=plateau, residual=0.0,
-            undetermined=free,
-        )  # fmt: skip
+            values=plateau, gain=math.inf, least_gain=1.0, plateau=plateau, residual=0.0
+        )
     real = int(best.errors.sum())
     gain = plateau_gain = real - float(expected(unit)[0])
     told = WORTH * math.sqrt(CHANGED * max(1, real))
@@ -242,7 +234,6 @@ def propose(
         plateau=plateau,
         plateau_gain=plateau_gain,
         residual=lost,
-        undetermined=free,
         new=new,
     )
 

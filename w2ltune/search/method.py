@@ -13,7 +13,7 @@ from w2ltune import files
 from w2ltune.errors import InputError
 from w2ltune.formats.distributions import Distribution
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
-from w2ltune.search.samplers import make_sampler
+from w2ltune.search.samplers import SingleValues, make_sampler
 from w2ltune.search.space import SearchSpace
 from w2ltune.search.study import counted
 
@@ -97,34 +97,12 @@ class PlainMethod:
         """Forget it: the sampler looks into the study."""
 
 
-class GivenSampler(optuna.samplers.BaseSampler):
-    """Gives values that were decided elsewhere.
+class GivenSampler(SingleValues):
+    """Gives values that were decided elsewhere, each in its distribution; the others at random."""
 
-    Args:
-        values: By parameter; each must lie in its distribution.
-        rest: Samples the other parameters.
-    """
-
-    def __init__(
-        self, values: Mapping[str, Any], rest: optuna.samplers.BaseSampler | None = None
-    ) -> None:
+    def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values
-        self._rest = rest or optuna.samplers.RandomSampler(seed=0)
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
-    ) -> dict[str, optuna.distributions.BaseDistribution]:
-        """Return nothing: each value is given for itself."""
-        return {}
-
-    def sample_relative(
-        self,
-        study: optuna.Study,
-        trial: optuna.trial.FrozenTrial,
-        search_space: Mapping[str, optuna.distributions.BaseDistribution],
-    ) -> dict[str, Any]:
-        """Return nothing: each value is given for itself."""
-        return {}
+        self._rest = optuna.samplers.RandomSampler(seed=0)
 
     def sample_independent(
         self,
@@ -133,7 +111,7 @@ class GivenSampler(optuna.samplers.BaseSampler):
         param_name: str,
         param_distribution: optuna.distributions.BaseDistribution,
     ) -> Any:
-        """Return the value given, else one of the other sampler."""
+        """Return the value given, else one drawn."""
         if param_name in self._values:
             return self._values[param_name]
         return self._rest.sample_independent(study, trial, param_name, param_distribution)

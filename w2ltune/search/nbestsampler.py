@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 
 from w2ltune.formats.distributions import Choice, Distribution, IntegerRange, format_value
 from w2ltune.search.linear import LINEAR_WEIGHTS
-from w2ltune.search.space import to_optuna, value_of
+from w2ltune.search.space import to_optuna, value_of, values_in
 
 MOST_SETTINGS = 20
 """So many settings are searched one by one; more are proposed by TPE."""
@@ -121,20 +121,8 @@ def enumerate_settings(others: Mapping[str, Distribution]) -> list[Setting]:
         >>> enumerate_settings({})
         [()]
     """
-    axes: list[list[Any]] = []
-    for distribution in others.values():
-        if isinstance(distribution, Choice):
-            axes.append(list(distribution.choices))
-            continue
-        step = distribution.step
-        if distribution.log or step is None:
-            return []
-        count = math.floor((distribution.high - distribution.low) / step + 1e-9) + 1
-        if count > MOST_SETTINGS:
-            return []
-        steps = (distribution.low + index * step for index in range(count))
-        axes.append([min(value, distribution.high) for value in steps])  # 3 * 0.1 is above 0.3
-    if math.prod(map(len, axes)) > MOST_SETTINGS:
+    axes = [values_in(distribution, MOST_SETTINGS) for distribution in others.values()]
+    if not all(axes) or math.prod(map(len, axes)) > MOST_SETTINGS:
         return []
     texts = [[format_value(value) for value in axis] for axis in axes]
     return [tuple(zip(others, point, strict=True)) for point in itertools.product(*texts)]

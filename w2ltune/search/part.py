@@ -151,14 +151,7 @@ class Parts:
     def solve(
         self, beam: Mapping[str, str], values: Vector, size: int, *, most: int = MOST_DECODES
     ) -> tuple[Tried, Proposal]:
-        """Decode until nothing is to be gained at a beam; return its best decode and what is next.
-
-        Args:
-            beam: Flags of the beam.
-            values: Weights to begin with.
-            size: The first so many utterances are decoded.
-            most: Decodes at most.
-        """
+        """Decode until nothing is to be gained at a beam; return its best decode and the next."""
         for left in range(most - 1, -1, -1):
             self.at(beam, values, size)
             proposal = self.propose(beam, size, radius=NEAR)
@@ -199,13 +192,8 @@ def begin(
 ) -> tuple[Vector, int]:
     """Search on a part of the list; return weights for the whole list and the size of the part.
 
-    What a beam loses is not seen in its own lists, but in those of a wider one.
-
-    Args:
-        parts: Without a decode yet.
-        beam: Flags of the beam.
-        start: Weights to begin with.
-        whole: Take the whole list where no part is worth it, instead of nothing.
+    What a beam loses is not seen in its own lists, but in those of a wider one. With ``whole`` the
+    whole list is taken where no part is worth it, instead of nothing.
     """
     count = len(parts.order)
     if not whole and MOST_SHARE * count < FIRST:

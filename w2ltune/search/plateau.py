@@ -116,11 +116,7 @@ def _look(errors: Errors, region: tuple[Vector, Vector], points: int) -> _Sight:
 
 
 def plateau_weights(errors: Vector) -> Vector:
-    """Return how much each point belongs to the plateau, in all 1.
-
-    Args:
-        errors: float64 [points], the expected errors of each.
-    """
+    """Return how much points belong to the plateau by their expected errors, in all 1."""
     least = errors.min()
     weights: Vector = np.exp(-(errors - least) / (TEMPERATURE * math.sqrt(max(1.0, least))))
     weights /= weights.sum()
@@ -128,15 +124,7 @@ def plateau_weights(errors: Vector) -> Vector:
 
 
 def plateau_mean(unit: Vector, errors: Vector) -> tuple[Vector, Vector]:
-    """Return the middle of the plateau around the minimum, and its spread.
-
-    The mean of all points, each with weight exp(-(E - Emin) / (c sqrt(Emin))). On other data it is
-    as good as the luckiest point or better, because the minimum is a spike of chance.
-
-    Args:
-        unit: float64 [points, searched], evenly spread.
-        errors: float64 [points], the expected errors of each.
-    """
+    """Return mean and spread [searched] of evenly spread points by `plateau_weights`."""
     weights = plateau_weights(errors)
     mean: Vector = weights @ unit
     return mean, np.sqrt(weights @ (unit - mean) ** 2)

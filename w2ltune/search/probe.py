@@ -154,10 +154,7 @@ def _same(one: Tried, other: Tried) -> bool:
 def verdict(gained: Comparison, narrow: Tried, worth: float) -> str:
     """Return "helps", "enough", or "" where the interval leaves both open.
 
-    Args:
-        gained: The wider beam's rate minus the narrow one's.
-        narrow: On the same utterances.
-        worth: The least gain that is worth having.
+    A wider beam's rate minus the narrow one's is held against the least gain worth having.
     """
     words = int(narrow.counts[:, 3].sum())
     if gained.interval[1] < 0 and -gained.difference * words >= LEAST_SAVED - 0.5:

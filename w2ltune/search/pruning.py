@@ -26,6 +26,13 @@ LOOKS = 20
 """Into so many parts the list is cut, at whose ends a decode is judged."""
 
 
+LIMIT = 2.33
+"""Standard errors (one-sided 1 %) by which a decode must be worse than the incumbent."""
+
+LEAST = 0.15
+"""Share of the list that must be decoded first."""
+
+
 class TrialPruner(Protocol):
     """Decides from a trial's reports whether it should go on."""
 
@@ -55,19 +62,13 @@ class PairedPruner(optuna.pruners.BasePruner):
     """Prunes a trial that is worse than the incumbent on the utterances that both have decoded.
 
     Utterances differ far more than trials do, so that the difference per utterance tells after a
-    few blocks what the two error rates tell only at the end. With a limit of 2.33 standard errors
-    (one-sided 1 %) about 60 % of a random search's decoding is saved.
-
-    Args:
-        limit: How many standard errors worse a trial must be.
-        least: Share of the list that must be decoded first.
+    few blocks what the two error rates tell only at the end. About 60 % of a random search's
+    decoding is saved.
     """
 
     reason = "worse than the best trial"
 
-    def __init__(self, *, limit: float = 2.33, least: float = 0.15) -> None:
-        self._limit = limit
-        self._least = least
+    def __init__(self) -> None:
         self._errors: npt.NDArray[Any] = np.zeros(0, np.int64)
         self._best = (math.inf, 0)
         self._live: dict[int, npt.NDArray[Any]] = {}
@@ -114,11 +115,11 @@ class PairedPruner(optuna.pruners.BasePruner):
         whole = len(self._errors)
         if errors is None or not whole:
             return False
-        if len(errors) < self._least * whole or len(errors) == whole:
+        if len(errors) < LEAST * whole or len(errors) == whole:
             return False
         difference = errors - self._errors[: len(errors)]
         spread = float(np.std(difference)) * math.sqrt(len(difference))
-        return float(difference.sum()) > self._limit * max(spread, 1.0)
+        return float(difference.sum()) > LIMIT * max(spread, 1.0)
 
 
 class EpochPruner:

@@ -44,24 +44,20 @@ def spreads(nbest: NBest) -> NDArray[np.float64]:
     return found
 
 
-def score_box(
-    nbest: NBest, *, acoustic: int = 0, reach: float = REACH
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def score_box(nbest: NBest) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the ends of the ranges of the weights, float64 [columns] each.
 
     The weight of the acoustic score is fixed at 1; that of a column that differs nowhere at 0.
 
     Args:
-        nbest: The lists.
-        acoustic: The column of the acoustic score.
-        reach: See :data:`REACH`.
+        nbest: The lists, the acoustic score in the first column.
     """
     spread = spreads(nbest)
     # Where the acoustic score differs nowhere, any scale of the others chooses the same.
-    unit = spread[acoustic] or 1.0
-    high = np.divide(reach * unit, spread, out=np.zeros_like(spread), where=spread > 0)
+    unit = spread[0] or 1.0
+    high = np.divide(REACH * unit, spread, out=np.zeros_like(spread), where=spread > 0)
     low = -high
-    low[acoustic] = high[acoustic] = 1.0
+    low[0] = high[0] = 1.0
     return low, high
 
 

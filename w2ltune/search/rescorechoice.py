@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from w2ltune.runs.outcome import Comparison
 from w2ltune.runs.rescored import ByK, Candidate, Rating
-from w2ltune.scoring.depths import cut
+from w2ltune.scoring.nbest import cut
 from w2ltune.scoring.significance import bootstrap_interval, paired_difference
 from w2ltune.scoring.weighing import RescoreList
+from w2ltune.search.choice import compare_errors
 
 NONE = "no rescoring"
 MIDDLE = "middle of the plateau"
@@ -120,27 +121,14 @@ def rate_candidates(
     ours = where.errors(where.chosen(answer.vector, answer.k))
     for number, row in enumerate(others, start=1):
         theirs = where.errors(where.chosen(row.vector, row.k))
-        found[number] = replace(found[number], chosen_against=compare(where, ours, theirs))
+        found[number] = replace(found[number], chosen_against=_compare(where, ours, theirs))
     return tuple(found)
 
 
-def compare(
+def _compare(
     of: RescoreList, ours: npt.NDArray[np.int32], theirs: npt.NDArray[np.int32]
 ) -> Comparison:
-    """Return the paired difference of two choices of the same list.
-
-    Args:
-        of: The list.
-        ours: int32 [utterances], errors.
-        theirs: int32 [utterances], the same.
-    """
-    found = paired_difference(ours, theirs, of.nbest.reference_words, of.clusters)
-    interval = found.interval
-    return Comparison(
-        difference=found.difference,
-        interval=(interval.low, interval.high),
-        unit=f"{interval.unit} ({interval.count})",
-    )
+    return compare_errors(ours, theirs, of.nbest.reference_words, of.clusters)
 
 
 def _ratings(of: RescoreList, rows: Sequence[Weighted]) -> list[Rating]:
@@ -166,9 +154,9 @@ def rate(
     found = bootstrap_interval(errors, of.nbest.reference_words, of.clusters)
     return Rating(
         counts=(total[0], total[1], total[2], total[3]),
-        interval=(found.low, found.high),
-        unit=f"{found.unit} ({found.count})",
-        against_none=None if none is None else compare(of, errors, none),
+        interval=found.ends,
+        unit=found.drawn,
+        against_none=None if none is None else _compare(of, errors, none),
     )
 
 

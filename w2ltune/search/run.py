@@ -221,10 +221,7 @@ class StudyRun:
         self._stop_if_hopeless()
 
     def _lost_too_often(self, live: LiveTrial) -> bool:
-        """Let a trial wait for another start, unless Tune gave it up too often.
-
-        Tune gives a trial up when its process dies before the first step.
-        """
+        """Let a trial that died before its first step start again, if not too often."""
         number = live.trial.number
         self._losses[number] += 1
         if self._losses[number] >= MOST_LOSSES:

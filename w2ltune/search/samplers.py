@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial
 
 from w2ltune.errors import UsageError, did_you_mean
 from w2ltune.formats.distributions import Choice, Distribution, IntegerRange
+from w2ltune.search.space import values_in
 from w2ltune.search.study import counts
 
 SAMPLERS: Mapping[str, tuple[str, ...]] = {
@@ -83,12 +84,8 @@ def make_sampler(
 ) -> BaseSampler:
     """Return the sampler for one trial.
 
-    Args:
-        name: One of `SAMPLERS`.
-        seed: The study's seed.
-        number: The trial's number; with the seed it decides what random numbers are drawn.
-        distributions: The searched flags.
-        trial_count: The budget, which decides how fine a grid is.
+    The study's seed and the trial's number decide what random numbers are drawn; the budget,
+    ``trial_count``, how fine a grid is.
     """
     own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     samplers = optuna.samplers
@@ -139,14 +136,7 @@ def grid_points(
 
 
 def _own_values(distribution: Distribution) -> list[Any]:
-    if isinstance(distribution, Choice):
-        return list(distribution.choices)
-    if distribution.step is not None and not distribution.log:
-        count = math.floor((distribution.high - distribution.low) / distribution.step + 1e-9) + 1
-        if not isinstance(distribution, IntegerRange) or count <= 10:
-            steps = (distribution.low + index * distribution.step for index in range(count))
-            return [min(value, distribution.high) for value in steps]
-    return []
+    return values_in(distribution, 10 if isinstance(distribution, IntegerRange) else math.inf)
 
 
 def _spread(distribution: Distribution, count: int) -> list[Any]:
@@ -159,7 +149,19 @@ def _spread(distribution: Distribution, count: int) -> list[Any]:
     return list(values)
 
 
-class GridSampler(BaseSampler):
+class SingleValues(BaseSampler):
+    """A base of samplers that give each value for itself."""
+
+    def infer_relative_search_space(self, *_: Any) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
+
+    def sample_relative(self, *_: Any) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
+
+
+class GridSampler(SingleValues):
     """Goes through a list of points in order; a trial lost while being asked leaves no hole.
 
     When the budget has grown since and with it the grid, points that were tried are not repeated.
@@ -170,18 +172,6 @@ class GridSampler(BaseSampler):
 
     def __init__(self, points: Sequence[dict[str, Any]]) -> None:
         self._points = points
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, optuna.distributions.BaseDistribution]:
-        """Return nothing: all values come from the point."""
-        return {}
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Return nothing: all values come from the point."""
-        return {}
 
     def sample_independent(
         self,

@@ -7,6 +7,7 @@ A space comes from flags whose values are distributions, from a Python file with
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import runpy
 from collections.abc import Callable, Mapping
@@ -60,11 +61,7 @@ class SearchSpace:
     script: Path | None = None
 
     def ask(self, study: optuna.Study) -> tuple[optuna.Trial, dict[str, str]]:
-        """Ask the study for a trial and return it with all its flags.
-
-        Raises:
-            InputError: The space script failed or did not return flags.
-        """
+        """Ask the study for a trial and return it with all its flags."""
         trial = study.ask({name: to_optuna(value) for name, value in self.distributions.items()})
         return trial, self._asked(trial, trial.params)
 
@@ -112,6 +109,18 @@ def value_of(distribution: Distribution, text: str) -> Any:
     return value if distribution.contains(value) else None
 
 
+def values_in(distribution: Distribution, most: float) -> list[Any]:
+    """Return the values of choices and of steps; none where they are more, or not to be counted."""
+    if isinstance(distribution, Choice):
+        return list(distribution.choices)
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if step is None or distribution.log:
+        return []
+    count = math.floor((high - low) / step + 1e-9) + 1
+    # 3 * 0.1 is above 0.3
+    return [min(low + n * step, high) for n in range(count)] if count <= most else []
+
+
 def to_optuna(distribution: Distribution) -> optuna.distributions.BaseDistribution:
     """Return Optuna's form of a distribution."""
     match distribution:
@@ -131,12 +140,8 @@ def load_space(path: Path, fixed: Mapping[str, str] | None = None) -> SpaceFunct
     """Return the function ``space(trial)`` of a Python file.
 
     The ancestor's files, with ``perturb_parameters(args)``, are accepted too: it gets an object
-    with a flag an attribute, changes some at random (``random`` or ``numpy.random``) and returns it
-    or nothing.
-
-    Args:
-        path: The file.
-        fixed: The flags that ``perturb_parameters`` gets.
+    with each fixed flag an attribute, changes some at random (``random`` or ``numpy.random``) and
+    returns it or nothing.
 
     Raises:
         InputError: No such file or function, or the file fails.
@@ -187,14 +192,14 @@ def _plain_value(text: str) -> str | int | float:
     return text
 
 
-def example_of(script: Path) -> dict[str, str]:
+def example_of(script: Path, fixed: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return one choice of flags by a script, to be checked before the first trial.
 
     Raises:
         InputError: As `load_space` and `call_space` do.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    values = call_space(load_space(script), optuna.create_study().ask(), script)
+    values = call_space(load_space(script, fixed), optuna.create_study().ask(), script)
     return {name: format_value(value) for name, value in values.items()}
 
 
@@ -202,7 +207,7 @@ def call_space(space: SpaceFunction, trial: Any, path: Path) -> dict[str, Any]:
     """Return the flags that ``space`` chooses for a trial.
 
     Raises:
-        InputError: It fails or returns something else than a mapping from flag to number or text.
+        InputError: It fails or returns something else.
     """
     try:
         values = space(trial)

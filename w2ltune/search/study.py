@@ -165,14 +165,10 @@ class Settled:
     Attributes:
         finished: Number of trials that were finished before.
         interrupted: Trials that were running and go on under their own number.
-        told: Numbers of trials whose result was on the disk but not in the study.
-        lost: Numbers of trials that were cut short in asking and do not count.
     """
 
     finished: int
     interrupted: tuple[FrozenTrial, ...]
-    told: tuple[int, ...]
-    lost: tuple[int, ...]
 
 
 def _say(text: str) -> None:
@@ -198,8 +194,6 @@ def settle(study: optuna.Study, trials: Path, space: SearchSpace | None = None) 
             "completed from their folders"
         )
     interrupted: list[FrozenTrial] = []
-    told: list[int] = []
-    lost: list[int] = []
     for trial in study.get_trials(deepcopy=False):
         directory = TrialDirectory(trials, trial.number)
         if trial.state.is_finished():
@@ -212,16 +206,12 @@ def settle(study: optuna.Study, trials: Path, space: SearchSpace | None = None) 
         result = directory.read_result()
         if result is not None:
             tell(study, trial.number, result)
-            told.append(trial.number)
         elif directory.was_asked():
             interrupted.append(trial)
         else:
             lose(study, trial)
-            lost.append(trial.number)
     finished = sum(1 for trial in counted(study) if trial.state.is_finished())
-    return Settled(
-        finished=finished, interrupted=tuple(interrupted), told=tuple(told), lost=tuple(lost)
-    )
+    return Settled(finished=finished, interrupted=tuple(interrupted))
 
 
 def lose(study: optuna.Study, trial: FrozenTrial) -> None:

@@ -59,13 +59,8 @@ def make_surface(
 ) -> Surface:
     """Compute the surface over the first two searched weights.
 
-    Args:
-        pool: N-best lists of the target's utterances.
-        box: The searched weights.
-        points: Real decodes of this setting, of the target's utterances.
-        target: Name of the list.
-        setting: The flags that are not linear weights.
-        chosen: Searched values of the chosen trial, float64 [searched].
+    Pool and points, real decodes of this setting, are of the target's utterances; ``chosen`` are
+    the searched values of the chosen trial.
     """
     residual = fit_residual(pool, box, points)
     rows = COLUMNS if len(box.names) > 1 else 1

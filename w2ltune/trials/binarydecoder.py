@@ -21,7 +21,7 @@ from w2ltune.embedded.decoderflags import (
 )
 from w2ltune.errors import InputError, TrialFailedError
 from w2ltune.formats.beamdump import BAR, Hypothesis, read_beam_dump
-from w2ltune.formats.decodelog import find_summary
+from w2ltune.formats.decodelog import find_seconds
 from w2ltune.formats.emissions import write_emission_bin
 from w2ltune.formats.known_flags import flags_of
 from w2ltune.formats.listfile import is_column, write_list
@@ -133,13 +133,13 @@ class BinaryDecoder:
                 folder=Path(program.folder),
             )
         with log.open(encoding="utf-8", errors="replace") as lines:
-            summary = find_summary(lines)
-        if summary is None:
+            seconds = find_seconds(lines)
+        if seconds is None:
             raise TrialFailedError(
                 f"{Path(program.path).name} ended with exit code 0 but without its last line "
                 "([Decode … samples) …]): it did not decode the list"
             )
-        return summary.seconds if math.isfinite(summary.seconds) else 0.0
+        return seconds if math.isfinite(seconds) else 0.0
 
 
 def block_arguments(

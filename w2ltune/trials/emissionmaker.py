@@ -25,7 +25,7 @@ from w2ltune.errors import (
     W2LTuneError,
     storage_faults,
 )
-from w2ltune.formats.decodelog import find_summary
+from w2ltune.formats.decodelog import find_seconds
 from w2ltune.formats.emissionbin import read_emission_shape
 from w2ltune.formats.listfile import read_list, write_list
 from w2ltune.runs.explain import TRIES, failure, killed_again
@@ -176,7 +176,7 @@ def _run_program(source: EmissionSource, making: Path) -> None:
             kept, place = _keep(log, source), Path(source.folder)
             raise failure(code, kept, lists=[source.path], folder=place, kept=kept)
         with log.open(encoding="utf-8", errors="replace") as lines:
-            if find_summary(lines) is None:
+            if find_seconds(lines) is None:
                 kept = _keep(log, source)
                 raise TrialFailedError(
                     f"the program ended well but without its last line (log: {kept})"

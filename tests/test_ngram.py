@@ -4,8 +4,7 @@ import itertools
 from pathlib import Path
 
 import pytest
-
-from w2ltune.embedded.ngram import (
+from ngram import (
     LanguageModel,
     estimate,
     read_arpa,
@@ -13,6 +12,7 @@ from w2ltune.embedded.ngram import (
     word_log10,
     write_arpa,
 )
+
 from w2ltune.errors import InputError, UsageError
 
 TEXT = [
