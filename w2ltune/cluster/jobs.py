@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,12 +26,10 @@ class Job:
         user: Whose it is.
         state: Of the job, as ``RUNNING``.
         reason: Why it waits or ended; "" for none.
-        may_requeue: Whether SLURM is allowed to requeue it.
         restarts: How often it was requeued.
         nodes: Its nodes in SLURM's short form; "" before it runs.
         partition: Where it was submitted to.
-        submit_time: In SLURM's form, like the other two; "" when unknown.
-        start_time: Of this run; expected, for a job that waits.
+        start_time: Of this run, in SLURM's form; expected, for a job that waits; "" when unknown.
         end_time: The time limit, or when it ended.
         exit_code: Of the script and the signal that ended it, ``0:0``.
         command: The script.
@@ -43,11 +41,9 @@ class Job:
     user: str
     state: str
     reason: str = ""
-    may_requeue: bool = True
     restarts: int = 0
     nodes: str = ""
     partition: str = ""
-    submit_time: str = ""
     start_time: str = ""
     end_time: str = ""
     exit_code: str = ""
@@ -72,15 +68,6 @@ class Job:
 def cancel_command(number: int, cluster: str) -> list[str]:
     """Return the command that ends a job."""
     return ["scancel", *_on(cluster), str(number)]
-
-
-def requeue_is_right(job: Job) -> bool:
-    """Return whether a job that was told to stop is to requeue itself.
-
-    At a time limit and at a preemption SLURM still shows it as running; when it was cancelled, or
-    requeued by somebody else, it is completing, and what they wanted is to stand.
-    """
-    return job.state == "RUNNING"
 
 
 def parse_job(text: str) -> Job:
@@ -110,11 +97,9 @@ def parse_job(text: str) -> Job:
         user=head[3],
         state=field("JobState"),
         reason=field("Reason"),
-        may_requeue=field("Requeue") != "0",
         restarts=int(restarts) if restarts.isdecimal() else 0,
         nodes=field("NodeList"),
         partition=field("Partition"),
-        submit_time=field("SubmitTime"),
         start_time=field("StartTime"),
         end_time=field("EndTime"),
         exit_code=field("ExitCode"),
@@ -211,7 +196,6 @@ def run_slurm(
     arguments: Sequence[str],
     *,
     input: bytes | None = None,
-    environment: Mapping[str, str] = os.environ,
 ) -> tuple[str, list[str]]:
     """Run a program of SLURM and return its output and the lines of its remarks.
 
@@ -224,7 +208,7 @@ def run_slurm(
             input=input,
             stdin=subprocess.DEVNULL if input is None else None,
             capture_output=True,
-            env=_plain_environment(environment),
+            env=_plain_environment(),
             check=False,
         )
     except OSError as error:
@@ -246,14 +230,11 @@ def _without_prefix(text: str) -> list[str]:
     return list(dict.fromkeys(line for line in lines if line))
 
 
-def _plain_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Leave out what would overrule a script, or describes the job that we are in.
-
-    ``SBATCH_…`` variables win over ``#SBATCH`` lines, ``SQUEUE_…`` ones change what is printed.
-    """
+def _plain_environment() -> dict[str, str]:
+    """Leave out what overrules a script, changes what is printed, or tells of the job we are in."""
     others = ("SBATCH_", "SLURM_", "SQUEUE_", "SCONTROL_")
     return {
         name: value
-        for name, value in environment.items()
+        for name, value in os.environ.items()
         if not name.startswith(others) or name == "SLURM_CONF"
     }

@@ -14,7 +14,7 @@ from w2ltune import files
 from w2ltune.errors import InputError
 from w2ltune.formats.distributions import FloatRange, IntegerRange, parse_value
 from w2ltune.report.leaderboard import Leaderboard, read_leaderboard, show_value
-from w2ltune.runs.outcome import Choice, Counts, Outcome, read_outcome
+from w2ltune.runs.outcome import Counts, Outcome, read_outcome
 from w2ltune.runs.provenance import SweepRequest, read_request
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 from w2ltune.scoring.significance import FEW_CLUSTERS
@@ -135,19 +135,13 @@ def chosen_for(content: Content) -> dict[int, str]:
     """Return what each chosen trial was chosen for, by its number."""
     chosen: dict[int, list[str]] = {}
     for choice in content.outcome.choices:
-        chosen.setdefault(choice.trial, []).append(choice_name(choice))
+        chosen.setdefault(choice.trial, []).append(choice.target)
     if not chosen and content.board.best is not None:
         return {content.board.best.number: "best so far"}
     return {
         number: "chosen" + (f" for {'; '.join(names)}" if any(names) else "")
         for number, names in chosen.items()
     }
-
-
-def choice_name(choice: Choice) -> str:
-    """Return what sets a choice apart from the others: its list and its setting."""
-    parts = [choice.target] if choice.target else []
-    return ", ".join(parts + [f"{name}={value}" for name, value in choice.setting.items()])
 
 
 def find_warnings(content: Content) -> list[str]:

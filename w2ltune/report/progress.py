@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -61,9 +61,9 @@ class State:
     @property
     def eta_seconds(self) -> float | None:
         """Expected time to the end at this run's pace so far; None while nothing is done."""
-        now = sum(trial.fraction - trial.fraction_before for trial in self.running)
+        now = sum(trial.fraction for trial in self.running)
         done = len(self.results) - self.earlier + now
-        left = self.budget - len(self.results) - sum(trial.fraction for trial in self.running)
+        left = self.budget - len(self.results) - now
         return None if done <= 0 else max(0.0, left) * self.seconds / done
 
 
@@ -133,14 +133,9 @@ class View:
             self._live.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: Any) -> None:
         if self._live is not None:
-            self._live.__exit__(kind, error, trace)
+            self._live.__exit__(*exception)
 
     def show(self, state: State) -> None:
         """Draw the state; in a log, print a line every few seconds."""

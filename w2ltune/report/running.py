@@ -16,7 +16,6 @@ class Running:
         value: The rate so far, a fraction; None while there is none.
         note: Where it is, as "epoch 7".
         params: Its searched values by flag.
-        fraction_before: The part that earlier runs of the same command had done.
     """
 
     number: int
@@ -24,4 +23,3 @@ class Running:
     value: float | None
     note: str = ""
     params: Mapping[str, object] = field(default_factory=dict)
-    fraction_before: float = 0.0

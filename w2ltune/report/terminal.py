@@ -11,7 +11,7 @@ from rich.console import Console
 from w2ltune import files
 from w2ltune.formats.flagsfile import format_flagsfile
 from w2ltune.formats.listfile import list_name
-from w2ltune.report.content import Content, choice_name, find_warnings, rate, read_content
+from w2ltune.report.content import Content, find_warnings, rate, read_content
 from w2ltune.report.findings import compare_settings
 from w2ltune.report.leaderboard import (
     as_csv,
@@ -152,8 +152,7 @@ def finish(study: Path, console: Console, *, surfaces: Sequence[Surface]) -> int
     for choice in content.outcome.choices:
         chosen = content.by_number[choice.trial]
         weights = " ".join(f"--{n}={quote(show_value(v))}" for n, v in chosen.params.items())
-        name = choice_name(choice) if len(content.outcome.choices) > 1 else "best"
-        name = name or "all lists"
+        name = choice.target or "all lists" if len(content.outcome.choices) > 1 else "best"
         _say(console, f"{name}: {weights} (trial {choice.trial}, {choice.why})")
         _say(console, f"  {answer_line(content, choice)}")
         _say(console, f"  95 % interval by {choice.unit}; flagsfile: {study / best_name(choice)}")
