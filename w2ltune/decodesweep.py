@@ -21,9 +21,8 @@ from w2ltune.embedded.decoderflags import decoder_flags
 from w2ltune.errors import StoppedError, TrialFailedError
 from w2ltune.formats.beamdump import Hypothesis
 from w2ltune.formats.listfile import list_name
-from w2ltune.report.leaderboard import read_leaderboard
+from w2ltune.report.leaderboard import Running, read_leaderboard
 from w2ltune.report.progress import State, View, bar
-from w2ltune.report.running import Running
 from w2ltune.report.terminal import finish, write_best
 from w2ltune.runs.lock import StudyLock
 from w2ltune.runs.outcome import Choice, Look, Outcome, Probe, read_outcome, write_outcome

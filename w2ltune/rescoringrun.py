@@ -26,7 +26,7 @@ from w2ltune import files
 from w2ltune.cluster.jobs import study_lock
 from w2ltune.errors import StoppedError
 from w2ltune.formats.beamdump import write_dump_rows
-from w2ltune.report.numbers import error_line
+from w2ltune.report.leaderboard import error_line
 from w2ltune.report.progress import make_console
 from w2ltune.report.rescoring import print_answer, print_evaluation, weights_text
 from w2ltune.report.rescoringpage import build_rescoring_report

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from w2ltune.cluster.jobs import study_lock
 from w2ltune.cluster.session import connect
 from w2ltune.errors import TrialFailedError, UsageError
-from w2ltune.report.leaderboard import read_leaderboard
+from w2ltune.report.leaderboard import Running, read_leaderboard
 from w2ltune.report.progress import State, View, bar
-from w2ltune.report.running import Running
 from w2ltune.report.trainingterminal import finish_single, finish_training
 from w2ltune.runs.diskbudget import disk_note
 from w2ltune.runs.lock import StudyLock

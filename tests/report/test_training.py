@@ -13,9 +13,8 @@ from w2ltune.collect import main as collecting
 from w2ltune.errors import InputError, run_command
 from w2ltune.formats.logs import parse_train_line
 from w2ltune.report import progress
-from w2ltune.report.leaderboard import rank
+from w2ltune.report.leaderboard import Running, rank
 from w2ltune.report.progress import State, View
-from w2ltune.report.running import Running
 from w2ltune.report.training import progress_of, read_training, running_trainings
 from w2ltune.report.trainingcurves import progress_axis
 from w2ltune.report.trainingfindings import find_training_warnings, rank_correlation, seed_noise

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from shlex import quote
 
-from w2ltune.report.content import Content, find_warnings, rate
-from w2ltune.report.leaderboard import metric_line, per_cent, show_value
+from w2ltune.report.content import Content, find_warnings
+from w2ltune.report.leaderboard import (
+    error_line,
+    metric_line,
+    per_cent,
+    rate,
+    rate_cells,
+    show_value,
+)
 from w2ltune.report.markup import Html, element, table
 from w2ltune.report.numbers import (
+    answer_parts,
     baseline_rate,
     difference_text,
-    error_line,
-    rate_cells,
     real_time_factor_text,
     split_line,
 )
@@ -67,18 +73,10 @@ def headline(content: Content) -> Iterator[Html]:
 
 def _answer(content: Content, choice: Choice) -> Html:
     line, kinds = split_line(error_line(content.metric, choice.counts, choice.interval))
-    factor = real_time_factor_text(content, content.by_number.get(choice.trial))
     results = content.board.results
-    parts = [kinds.strip()]
-    if choice.against_baseline is not None:
-        was = per_cent(baseline_rate(choice))
-        parts.append(f"was {was} ({difference_text(choice.against_baseline)})")
-    parts += [f"oracle {per_cent(choice.oracle)}"] if choice.oracle is not None else []
-    parts += [f"RTF {factor}"] if factor else []
-    parts += [
-        f"{len(results)} decodes",
-        f"{sum(result.work_seconds for result in results):.3g} CPU s",
-    ]
+    seconds = sum(result.work_seconds for result in results)
+    parts = [kinds.strip(), *answer_parts(content, choice)]
+    parts += [f"{len(results)} decodes", f"{seconds:.3g} CPU s"]
     text = (f"{choice.target}: " if choice.target else "") + ", ".join(parts)
     return element("p", element("strong", line), text, class_="headline")
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from w2ltune import files
 from w2ltune.errors import InputError
 from w2ltune.formats.distributions import FloatRange, IntegerRange, parse_value
-from w2ltune.report.leaderboard import Leaderboard, read_leaderboard, show_value
-from w2ltune.runs.outcome import Counts, Outcome, read_outcome
+from w2ltune.report.leaderboard import Leaderboard, rate, read_leaderboard, show_value
+from w2ltune.runs.outcome import Outcome, read_outcome
 from w2ltune.runs.provenance import SweepRequest, read_request
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 from w2ltune.scoring.significance import FEW_CLUSTERS
@@ -124,11 +124,6 @@ def read_utterances(study: Path, number: int) -> UtteranceResults | None:
     except (ValueError, OverflowError) as error:
         raise InputError(f"damaged, restore or remove it: {error}", path=path) from None
     return UtteranceResults(ids=ids, counts=matrix, hypotheses=hypotheses)
-
-
-def rate(counts: Counts) -> float:
-    """Return errors per reference word, a fraction; nan without reference words."""
-    return sum(counts[:3]) / counts[3] if counts[3] else float("nan")
 
 
 def chosen_for(content: Content) -> dict[int, str]:

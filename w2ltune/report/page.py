@@ -10,6 +10,7 @@ from w2ltune.files import write_text
 from w2ltune.report import sections
 from w2ltune.report.answer import headline
 from w2ltune.report.content import Content, read_content, read_utterances
+from w2ltune.report.leaderboard import STATES
 from w2ltune.report.markup import Html, page, section, table
 from w2ltune.runs.outcome import part_spent
 from w2ltune.search.surface import Surface
@@ -50,7 +51,7 @@ def build_report(study: Path, *, surfaces: Sequence[Surface] = ()) -> Path:
 
 def _spent(content: Content) -> Iterator[Html]:
     results, outcome = content.board.results, content.outcome
-    states = Counter(sections.STATES[result.state] for result in results)
+    states = Counter(STATES[result.state] for result in results)
     states["running or interrupted"] = len(content.board.running)
     trials = ", ".join(f"{count} {state}" for state, count in states.items() if count)
     rows = [("trials", trials or "none yet")]

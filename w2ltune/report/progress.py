@@ -20,13 +20,13 @@ from w2ltune.errors import printable
 from w2ltune.report.leaderboard import (
     COUNTED,
     Leaderboard,
+    Running,
     metric_name,
     per_cent,
     rank,
     show_value,
     table,
 )
-from w2ltune.report.running import Running
 from w2ltune.report.trainingtable import training_table
 from w2ltune.runs.trialdir import TrialResult
 
@@ -99,6 +99,11 @@ def make_console() -> Console:
     return console
 
 
+def say(console: Console, text: str) -> None:
+    """Print a line, or more, as it is, and not folded."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
 @contextlib.contextmanager
 def bar(console: Console, what: str) -> Iterator[Callable[[float], None]]:
     """Show the progress of one piece of work; nothing in a log.
@@ -151,7 +156,7 @@ class View:
             self._last_line = time.monotonic()
             notes = [self._so_far(trial) for trial in state.running if trial.note]
             line = "; ".join([self._line(state, board), *notes])
-            self._console.print(line, markup=False, soft_wrap=True)
+            say(self._console, line)
 
     def _pause_seconds(self, state: State) -> float:
         """Return the time between two lines of a log: trainings may take days."""

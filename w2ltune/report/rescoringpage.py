@@ -7,9 +7,9 @@ from pathlib import Path
 
 from w2ltune.files import write_text
 from w2ltune.report import rescoringplots as plots
-from w2ltune.report.leaderboard import per_cent, show_value
+from w2ltune.report.leaderboard import error_line, per_cent, rate_cells, show_value
 from w2ltune.report.markup import Html, element, figure, page, section, table
-from w2ltune.report.numbers import difference_text, error_line, rate_cells, split_line
+from w2ltune.report.numbers import difference_text, split_line
 from w2ltune.report.rescoring import looks_text, weights_text
 from w2ltune.report.sections import reproduction
 from w2ltune.runs.provenance import SweepRequest

@@ -7,16 +7,22 @@ from collections.abc import Iterable, Iterator
 
 from w2ltune.errors import W2LTuneError
 from w2ltune.report import plots
-from w2ltune.report.content import Content, chosen_for, rate
+from w2ltune.report.content import Content, chosen_for
 from w2ltune.report.findings import (
     AlignedUtterance,
     compare_settings,
     rivals_of_best,
     worst_utterances,
 )
-from w2ltune.report.leaderboard import per_cent, show_value
+from w2ltune.report.leaderboard import (
+    per_cent,
+    rate,
+    rate_cells,
+    searched_flags,
+    trial_cells,
+)
 from w2ltune.report.markup import Html, element, figure, section, table
-from w2ltune.report.numbers import difference_text, rate_cells, real_time_factor_text
+from w2ltune.report.numbers import difference_text, real_time_factor_text
 from w2ltune.report.surfaceplots import surface_plots
 from w2ltune.runs.outcome import Probe
 from w2ltune.runs.provenance import SweepRequest
@@ -28,8 +34,6 @@ FAILED_ROWS = 3
 
 MOST_UNITS = 300
 """Units shown of an utterance; for the CER they are characters."""
-
-STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 _MARKS = {"correct": "", "substitution": "S", "deletion": "D", "insertion": "I"}
 
@@ -43,29 +47,17 @@ def leaderboard(content: Content) -> Iterator[Html]:
     failed = [result.number for result in results if result.state == "FAIL"][:FAILED_ROWS]
     kept = {*chosen, *failed, *(result.number for result in results[:ROWS])}
     shown = [result for result in results if result.number in kept]
-    names = sorted({name for result in results for name in result.params})
+    names = searched_flags(content.board)
     factors = [real_time_factor_text(content, result) for result in shown]
     rtf = ["RTF"] if any(factors) else []
     head = ["trial", f"{content.metric.upper()} %", "95 %", "S", "D", "I", *names, "s", "CPU s"]
     rows = []
     for result, factor in zip(shown, factors, strict=True):
-        cells = rate_cells(result.counts, result.interval)
-        cells[0] = per_cent(result.value)
-        if result.state == "PRUNED":
-            cells[0] = f"({cells[0]})"
+        number, *cells = trial_cells(result, names)
         note = {"PRUNED": "pruned", "FAIL": f"failed: {result.reason}"}.get(result.state, "")
-        number = f"★ {result.number}" if result.number in chosen else str(result.number)
-        rows.append(
-            [
-                number,
-                *cells,
-                *(show_value(result.params.get(name, "")) for name in names),
-                f"{result.seconds:.1f}",
-                f"{result.work_seconds:.2f}",
-                *([factor] if rtf else []),
-                chosen.get(result.number, note),
-            ]
-        )
+        star = "★ " * (result.number in chosen)
+        cells += [f"{result.work_seconds:.2f}", *([factor] if rtf else [])]
+        rows.append([star + number, *cells, chosen.get(result.number, note)])
     left = f", {len(shown)} of {len(results)}" if len(shown) < len(results) else ""
     marked = [index for index, result in enumerate(shown) if result.number in chosen]
     yield section(

@@ -10,8 +10,7 @@ from pathlib import Path
 from w2ltune.errors import InputError
 from w2ltune.formats.known_flags import number_of
 from w2ltune.formats.logs import TrainLine, read_history, valid_tags
-from w2ltune.report.leaderboard import Leaderboard, per_cent, read_leaderboard
-from w2ltune.report.running import Running
+from w2ltune.report.leaderboard import Leaderboard, Running, per_cent, read_leaderboard
 from w2ltune.report.trainingtable import rescored
 from w2ltune.runs.provenance import SweepRequest, read_request
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from w2ltune.formats.distributions import Choice, FloatRange, IntegerRange, parse_value
-from w2ltune.report.leaderboard import show_value
+from w2ltune.report.leaderboard import STATES, show_value
 from w2ltune.report.markup import Html
 from w2ltune.report.plots import good_range, logarithmic
 from w2ltune.report.svg import BLUE, GREY, legend_below, mark_chosen, plot
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 LABEL_CHARACTERS = 24
 PALE = "#d9dee3"
-STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 
 def flag_plot(
