@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from w2ltune import files
 from w2ltune.decodeinput import DecodeInput
-from w2ltune.errors import InputError, StoppedError, StudyMismatchError, TrialFailedError
-from w2ltune.report.progress import bar
+from w2ltune.errors import InputError, StudyMismatchError, TrialFailedError
+from w2ltune.report.progress import bar, say
 from w2ltune.runs.outcome import AnswerCheck
-from w2ltune.runs.signals import by_hand, stopping_signals
+from w2ltune.runs.signals import stopped_error, stopping_signals
 from w2ltune.search.decodespace import example_flags, sample_settings
 from w2ltune.search.poolkey import warm_pool
 from w2ltune.trials.agreement import ANSWER_UTTERANCES, SAMPLE_UTTERANCES, Agreement, compare
@@ -63,13 +63,13 @@ def ensure_emissions(sources: Sequence[EmissionSource], console: Console) -> Non
     program = Path(sources[0].program).name
     lists = ", ".join(source.path.name for source in sources)
     what = f"emissions of {lists} by {program}, kept in {sources[0].cache}"
-    console.print(what, soft_wrap=True, markup=False)
+    say(console, what)
     began, reasons = time.monotonic(), list[str]()
     with stopping_signals(reasons.append), bar(console, "emissions") as show:
         make_emissions(
             sources,
             progress=show,
-            say=functools.partial(console.print, markup=False, soft_wrap=True),
+            say=functools.partial(say, console),
             stopped=lambda: reasons[0] if reasons else "",
         )
     console.print(f"  done in {time.monotonic() - began:.0f} s")
@@ -110,7 +110,7 @@ def settle_decoder(given: DecodeInput, console: Console) -> tuple[DecodeInput, D
     decision = _decide(given, known, console)
     _refuse_change(given, known, decision)
     if decision.why and not given.by_binary:  # else it stands among the findings
-        console.print(f"  {decision.why}", markup=False, soft_wrap=True)
+        say(console, f"  {decision.why}")
     return _with_decoder(given, decision), decision
 
 
@@ -211,10 +211,8 @@ def _compare(
     def look(part: float) -> None:
         show(part)
         if reasons:
-            raise StoppedError(
-                f"stopped ({reasons[0]}) while decoders were compared; the same command continues",
-                interrupted=by_hand(reasons[0]),
-            )
+            rest = " while decoders were compared; the same command continues"
+            raise stopped_error(reasons[0], rest)
         if time.monotonic() > end:
             raise TrialFailedError(f"no end after {PATIENCE_SECONDS / 60:.0f} minutes")
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from w2ltune.errors import UsageError, W2LTuneError
 from w2ltune.runs.lock import Owner, StudyLock, this_process
+from w2ltune.runs.rundir import make_shared
+from w2ltune.runs.sharing import share
 
 _ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED"}
 _ENDED |= {"OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "REVOKED"}
@@ -179,6 +182,19 @@ def job_id(answer: str) -> tuple[int, str] | None:
 def study_lock(study: Path) -> StudyLock:
     """Return the lock of a study; of an owner in a job it asks SLURM."""
     return StudyLock(study / "lock", this_process(), _why_job_lives)
+
+
+@contextlib.contextmanager
+def owned(study: Path) -> Iterator[StudyLock]:
+    """Make the folder of a study, open to whom the one above it is; own it while the block runs."""
+    share(study)
+    make_shared(study)
+    lock = study_lock(study)
+    lock.acquire()
+    try:
+        yield lock
+    finally:
+        lock.release()
 
 
 def _why_job_lives(owner: Owner) -> str:

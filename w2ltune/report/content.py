@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from w2ltune import files
 from w2ltune.errors import InputError
 from w2ltune.formats.distributions import FloatRange, IntegerRange, parse_value
 from w2ltune.report.leaderboard import Leaderboard, rate, read_leaderboard, show_value
@@ -19,6 +17,7 @@ from w2ltune.runs.provenance import SweepRequest, read_request
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 from w2ltune.scoring.significance import FEW_CLUSTERS
 from w2ltune.scoring.text import Metric
+from w2ltune.trials.dataset import UtteranceResults, read_utterance_results
 
 EDGE = 0.02
 """Part of a searched range that counts as its edge."""
@@ -72,26 +71,6 @@ class Content:
         return result.work_seconds / audio if audio and whole else None
 
 
-@dataclass(frozen=True, kw_only=True)
-class UtteranceResults:
-    """What a trial made of each utterance.
-
-    Attributes:
-        ids: The utterances, in the order of the lists.
-        counts: int32 [utterances, 4]: substitutions, deletions, insertions, reference length.
-        hypotheses: What was recognised, before any normalisation.
-    """
-
-    ids: tuple[str, ...]
-    counts: npt.NDArray[np.int32]
-    hypotheses: tuple[str, ...]
-
-    @property
-    def errors(self) -> npt.NDArray[np.int32]:
-        """Errors of each utterance, int32 [utterances]."""
-        return np.asarray(self.counts[:, :3].sum(axis=1, dtype=np.int32))
-
-
 def read_content(study: Path) -> Content:
     """Return what a study's folder tells.
 
@@ -112,18 +91,7 @@ def read_utterances(study: Path, number: int) -> UtteranceResults | None:
     Raises:
         InputError: The file was damaged.
     """
-    path = TrialDirectory(study / "trials", number).utterances
-    try:
-        # Not splitlines(): it also splits at characters that a hypothesis may hold.
-        lines = files.read_text(path).removesuffix("\n").split("\n")[1:]
-        rows = [line.split("\t", 5) for line in lines]
-        ids, *counts, hypotheses = zip(*rows, strict=True)
-        matrix = np.array(counts, dtype=np.int32).reshape(4, len(rows)).T
-    except FileNotFoundError:
-        return None
-    except (ValueError, OverflowError) as error:
-        raise InputError(f"damaged, restore or remove it: {error}", path=path) from None
-    return UtteranceResults(ids=ids, counts=matrix, hypotheses=hypotheses)
+    return read_utterance_results(TrialDirectory(study / "trials", number).utterances)
 
 
 def chosen_for(content: Content) -> dict[int, str]:

@@ -36,7 +36,7 @@ from w2ltune.errors import (
 from w2ltune.runs.explain import TRIES, failure, killed_again
 from w2ltune.runs.process import Program, start
 from w2ltune.runs.sharing import share
-from w2ltune.runs.signals import by_hand
+from w2ltune.runs.signals import stopped_error
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 from w2ltune.trials.ranks import with_devices
 from w2ltune.trials.rescoringinput import Rescoring, read_hypotheses, with_counts
@@ -152,11 +152,8 @@ def rescore(
 
 
 def _stopped(reason: str, done: int, total: int) -> StoppedError:
-    return StoppedError(
-        f"stopped ({reason}) after {done} of {total} trainings were decoded again; "
-        "the same command continues",
-        interrupted=by_hand(reason),
-    )
+    far = f" after {done} of {total} trainings were decoded again; the same command continues"
+    return stopped_error(reason, far)
 
 
 def _run_program(arguments: Sequence[str], file_name: str, job: TrainJob, trial: Path) -> Decoded:
