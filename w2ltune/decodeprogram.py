@@ -44,15 +44,7 @@ from w2ltune.trials.testprogram import find_test_program
 
 
 def decode_program(options: SweepOptions, fixed: Mapping[str, str]) -> DecodeProgram | None:
-    """Return the binary that ``--binary`` names; None without one.
-
-    Args:
-        options: Of the command.
-        fixed: Flags with one value.
-
-    Raises:
-        UsageError: There is no such program, or ``--decoder=binary`` has none.
-    """
+    """Return the binary that ``--binary`` names; None without one."""
     if options.binary is None:
         if options.decoder == "binary":
             raise UsageError("--decoder=binary: which? give it, as --binary=…/fl_asr_decode")
@@ -121,11 +113,7 @@ def _check_model(
 
 
 def must_be_binary(options: SweepOptions, flags: DecoderFlags) -> str:
-    """Return why the binary has to decode, or "" where the decoder in process may.
-
-    Raises:
-        UsageError: In process was asked for and is not possible.
-    """
+    """Return why the binary has to decode, or "" where the decoder in process may."""
     if options.decoder == "binary":
         return "--decoder=binary"
     reason = why_not_in_process(flags)
@@ -174,9 +162,6 @@ def with_piece_flags(space: SearchSpace) -> SearchSpace:
     """Add the flags of word pieces, and of letters with a ``▁`` between words, where none is given.
 
     Without them the decoders take all words of an utterance for one where they join tokens.
-
-    Raises:
-        InputError: There are no tokens, or they are pieces that no decoder can join to words.
     """
     fixed = space.fixed
     if not fixed.get("tokens"):

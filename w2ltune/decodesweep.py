@@ -21,8 +21,8 @@ from w2ltune.embedded.decoderflags import decoder_flags
 from w2ltune.errors import StoppedError, TrialFailedError
 from w2ltune.formats.beamdump import Hypothesis
 from w2ltune.formats.listfile import list_name
-from w2ltune.report.leaderboard import Running, read_leaderboard
-from w2ltune.report.progress import State, View, bar, say
+from w2ltune.report.leaderboard import read_leaderboard
+from w2ltune.report.progress import State, View, at_work, bar, say
 from w2ltune.report.terminal import finish, write_best
 from w2ltune.runs.lock import StudyLock
 from w2ltune.runs.outcome import Choice, Look, Outcome, Probe, read_outcome, write_outcome
@@ -225,7 +225,7 @@ class DecodeSweep:
         pool = self._decoder_pool()
         from w2ltune import tuner
         from w2ltune.trials.decoding import RESOURCES, DecodeTrial, LiveTrials
-        from w2ltune.trials.pool import has_workers
+        from w2ltune.trials.resources import trials_that_fit
 
         session = self._session
         assert session is not None and pool is not None
@@ -266,7 +266,7 @@ class DecodeSweep:
                 resources=RESOURCES,
                 private=session.scratch / "tune",
                 show=show,
-                fits=lambda: session.lives() and has_workers(),
+                fits=lambda: session.lives() and trials_that_fit([{"CPU": 1}]) > 0,
                 node_wait_minutes=session.node_wait_minutes(options.node_wait_minutes),
             )
         reason = reason or f"all {options.n} trials are done"
@@ -285,10 +285,7 @@ class DecodeSweep:
 
     def _state(self, run: StudyRun, started: float) -> State:
         with run.lock:
-            running = [
-                Running(number=live.trial.number, fraction=live.fraction, value=live.value)
-                for live in run.live.values()
-            ]
+            running = at_work(run.live.values())
             few = self.given.options.sampler == "nbest" and not any(
                 trial.user_attrs.get(NOTE, {}).get("how") == "tpe" for trial in counted(self.study)
             )
@@ -473,8 +470,8 @@ class DecodeSweep:
                 if before[-1].flags != chosen.flags:
                     say(
                         self.console,
-                        f"{name} was decoded with trial {before[-1].trial}, but the answer is trial "
-                        f"{chosen.number} now; --look_again decodes it once more, and says so",
+                        f"{name} was decoded with trial {before[-1].trial}, but the answer is trial"
+                        f" {chosen.number} now; --look_again decodes it once more, and says so",
                     )
                 continue
             look = self._look(name, len(given.list_names) + number, chosen)

@@ -286,11 +286,7 @@ def refuse_unwritable(path: Path) -> None:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether there is something of this name, be it a link to nothing.
-
-    Raises:
-        OSError: That cannot be told, as where a name is too long.
-    """
+    """Whether there is something of this name, be it a link to nothing."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):

@@ -14,8 +14,8 @@ from w2ltune.cluster.slurmoptions import submits
 from w2ltune.cluster.submit import submit_command
 from w2ltune.errors import TrialFailedError, UsageError
 from w2ltune.formats.flagsfile import Flag
-from w2ltune.report.leaderboard import Running, read_leaderboard
-from w2ltune.report.progress import State, View, bar, make_console, say
+from w2ltune.report.leaderboard import read_leaderboard
+from w2ltune.report.progress import State, View, at_work, bar, make_console, say
 from w2ltune.report.trainingterminal import finish_single, finish_training
 from w2ltune.runs.diskbudget import disk_note
 from w2ltune.runs.lock import StudyLock
@@ -42,11 +42,7 @@ SUPERSEDED = "continued with other flags"
 
 
 def check_folder(given: TrainInput) -> Rescoring | None:
-    """Return what ``--rescore_top`` needs, if it is given; nothing is written.
-
-    Raises:
-        UsageError: The folder holds another training, or something of that is missing.
-    """
+    """Return what ``--rescore_top`` needs, if it is given; nothing is written."""
     path = given.folder / "sweep.json"
     old = read_request(path)
     if given.job.mode != "continue" and old is not None:
@@ -305,15 +301,7 @@ class TrainSweep:
 
     def _state(self, run: StudyRun, started: float) -> State:
         with run.lock:
-            running = [
-                Running(
-                    number=live.trial.number,
-                    fraction=live.fraction,
-                    value=live.value,
-                    note=live.note,
-                )
-                for live in run.live.values()
-            ]
+            running = at_work(run.live.values())
         return State(
             earlier=self.earlier,
             results=list(self.results),

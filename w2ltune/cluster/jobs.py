@@ -74,11 +74,7 @@ def cancel_command(number: int, cluster: str) -> list[str]:
 
 
 def parse_job(text: str) -> Job:
-    """Return the job that ``scontrol --oneliner show job`` describes.
-
-    Raises:
-        W2LTuneError: It describes none.
-    """
+    """Return the job that ``scontrol --oneliner show job`` describes."""
     # A name may hold anything; the fields after UserId, up to the command, hold no blanks.
     head = re.search(r"^JobId=(\d{1,18}) .*?JobName=(.*?) UserId=([^\s(]*)", text, re.MULTILINE)
     if head is None:
@@ -155,11 +151,7 @@ def find_jobs(*, user: str = "", cluster: str = "") -> dict[int, Path]:
 
 
 def find_job(scripts: Collection[Path], *, cluster: str = "") -> int | None:
-    """Return the number of the waiting or running job of one of these scripts, or None.
-
-    Raises:
-        UsageError: SLURM does not answer.
-    """
+    """Return the number of the waiting or running job of one of these scripts, or None."""
     listed = find_jobs(cluster=cluster)
     return next((number for number, path in listed.items() if path in scripts), None)
 
@@ -213,11 +205,7 @@ def run_slurm(
     *,
     input: bytes | None = None,
 ) -> tuple[str, list[str]]:
-    """Run a program of SLURM and return its output and the lines of its remarks.
-
-    Raises:
-        UsageError: It is missing or refuses.
-    """
+    """Run a program of SLURM and return its output and the lines of its remarks."""
     try:
         done = subprocess.run(
             list(arguments),

@@ -106,9 +106,6 @@ def newest_job(study: Path) -> Job | None:
     """Return the job of a study, the newest one that was submitted for it or by itself.
 
     None without a submission, or where SLURM forgot it.
-
-    Raises:
-        UsageError: SLURM does not answer.
     """
     made = submissions(study)
     if not made:
@@ -136,12 +133,7 @@ def live_job(study: Path) -> Job | None:
 
 
 def refuse_second_job(study: Path) -> None:
-    """Refuse to submit a study that has a job, is being submitted, or runs elsewhere.
-
-    Raises:
-        StudyOwnedError: The job or the process is named, with what to do.
-        UsageError: SLURM does not answer.
-    """
+    """Refuse to submit a study that has a job, is being submitted, or runs elsewhere."""
     made = submissions(study)
     for submission in made:
         if submission.in_progress():

@@ -86,11 +86,7 @@ def read_content(study: Path) -> Content:
 
 
 def read_utterances(study: Path, number: int) -> UtteranceResults | None:
-    """Return what a trial made of each utterance; None where that was not written.
-
-    Raises:
-        InputError: The file was damaged.
-    """
+    """Return what a trial made of each utterance; None where that was not written."""
     return read_utterance_results(TrialDirectory(study / "trials", number).utterances)
 
 

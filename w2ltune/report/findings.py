@@ -127,11 +127,7 @@ def compare_settings(content: Content) -> list[Setting]:
 
 
 def worst_utterances(content: Content, trial: TrialResult) -> list[AlignedUtterance]:
-    """Return the utterances with most errors of a trial, aligned with their references.
-
-    Raises:
-        InputError: The lists or the normaliser cannot be read, or have changed.
-    """
+    """Return the utterances with most errors of a trial, aligned with their references."""
     results = read_utterances(content.folder, trial.number)
     if results is None or not results.errors.any():
         return []

@@ -158,6 +158,11 @@ def figure(caption: str, svg: Html) -> Html:
     return element("figure", drawing, element("figcaption", caption))
 
 
+def side_by_side(*figures: Html) -> Html:
+    """Return figures in a row, where there is room."""
+    return element("div", *figures, class_="plots")
+
+
 def page(title: str, body: Iterable[str]) -> Html:
     """Return a whole document that needs nothing but itself."""
     head = element(

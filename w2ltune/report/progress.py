@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -29,6 +29,9 @@ from w2ltune.report.leaderboard import (
 )
 from w2ltune.report.trainingtable import training_table
 from w2ltune.runs.trialdir import TrialResult
+
+if TYPE_CHECKING:
+    from w2ltune.search.plan import LiveTrial
 
 LOG_EVERY_SECONDS = 5.0
 LOG_EVERY_FRACTION = 0.01
@@ -65,6 +68,14 @@ class State:
         done = len(self.results) - self.earlier + now
         left = self.budget - len(self.results) - now
         return None if done <= 0 else max(0.0, left) * self.seconds / done
+
+
+def at_work(trials: Iterable[LiveTrial]) -> list[Running]:
+    """Return the live trials of a run as they are shown."""
+    return [
+        Running(number=one.trial.number, fraction=one.fraction, value=one.value, note=one.note)
+        for one in trials
+    ]
 
 
 def duration(seconds: float) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from w2ltune.files import write_text
 from w2ltune.report import rescoringplots as plots
 from w2ltune.report.leaderboard import error_line, per_cent, rate_cells, show_value
-from w2ltune.report.markup import Html, element, figure, page, section, table
+from w2ltune.report.markup import Html, element, figure, page, section, side_by_side, table
 from w2ltune.report.numbers import difference_text, split_line
 from w2ltune.report.rescoring import looks_text, weights_text
 from w2ltune.report.sections import reproduction
@@ -139,7 +139,7 @@ def _over_weights(
         yield section(
             f"{rescored.metric.upper()} over the weights",
             "Exact rates through the answer (the star), the other weights at its values.",
-            element("div", *drawn, class_="plots"),
+            side_by_side(*drawn),
         )
 
 
@@ -152,7 +152,7 @@ def _by_k(rescored: Rescored) -> Iterator[Html]:
     yield section(
         "By number of hypotheses",
         "The answer's weights on the k best hypotheses of the decoder; 1 is no rescoring.",
-        element("div", figure("Rates over k.", svg), class_="plots"),
+        side_by_side(figure("Rates over k.", svg)),
         table(["k", f"{rescored.metric.upper()} %", "oracle %", "held-out %"], rows),
     )
 
@@ -164,5 +164,5 @@ def _convergence(rescored: Rescored, found: Sequence[Incumbent]) -> Iterator[Htm
         yield section(
             "Convergence",
             f"The fewest errors after so many evaluations; {rescored.evaluations} in all.",
-            element("div", figure("The best rate so far.", svg), class_="plots"),
+            side_by_side(figure("The best rate so far.", svg)),
         )

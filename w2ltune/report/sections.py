@@ -21,7 +21,7 @@ from w2ltune.report.leaderboard import (
     searched_flags,
     trial_cells,
 )
-from w2ltune.report.markup import Html, element, figure, section, table
+from w2ltune.report.markup import Html, element, figure, section, side_by_side, table
 from w2ltune.report.numbers import difference_text, real_time_factor_text
 from w2ltune.report.surfaceplots import surface_plots
 from w2ltune.runs.outcome import Probe
@@ -76,7 +76,7 @@ def over_weights(content: Content, surfaces: Iterable[Surface]) -> Iterator[Html
         title = ", ".join([surface.target, *setting] if surface.target else setting)
         drawn += [element("h3", title)] if title else []
         figures = surface_plots(surface, metric=content.metric, name=f"surface{index}")
-        drawn.append(element("div", *(figure(*pair) for pair in figures), class_="plots"))
+        drawn.append(side_by_side(*(figure(*pair) for pair in figures)))
     if drawn:
         yield section(
             f"{content.metric.upper()} over the weights",
@@ -97,11 +97,7 @@ def convergence(content: Content) -> Iterator[Html]:
             "Convergence",
             "The rate of each trial in the order of the decodes; the line is the best so far, the "
             "star the chosen trial.",
-            element(
-                "div",
-                figure("The axis above adds up the CPU seconds of the decodes.", svg),
-                class_="plots",
-            ),
+            side_by_side(figure("The axis above adds up the CPU seconds of the decodes.", svg)),
         )
 
 
@@ -123,7 +119,7 @@ def rivals(content: Content) -> Iterator[Html]:
         "Trials not distinguishable from the best",
         f"{alike or 'None'} of {of}{complete} other complete trials cannot be told from trial "
         f"{best.number} on this list: their paired difference, with its 95 % interval, may be 0.",
-        element("div", figure(caption, svg), class_="plots"),
+        side_by_side(figure(caption, svg)),
     )
 
 
@@ -179,7 +175,7 @@ def settings(content: Content) -> Iterator[Html]:
         "Error rate against speed",
         "The best trial of each setting of the flags that change the beam or the models; the line "
         "joins those that no other beats in both rate and speed.",
-        element("div", figure(f"Error rate over {cost}.", svg), class_="plots"),
+        side_by_side(figure(f"Error rate over {cost}.", svg)),
         table(["setting", f"{content.metric.upper()} %", "95 %", cost, "trial"], rows,
               text_columns={"setting"}),
     )  # fmt: skip

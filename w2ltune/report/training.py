@@ -139,15 +139,7 @@ def progress_of(
     flags: Mapping[str, str],
     params: Mapping[str, object],
 ) -> Running:
-    """Return how far a training came, by the reports of its log.
-
-    Args:
-        number: The trial.
-        history: Its reports.
-        metric: The error rate, by its name in the log.
-        flags: All its flags; ``iter`` is the updates that it is to make.
-        params: Its searched values by flag.
-    """
+    """Return how far a training came, by the reports of its log."""
     best = lowest(history, metric)
     updates = number_of("iter", flags) if flags.get("iter") else 0
     return Running(

@@ -9,7 +9,7 @@ from shlex import quote
 from w2ltune.files import write_text
 from w2ltune.report import trainingsections as sections
 from w2ltune.report.leaderboard import per_cent
-from w2ltune.report.markup import Html, element, figure, page, section, table
+from w2ltune.report.markup import Html, element, figure, page, section, side_by_side, table
 from w2ltune.report.page import NAME
 from w2ltune.report.progress import duration
 from w2ltune.report.sections import reproduction
@@ -59,7 +59,7 @@ def _single(content: TrainingContent) -> Iterator[Html]:
     if history:
         figures = (figure(*pair) for pair in run_plots(history, metric=content.metric))
         says = f"{len(history)} reports, of epochs {history[0].epoch} to {history[-1].epoch}."
-        yield section("Curves", says, element("div", *figures, class_="plots"))
+        yield section("Curves", says, side_by_side(*figures))
     yield from reproduction(
         content.request,
         program="w2ltune.train",

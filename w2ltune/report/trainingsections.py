@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from w2ltune.report.leaderboard import STATES, Running, per_cent, show_value
-from w2ltune.report.markup import Html, element, figure, section, table
+from w2ltune.report.markup import Html, figure, section, side_by_side, table
 from w2ltune.report.progress import duration
 from w2ltune.report.training import TrainingContent, lowest
 from w2ltune.report.trainingcurves import curves_plot, progress_axis
@@ -61,7 +61,7 @@ def learning_curves(content: TrainingContent) -> Iterator[Html]:
     yield section(
         "Learning curves",
         f"{content.metric} of every trial over its {over.removesuffix('s')}s, as its log has it.",
-        element("div", *figures, class_="plots"),
+        side_by_side(*figures),
     )
 
 
@@ -88,7 +88,7 @@ def over_flags(content: TrainingContent) -> Iterator[Html]:
             f"{content.metric} over the searched flags",
             "Filled: complete; hollow: pruned, its best until then; the star: the best trial. "
             "Spearman's rank correlation is near 0 also where the best lies inside the range.",
-            element("div", *figures, class_="plots"),
+            side_by_side(*figures),
         )
 
 
@@ -110,7 +110,7 @@ def time(content: TrainingContent) -> Iterator[Html]:
     yield section(
         "Time",
         "Wall time of each trial; they may have run side by side.",
-        element("div", figure(f"{text}.", svg), class_="plots"),
+        side_by_side(figure(f"{text}.", svg)),
     )
 
 

@@ -156,12 +156,7 @@ def training_table(
 
 
 def epoch_table(history: Sequence[TrainLine], *, best: TrainLine | None) -> Table:
-    """Return the last reports of a training, and the best one where it lies before them.
-
-    Args:
-        history: The reports.
-        best: The report with the lowest error rate, one of them.
-    """
+    """Return the last reports of a training, and the best one where it lies before them."""
     last = list(history[-LAST_EPOCHS:])
     lines = [best, *last] if best is not None and best not in last else last
     rates = list(dict.fromkeys(name for line in lines for name in line.rates))

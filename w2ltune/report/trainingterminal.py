@@ -115,12 +115,7 @@ def write_best_training(content: TrainingContent) -> None:
 
 
 def point_to_model(folder: Path, best: TrialResult) -> None:
-    """Make ``best_model.bin`` a relative link to a trial's best snapshot, in one step.
-
-    Args:
-        folder: The study's folder.
-        best: The trial; without a snapshot nothing is changed.
-    """
+    """Make ``best_model.bin`` a relative link to a trial's best snapshot, in one step."""
     if not (best.checkpoint and (folder / best.checkpoint).is_file()):
         return
     link = folder / MODEL_NAME

@@ -206,11 +206,7 @@ class DecodeTrial(tune.Trainable):
         return self._directory.attempt() == self._attempt
 
     def _write_utterances(self) -> None:
-        """Write each utterance's errors and n-best list.
-
-        Raises:
-            BlockingIOError: A newer launch is to do it.
-        """
+        """Write each utterance's errors and n-best list."""
         if not self._is_newest():
             _leave()
         rows: dict[int, str] = {}

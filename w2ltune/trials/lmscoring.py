@@ -33,8 +33,8 @@ from w2ltune.runs.shards import Shard
 from w2ltune.runs.signals import stopped_error
 from w2ltune.trials.clusterstate import look_around
 from w2ltune.trials.lmsource import LMSource, Scorer
-from w2ltune.trials.resources import cluster_gpus, stays, trials_that_fit
-from w2ltune.trials.sharing import SETTLE_SECONDS, Patience, share_of, slots
+from w2ltune.trials.resources import cluster_gpus, slots, stays, trials_that_fit
+from w2ltune.trials.sharing import SETTLE_SECONDS, Patience, share_of
 
 LOOK_SECONDS = 0.5
 ATTEMPTS = 2

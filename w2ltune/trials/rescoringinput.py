@@ -136,11 +136,7 @@ def _find_program(job: TrainJob, top: int, given: Path | None) -> tuple[str, ...
 
 
 def read_hypotheses(path: Path) -> dict[str, Words]:
-    """Return the words of each utterance in a ``.hyp`` file, rows of ``words (utterance)``.
-
-    Raises:
-        InputError: It is missing, or a row is of another form.
-    """
+    """Return the words of each utterance in a ``.hyp`` file, rows of ``words (utterance)``."""
     found: dict[str, Words] = {}
     try:
         rows = path.read_text(encoding="utf-8", errors="replace").split("\n")

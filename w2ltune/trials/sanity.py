@@ -58,9 +58,6 @@ def check_task(dataset: Dataset, decoder: Decoder) -> list[Finding]:
     """Return what is worth knowing of the inputs before decoding them.
 
     While there are no emissions it is what lexicon, LM and references tell.
-
-    Raises:
-        InputError: Emissions are missing, hold NaN, or have another number of tokens.
     """
     check_all_emissions(dataset, decoder.token_count)
     findings = []

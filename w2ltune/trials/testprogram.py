@@ -43,11 +43,6 @@ def find_test_program(
 
 
 def program_arguments(program: tuple[str, ...], flags: Mapping[str, str]) -> tuple[str, ...]:
-    """Return a command line of the Test program.
-
-    Args:
-        program: What stands before its flags.
-        flags: Its flags; what a model may have stored is set back.
-    """
+    """Return a command line of the Test program."""
     texts = [f"--{name}={value}" for name, value in {**flags, **_SET_BACK}.items()]
     return (*program, "--flagsfile=", *texts)
