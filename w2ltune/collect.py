@@ -155,7 +155,8 @@ def _table(study: Path, board: Leaderboard, metric: str, most: int) -> Table:
 def _report(study: Path, console: Console, metric: str) -> None:
     """Write the report of a running sweep; a finished decode sweep has a fuller one already."""
     from w2ltune.report.leaderboard import COUNTED
-    from w2ltune.report.page import NAME, build_report
+    from w2ltune.report.markup import NAME
+    from w2ltune.report.page import build_report
     from w2ltune.report.progress import say
     from w2ltune.report.training import read_training
     from w2ltune.report.trainingpage import build_training_report

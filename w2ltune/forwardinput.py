@@ -18,8 +18,7 @@ from w2ltune.formats.listfile import is_column
 from w2ltune.formats.lmscores import hash_path, write_hashes, write_lm_scores
 from w2ltune.formats.texthash import hash_texts
 from w2ltune.forwardoptions import SHARD_SENTENCES, ForwardOptions
-from w2ltune.runs.madefrom import differences
-from w2ltune.runs.provenance import fingerprint
+from w2ltune.runs.provenance import differences, fingerprint
 from w2ltune.runs.shards import Shard, cut
 from w2ltune.trials.lmsource import LMSource, command_words
 

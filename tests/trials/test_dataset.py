@@ -13,8 +13,8 @@ from w2ltune.trials.dataset import (
     read_utterance_counts,
     shuffled_order,
 )
+from w2ltune.trials.ending import padding_note
 from w2ltune.trials.findtask import find_task
-from w2ltune.trials.padding import padding_note
 from w2ltune.trials.sanity import check_all_emissions
 
 EMISSION_BINS = Path(__file__).parents[1] / "data" / "weak" / "emissions"

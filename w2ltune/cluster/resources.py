@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from w2ltune.cluster.site import Site
 from w2ltune.cluster.slurmoptions import DecodeSlurmOptions, SlurmOptions
-from w2ltune.commandline import check_least
 from w2ltune.errors import UsageError
 
 _MOST_HOURS = 24 * 365
@@ -86,7 +85,6 @@ def job_resources(options: SlurmOptions, site: Site, *, gpus: int) -> SlurmResou
     """
     hours = time_limit(options, site)
     check_gpu_type(options)
-    check_least(options)
     node = options.gpus_per_node or site.gpus_per_node
     given = "gpu" if isinstance(options, DecodeSlurmOptions) else "ngpu"
     if gpus < 0 or (given == "gpu" and gpus > node):

@@ -176,8 +176,9 @@ def mark_above(axes: Axes, x: npt.NDArray[Any], **style: Any) -> None:
     """Mark at the upper edge what is too high for the plot."""
     if len(x):
         axes.plot(
-            x, np.full(len(x), 0.985), marker="^", linestyle="none", clip_on=False,
-            transform=axes.get_xaxis_transform(), **{"label": "above the plot", **style},
+            x, np.full(len(x), 0.985), marker="^", clip_on=False,
+            transform=axes.get_xaxis_transform(),
+            **{"label": "above the plot", "linestyle": "none", **style},
         )  # fmt: skip
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from w2ltune.files import write_text
 from w2ltune.report import rescoringplots as plots
 from w2ltune.report.leaderboard import error_line, per_cent, rate_cells, show_value
-from w2ltune.report.markup import Html, element, figure, page, section, side_by_side, table
+from w2ltune.report.markup import Html, element, figure, section, side_by_side, table, write_page
 from w2ltune.report.numbers import difference_text, split_line
 from w2ltune.report.rescoring import looks_text, weights_text
 from w2ltune.report.sections import reproduction
@@ -16,8 +15,6 @@ from w2ltune.runs.provenance import SweepRequest
 from w2ltune.runs.rescored import Rescored
 from w2ltune.search.rescorestudy import Incumbent
 from w2ltune.search.slices import Slice, WeightMap
-
-NAME = "report.html"
 
 
 def build_rescoring_report(
@@ -55,9 +52,7 @@ def build_rescoring_report(
             again="the same command in the same folder goes on from the best weights found",
         ),
     ]
-    path = folder / NAME
-    write_text(path, page(f"{folder.resolve().name}: rescoring report", body))
-    return path
+    return write_page(folder, "rescoring", body)
 
 
 def _headline(folder: Path, rescored: Rescored) -> Iterator[Html]:

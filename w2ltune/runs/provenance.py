@@ -8,14 +8,14 @@ import itertools
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from w2ltune import __version__, files
 from w2ltune.errors import InputError, StudyMismatchError
-from w2ltune.runs.madefrom import differences
 
 FORMAT = 1
 WHOLE_HASH_BYTES = 64 * 2**20
@@ -261,3 +261,26 @@ def _differences(old: SweepRequest, new: SweepRequest) -> Iterable[str]:
         was, now = old.inputs[name], new.inputs[name]
         if (was.size, was.sha256) != (now.size, now.sha256):
             yield f"{name} has changed since ({was.size} bytes then, {now.size} now)"
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """Yield in words what differs of what results were made from, nested JSON.
+
+    Example:
+        >>> list(differences({"lm": {"size": 1}, "case": "keep"}, {"lm": {"size": 2}, "unit": "x"}))
+        ['case was keep, is not given', 'lm size was 1, is 2', 'unit was not given, is x']
+    """
+    before, after = dict(_flat(old)), dict(_flat(new))
+    for name in sorted(before.keys() | after.keys()):
+        was, now = before.get(name, "not given"), after.get(name, "not given")
+        if was != now:
+            hashed = name == "hypotheses"
+            yield "the dump has changed since" if hashed else f"{name} was {was}, is {now}"
+
+
+def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in content.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{name} ")
+        else:
+            yield f"{above}{name}", value

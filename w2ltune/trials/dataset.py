@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from w2ltune import files
-from w2ltune.errors import InputError
+from w2ltune.errors import InputError, StudyMismatchError
 from w2ltune.formats.emissions import EmissionSet, open_emissions
 from w2ltune.formats.known_flags import Generation
 from w2ltune.formats.listfile import Utterance, fit_durations, read_list
+from w2ltune.runs.trialdir import trial_directories
 from w2ltune.scoring.text import load_normalizer, refuse_alternatives, split_units
 from w2ltune.scoring.wer import count_matrix
 
@@ -256,6 +257,34 @@ def read_utterance_results(path: Path) -> UtteranceResults | None:
         ids, *counts, hypotheses = zip(*(line.split("\t", 5) for line in lines), strict=True)
         matrix = np.array(counts, dtype=np.int32).reshape(4, len(lines)).T
     return UtteranceResults(ids=ids, counts=matrix, hypotheses=hypotheses)
+
+
+def require_same_counts(dataset: Dataset, study: Path) -> None:
+    """Count a trial of a study again: another w2ltune may have split or compared its words so.
+
+    Args:
+        dataset: What errors are counted by now.
+        study: The folder of an earlier run; one of other lists is not looked at.
+
+    Raises:
+        StudyMismatchError: The trial had other errors.
+    """
+    count = dataset.dev_count
+    for directory in trial_directories(study / "trials"):
+        found = read_utterance_results(directory.utterances)
+        if found is None or found.ids != dataset.ids[:count]:
+            continue
+        counts = dataset.count(range(count), found.hypotheses)
+        other = np.flatnonzero((counts != found.counts).any(axis=1))
+        if len(other):
+            first = other[0]
+            raise StudyMismatchError(
+                f"{len(other)} of its utterances were counted otherwise, as {found.ids[first]!r}: "
+                f"{found.errors[first]} errors then, {counts[first, :3].sum()} now (by another "
+                "w2ltune, or another normalisation); use another folder",
+                path=directory.utterances,
+            )
+        return
 
 
 def read_utterance_counts(
