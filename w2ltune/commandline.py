@@ -126,11 +126,7 @@ def parse(
 
 
 def check_least(options: object) -> None:
-    """Refuse numbers that are lower than they may be.
-
-    Raises:
-        UsageError: With the option and its value.
-    """
+    """Refuse numbers that are lower than they may be."""
     for field in dataclasses.fields(options):  # type: ignore[arg-type]
         value, least = getattr(options, field.name), field.metadata["least"]
         if None not in (value, least) and value < least:

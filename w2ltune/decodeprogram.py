@@ -12,13 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from w2ltune.binaryrules import (
-    check_binary,
-    check_decoder,
-    check_name,
-    dictionary,
-    generation_of,
-)
+from w2ltune.binaryrules import check_binary, check_decoder, check_name, dictionary, generation_of
 from w2ltune.embedded.decoderfiles import read_tokens
 from w2ltune.embedded.decoderflags import (
     OF_THE_MODEL,
@@ -126,9 +120,6 @@ def with_model_flags(space: SearchSpace) -> SearchSpace:
     """Add the decoder flags of the acoustic model that the command leaves out, as the binary does.
 
     The model files of wav2letter cannot be read here: theirs are to be given.
-
-    Raises:
-        InputError: There is no such model.
     """
     am = space.fixed.get("am")
     if not am:
@@ -202,12 +193,7 @@ def piece_note(given: Mapping[str, str], flags: DecoderFlags, tokens: Sequence[s
 
 
 def emission_sources(options: SweepOptions, fixed: Mapping[str, str]) -> tuple[EmissionSource, ...]:
-    """Return how the emissions of each list are made; nothing where ``--emission_dir`` has them.
-
-    Raises:
-        UsageError: There is no Test program, or neither emissions nor a model.
-        InputError: A list, its audio or the model cannot be read, or an id has a "/".
-    """
+    """Return how the emissions of each list are made; nothing where ``--emission_dir`` has them."""
     if fixed.get("emission_dir"):
         return ()
     am = fixed.get("am")
@@ -261,11 +247,7 @@ def emission_sources(options: SweepOptions, fixed: Mapping[str, str]) -> tuple[E
 
 
 def _check_test(flags: Mapping[str, str], lists: Sequence[Path]) -> None:
-    """Refuse what fl_asr_test would end of, with its model's flags and those that it is given.
-
-    Raises:
-        UsageError: A file is missing or wrong, or a word needs a token that does not exist.
-    """
+    """Refuse what fl_asr_test would end of, with its model's flags and those that it is given."""
     if not flags.get("lexicon"):
         raise UsageError("no --lexicon, and none in the model: fl_asr_test ends without one")
     if problem := check_name("features_type", flags.get("features_type", "mfsc"), "flashlight"):

@@ -48,16 +48,7 @@ class Decision:
 
 
 def ensure_emissions(sources: Sequence[EmissionSource], console: Console) -> None:
-    """Make emissions that are missing; Ray must be connected.
-
-    Args:
-        sources: How that of each list is made.
-        console: Where to show it.
-
-    Raises:
-        TrialFailedError: The program failed.
-        StoppedError: A signal asked to stop; the same command continues.
-    """
+    """Make emissions that are missing; Ray must be connected."""
     from w2ltune.trials.emissionmaker import make_emissions  # Ray, only after the connection
 
     program = Path(sources[0].program).name
@@ -115,11 +106,7 @@ def settle_decoder(given: DecodeInput, console: Console) -> tuple[DecodeInput, D
 
 
 def keep_decision(given: DecodeInput, decision: Decision) -> None:
-    """Write what decodes to the study's folder; only its owner may call this.
-
-    Raises:
-        StudyMismatchError: The sweep was begun with the other decoder meanwhile.
-    """
+    """Write what decodes to the study's folder; only its owner may call this."""
     known = _read(given)
     _refuse_change(given, known, decision)
     if known is None or (decision.compared and not known.compared):
@@ -181,11 +168,7 @@ def _decide(given: DecodeInput, known: Decision | None, console: Console) -> Dec
 
 
 def check_answer(given: DecodeInput, flags: Mapping[str, str], console: Console) -> AnswerCheck:
-    """Hold what was decoded in process with the answer's flags against the binary.
-
-    Raises:
-        StoppedError: A signal asked to stop.
-    """
+    """Hold what was decoded in process with the answer's flags against the binary."""
     assert given.program is not None
     name = Path(given.program.path).name
     found = _compare(given, [flags], ANSWER_UTTERANCES, console)

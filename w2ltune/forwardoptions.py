@@ -78,11 +78,7 @@ class ForwardOptions(DecodeSlurmOptions):
 
 
 def check_options(options: ForwardOptions) -> None:
-    """Refuse values that cannot be meant.
-
-    Raises:
-        UsageError: With the option and its value.
-    """
+    """Refuse values that cannot be meant."""
     given = {
         "--lm": options.lm is not None,
         "--causal_lm": bool(options.causal_lm),

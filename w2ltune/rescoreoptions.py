@@ -145,11 +145,7 @@ class RescoreOptions:
 
 
 def check_options(options: RescoreOptions) -> None:
-    """Refuse values that cannot be meant.
-
-    Raises:
-        UsageError: With the option and its value.
-    """
+    """Refuse values that cannot be meant."""
     if not options.weights:
         raise UsageError(
             "nothing to weigh: give scores of language models, as --tr=dev.lst-tr.ppl "

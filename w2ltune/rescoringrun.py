@@ -134,10 +134,7 @@ def evaluate(given: RescoreInput) -> int:
 def _evaluated(of: RescoreList, vector: Vector) -> dict[str, Rating]:
     original = of.chosen(vector, 1)
     chosen = of.chosen(vector, None)
-    return {
-        "original": rate(of, original, None),
-        "rescored": rate(of, chosen, of.errors(original)),
-    }
+    return {"original": rate(of, original, None), "rescored": rate(of, chosen, of.errors(original))}
 
 
 def _request(given: RescoreInput, command: Sequence[str]) -> SweepRequest:

@@ -134,11 +134,7 @@ class SweepOptions(DecodeSlurmOptions):
 
 
 def check_options(options: SweepOptions) -> None:
-    """Refuse values that cannot be meant.
-
-    Raises:
-        UsageError: With the option and its value.
-    """
+    """Refuse values that cannot be meant."""
     if not 1 <= options.concurrent_trials <= 4:
         raise UsageError(f"--concurrent_trials={options.concurrent_trials}: must be 1 to 4")
     if options.max_rtf is not None and not options.max_rtf > 0:

@@ -138,11 +138,7 @@ def gpus_per_node(options: JobOptions) -> int:
 
 
 def check_job_options(options: JobOptions) -> None:
-    """Refuse values that cannot be meant.
-
-    Raises:
-        UsageError: With the option and its value.
-    """
+    """Refuse values that cannot be meant."""
     if isinstance(options, TrainSweepOptions) and options.test_binary and not options.rescore_top:
         raise UsageError(f"--test_binary={options.test_binary}: needs --rescore_top=K")
     for name in ("disk_budget_gib", "hours", "mem_per_gpu"):

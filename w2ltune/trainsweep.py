@@ -64,14 +64,7 @@ def check_folder(given: TrainInput) -> Rescoring | None:
 def run_or_submit(
     module: str, options: JobOptions, flags: Mapping[str, Flag], arguments: Sequence[str]
 ) -> int:
-    """Run or continue what a command asks for, or submit it; return the exit code.
-
-    Args:
-        module: The command's.
-        options: Of it.
-        flags: Flags of the binary on its command line.
-        arguments: The command line.
-    """
+    """Run or continue what a command asks for, or submit it; return the exit code."""
     given = prepare_training(options, flags, command=arguments)
     if submits(options, local=options.local):
         check_folder(given)

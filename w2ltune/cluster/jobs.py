@@ -200,11 +200,7 @@ def _why_job_lives(owner: Owner) -> str:
     return f"SLURM shows {job}" if job is not None and job.live else ""
 
 
-def run_slurm(
-    arguments: Sequence[str],
-    *,
-    input: bytes | None = None,
-) -> tuple[str, list[str]]:
+def run_slurm(arguments: Sequence[str], *, input: bytes | None = None) -> tuple[str, list[str]]:
     """Run a program of SLURM and return its output and the lines of its remarks."""
     try:
         done = subprocess.run(

@@ -123,10 +123,7 @@ def connect(job_name: str, *, cores: int | None = None) -> Iterator[Session]:
     address = os.environ.get("RAY_ADDRESS")
     scratch = make_scratch()
     with contextlib.ExitStack() as stack:
-        for folder in {
-            scratch,
-            Path(tempfile.gettempdir(), scratch.name),
-        }:  # workers have the other
+        for folder in {scratch, Path(tempfile.gettempdir(), scratch.name)}:  # the workers' own
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.enter_context(in_use(scratch))
         os.environ |= _ENVIRONMENT

@@ -14,13 +14,7 @@ from w2ltune.report.findings import (
     rivals_of_best,
     worst_utterances,
 )
-from w2ltune.report.leaderboard import (
-    per_cent,
-    rate,
-    rate_cells,
-    searched_flags,
-    trial_cells,
-)
+from w2ltune.report.leaderboard import per_cent, rate, rate_cells, searched_flags, trial_cells
 from w2ltune.report.markup import Html, element, figure, section, side_by_side, table
 from w2ltune.report.numbers import difference_text, real_time_factor_text
 from w2ltune.report.surfaceplots import surface_plots

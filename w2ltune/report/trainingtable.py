@@ -95,11 +95,7 @@ def again_cells(result: TrialResult) -> list[str]:
 
 
 def training_cells(
-    board: Leaderboard,
-    results: Sequence[TrialResult],
-    running: Sequence[Running],
-    *,
-    metric: str,
+    board: Leaderboard, results: Sequence[TrialResult], running: Sequence[Running], *, metric: str
 ) -> tuple[list[str], list[list[str]]]:
     """Return a table of trainings: its columns, and the cells of each, those at work last.
 

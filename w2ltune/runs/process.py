@@ -116,15 +116,11 @@ class Child:
         """Return the living processes of the program: itself and all that it started."""
         return processguard.descendants(self.guard) if self._code is None else []
 
-    def close(self) -> None:
-        """Kill the program if it still runs."""
-        self.kill()
-
     def __enter__(self) -> Child:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.close()
+        self.kill()
 
 
 def start(program: Program, *, attempts: Path | None = None, attempt: int = 0) -> Child:

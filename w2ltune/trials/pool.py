@@ -215,11 +215,9 @@ def start_pool(task: DecodeTask, ids: tuple[str, ...], scratch: str, *, name: st
         scratch: Name of the workers' folder in the scratch of each node.
         name: Under which trials find it; of no other pool.
     """
-    return _POOL.options(
-        name=name,
-        resources={HEAD_RESOURCE: 0.001},
-        max_concurrency=1000,
-    ).remote(task, ids, scratch)
+    return _POOL.options(name=name, resources={HEAD_RESOURCE: 0.001}, max_concurrency=1000).remote(
+        task, ids, scratch
+    )
 
 
 def waits_told(pool: Any, say: Callable[[str], None]) -> Callable[[], None]:

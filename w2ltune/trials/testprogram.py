@@ -9,12 +9,7 @@ from pathlib import Path
 from w2ltune.errors import UsageError
 from w2ltune.formats.known_flags import Generation
 
-_SET_BACK = {
-    "maxload": "-1",
-    "show": "false",
-    "enable_distributed": "false",
-    "logtostderr": "true",
-}
+_SET_BACK = {"maxload": "-1", "show": "false", "enable_distributed": "false", "logtostderr": "true"}
 """What a training may have stored in its model, and would act here."""
 
 
