@@ -84,13 +84,7 @@ def run(given: DecodeInput, decision: Decision, console: Console) -> int:
 
 
 class DecodeSweep:
-    """The steps of a sweep whose study is ours; a context manager that ends Ray.
-
-    Args:
-        given: The sweep's inputs.
-        lock: Held.
-        console: Where to show it.
-    """
+    """The steps of a sweep whose study is ours; a context manager that ends Ray."""
 
     def __init__(self, given: DecodeInput, lock: StudyLock, console: Console) -> None:
         self.given = given
@@ -107,7 +101,7 @@ class DecodeSweep:
         self._session: Session | None = None
         self._pool: Any = None
         self._pool_name = f"decoder-pool {given.folder.absolute()} {secrets.token_hex(8)}"
-        self._tell_waits: Callable[[], None] = _nothing
+        self._tell_waits: Callable[[], None] = lambda: None
         board = read_leaderboard(given.folder)
         self.results: list[TrialResult] = list(board.results)
         self.earlier = len(self.results)
@@ -122,7 +116,7 @@ class DecodeSweep:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._pool, self._tell_waits = None, _nothing  # it lives as long as these references
+        self._pool, self._tell_waits = None, lambda: None  # it lives as long as these references
         self._stack.close()
 
     # Searching.
@@ -580,10 +574,6 @@ class DecodeSweep:
 def _beam_of(flags: Mapping[str, str]) -> dict[str, str]:
     typed = decoder_flags(flags)
     return {name: f"{getattr(typed, name):.12g}" for name in BEAM_FLAGS}
-
-
-def _nothing() -> None:
-    pass
 
 
 def _total(counts: npt.NDArray[np.int32]) -> tuple[int, int, int, int]:

@@ -97,14 +97,7 @@ def run(given: TrainInput, console: Console) -> int:
 
 
 class TrainSweep:
-    """The trainings of a study that is ours.
-
-    Args:
-        given: What is to be trained.
-        lock: Held.
-        console: Where to show it.
-        rescoring: With what the best ones are decoded again; None when they are not.
-    """
+    """The trainings of a study that is ours; ``rescoring`` decodes the best ones again."""
 
     def __init__(
         self,

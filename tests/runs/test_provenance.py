@@ -125,6 +125,14 @@ def test_a_request_comes_back_as_it_was(tmp_path):
     assert read_request(path) == REQUEST
 
 
+def test_a_request_of_an_older_version_is_read(tmp_path):
+    path = tmp_path / "sweep.json"
+    old = asdict(REQUEST)
+    old["inputs"] = {name: {**mark, "mtime_ns": 1} for name, mark in old["inputs"].items()}
+    files.write_json(path, old)
+    assert read_request(path) == REQUEST
+
+
 def test_a_newer_format_is_refused(tmp_path):
     path = tmp_path / "sweep.json"
     files.write_json(path, asdict(REQUEST) | {"format": provenance.FORMAT + 1, "new": "field"})

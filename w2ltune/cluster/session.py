@@ -186,6 +186,7 @@ def _init(job_name: str, address: str | None, cores: int | None, scratch: Path) 
 
 def _require_our_code(ray: Any) -> None:
     """Refuse a cluster with a node that starts nothing, or lacks w2ltune in this version."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as OnNode
 
     def look() -> tuple[str, str]:  # goes there as it is, and nothing of ours with it
         import importlib
@@ -199,7 +200,7 @@ def _require_our_code(ray: Any) -> None:
 
     nodes = {
         ray.remote(look)
-        .options(num_cpus=0, scheduling_strategy=_only_on(entry["NodeID"]))
+        .options(num_cpus=0, scheduling_strategy=OnNode(entry["NodeID"], soft=False))
         .remote(): entry["NodeManagerHostname"]
         for entry in ray.nodes()
         if entry["Alive"]
@@ -220,12 +221,6 @@ def _require_our_code(ray: Any) -> None:
             f"nothing starts on node {names} of Ray (RAY_ADDRESS), not in {NODE_SECONDS:g} "
             "seconds: look there, or take the node out"
         )
-
-
-def _only_on(node: str) -> Any:
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
 @contextlib.contextmanager

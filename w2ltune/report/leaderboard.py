@@ -196,9 +196,10 @@ def text_table(
     return shown
 
 
-def searched_flags(board: Leaderboard) -> list[str]:
+def searched(board: Leaderboard, running: Iterable[Running] = ()) -> list[str]:
     """Return the names of the searched flags."""
-    return sorted({name for result in board.results for name in result.params})
+    params = [result.params for result in board.results] + [trial.params for trial in running]
+    return sorted({name for names in params for name in names})
 
 
 def trial_cells(result: TrialResult, names: Sequence[str], *, dash: str = "–") -> list[str]:
@@ -214,7 +215,7 @@ def table(board: Leaderboard, *, metric: str, most: int = 10) -> Table:
 
     A pruned trial's rate stands in brackets: it is that of a part of the list.
     """
-    names = searched_flags(board)
+    names = searched(board)
     return text_table(
         ("trial", f"{metric_name(metric)} %", "95 %", "S", "D", "I", *names, "s", ""),
         (
@@ -273,7 +274,7 @@ def as_csv(board: Leaderboard, *, metric: str = "wer") -> str:
     Of trainings the columns of `TRAINING_FIELDS` come last.
     """
     more = () if metric in COUNTED else TRAINING_FIELDS
-    names = searched_flags(board)
+    names = searched(board)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     begin = ("number", "state", "wer", "low", "high", "errors", "reference_words")

@@ -14,7 +14,7 @@ from w2ltune.report.findings import (
     rivals_of_best,
     worst_utterances,
 )
-from w2ltune.report.leaderboard import per_cent, rate, rate_cells, searched_flags, trial_cells
+from w2ltune.report.leaderboard import per_cent, rate, rate_cells, searched, trial_cells
 from w2ltune.report.markup import Html, element, figure, section, side_by_side, table
 from w2ltune.report.numbers import difference_text, real_time_factor_text
 from w2ltune.report.surfaceplots import surface_plots
@@ -41,7 +41,7 @@ def leaderboard(content: Content) -> Iterator[Html]:
     failed = [result.number for result in results if result.state == "FAIL"][:FAILED_ROWS]
     kept = {*chosen, *failed, *(result.number for result in results[:ROWS])}
     shown = [result for result in results if result.number in kept]
-    names = searched_flags(content.board)
+    names = searched(content.board)
     factors = [real_time_factor_text(content, result) for result in shown]
     rtf = ["RTF"] if any(factors) else []
     head = ["trial", f"{content.metric.upper()} %", "95 %", "S", "D", "I", *names, "s", "CPU s"]

@@ -14,6 +14,7 @@ from w2ltune.report.leaderboard import (
     per_cent,
     rate,
     rate_cells,
+    searched,
     show_value,
     text_table,
     value_text,
@@ -46,12 +47,6 @@ def time_unit(results: Sequence[TrialResult]) -> tuple[str, float]:
 def epochs_text(result: TrialResult) -> str:
     """Return the epoch of a trial's value and how many it did, as ``"19 / 26"``."""
     return f"{result.epoch} / {result.epochs}" if result.epochs else ""
-
-
-def searched(board: Leaderboard, running: Sequence[Running] = ()) -> list[str]:
-    """Return the names of the searched flags."""
-    params = [result.params for result in board.results] + [trial.params for trial in running]
-    return sorted({name for names in params for name in names})
 
 
 def short_values(values: Iterable[object]) -> dict[object, str]:
