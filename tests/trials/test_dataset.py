@@ -61,7 +61,11 @@ def test_a_task_is_found_by_its_flags(tmp_path):
         ({"test": ","}, UsageError, "no --test"),
         ({"test": "dev.lst"}, UsageError, "no --emission_dir"),
         ({"test": "dev.lst", "emission_dir": "none"}, InputError, "--emission_dir: no such .*none"),
-        ({"test": "dve.lst", "emission_dir": "."}, InputError, "(--test).*no such file .*'dev.lst'"),
+        (
+            {"test": "dve.lst", "emission_dir": "."},
+            InputError,
+            r"\(--test\): no such file .*'dev.lst'",
+        ),
     ],
 )
 def test_what_a_task_needs(tmp_path, flags, error, message):
