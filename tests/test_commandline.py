@@ -226,6 +226,8 @@ def command(*arguments, cwd):
         (["sweep", "--logdir=l", "--prefix=p/../q"], "--prefix='p/../q': must be a plain folder"),
         (["sweep", "--logdir=l", f"--prefix={'é' * 101}"], "éé…': longer than 200 bytes"),
         (["sweep", "--logdir=l", "--prefix=p", "--n=0"], "--n=0: must be 1 or more"),
+        (["sweep", "--logdir=l", "--prefix=p", "--nodes=0"], "--nodes=0: must be 1 or more"),
+        (["train", "--config=c", "--cpus_per_task=-3"], "--cpus_per_task=-3: must be 1 or more"),
         (["collect", "--logdir=l", "--prefix=p"], "no sweep in 'l/p'"),
         (["collect", "--logdir=l", "--prefix=p", "--wacth=1"], "did you mean 'watch'?"),
     ],

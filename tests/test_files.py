@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 
 import pytest
 from waiting import PATIENCE_SECONDS, wait_for
@@ -15,6 +16,7 @@ from w2ltune.errors import InputError
 
 WRITER = """
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from w2ltune import files
 
@@ -216,6 +218,20 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     assert done.stdout.split() == ["{", '"value":', "0.5", "}", "['result.json']"]
 
 
+@dataclasses.dataclass
+class Inner:
+    ends: tuple[float, float]
+
+
+@dataclasses.dataclass
+class Outer:
+    inner: Inner
+    more: tuple[Inner, ...] = ()
+    rates: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    lists: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    maybe: Inner | None = None
+
+
 def test_a_content_of_another_shape_is_named(tmp_path):
     @dataclasses.dataclass
     class Kept:
@@ -230,6 +246,32 @@ def test_a_content_of_another_shape_is_named(tmp_path):
             files.shaped(tmp_path / "kept.json"),
         ):
             files.fitted(Kept, content)
+
+
+def test_what_is_nested_is_made_too():
+    found = files.fitted(
+        Outer,
+        {
+            "inner": {"ends": [1, 2.5], "mtime_ns": 7},
+            "more": [{"ends": [0, 1]}],
+            "rates": {"3": 0.5},
+            "lists": {"dev": [1, 2, 3]},
+            "maybe": {"ends": [2, 3]},
+            "setting": {},
+        },
+    )
+    assert found == Outer(
+        inner=Inner((1, 2.5)),
+        more=(Inner((0, 1)),),
+        rates={3: 0.5},
+        lists={"dev": (1, 2, 3)},
+        maybe=Inner((2, 3)),
+    )
+    assert files.fitted(Outer, {"inner": {"ends": [1, 2]}, "maybe": None}).maybe is None
+    for wrong in ({"ends": [1]}, {"ends": [1, 2, 3]}, {"ends": "12"}, {"ends": [1, 2], "x": 1}, []):
+        for name in ("inner", "maybe"):
+            with pytest.raises((ValueError, TypeError)):
+                files.fitted(Outer, {"inner": {"ends": [1, 2]}, name: wrong})
 
 
 def test_what_the_disk_fails_at_is_no_damage(tmp_path):

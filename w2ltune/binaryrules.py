@@ -12,11 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from w2ltune.embedded.decoderfiles import (
-    added_tokens,
-    dictionary_of,
-    read_lexicon,
-)
+from w2ltune.embedded.decoderfiles import added_tokens, dictionary_of, read_lexicon
 from w2ltune.embedded.decoderflags import CRITERIA, DecoderFlags
 from w2ltune.errors import FlagError, InputError, UsageError, did_you_mean, nearest_sibling
 from w2ltune.formats.known_flags import KNOWN_FLAGS, Generation, number_of
@@ -59,14 +55,7 @@ _OTHER_NAMES = {
 
 
 def check_binary(path: Path) -> Path:
-    """Return the absolute path of a program that can be started.
-
-    Args:
-        path: As the user gave it; a mere name is looked for in ``PATH`` too.
-
-    Raises:
-        UsageError: There is none, or it may not be executed.
-    """
+    """Return the absolute path of a program that can be started."""
     if path.is_dir():
         programs = [p.name for p in sorted(path.iterdir()) if p.is_file() and os.access(p, os.X_OK)]
         inside = f"; in it are {', '.join(programs[:6])}" if programs else ""
@@ -118,16 +107,7 @@ def check_name(name: str, value: str, generation: Generation) -> str:
 
 
 def check_together(flags: Mapping[str, str], generation: Generation, mode: Mode | None) -> None:
-    """Refuse flags that do not go together in a program.
-
-    Args:
-        flags: All that are known, one value each; without a criterion it is the model's.
-        generation: Of the program.
-        mode: How a training is started; None for a decode.
-
-    Raises:
-        UsageError: With both flags.
-    """
+    """Refuse flags that do not go together in a program."""
     criterion = flags.get("criterion", "")
     if number_of("everstoredb", flags):
         raise UsageError("--everstoredb=true: the programs were published without it; remove it")

@@ -155,17 +155,19 @@ def _table(study: Path, board: Leaderboard, metric: str, most: int) -> Table:
 def _report(study: Path, console: Console, metric: str) -> None:
     """Write the report of a running sweep; a finished decode sweep has a fuller one already."""
     from w2ltune.report.leaderboard import COUNTED
-    from w2ltune.report.page import NAME, build_report
+    from w2ltune.report.markup import NAME
+    from w2ltune.report.page import build_report
+    from w2ltune.report.progress import say
     from w2ltune.report.training import read_training
     from w2ltune.report.trainingpage import build_training_report
     from w2ltune.runs.outcome import read_outcome
 
     if metric not in COUNTED:
         path = build_training_report(read_training(study))
-        console.print(f"report: {path}", soft_wrap=True)
-        return
-    done = read_outcome(study).choices and (study / NAME).exists()
-    console.print(f"report: {study / NAME if done else build_report(study)}", soft_wrap=True)
+    else:
+        done = read_outcome(study).choices and (study / NAME).exists()
+        path = study / NAME if done else build_report(study)
+    say(console, f"report: {path}")
 
 
 def _summary(finished: int, running: tuple[int, ...]) -> str:

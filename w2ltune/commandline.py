@@ -43,6 +43,7 @@ def option(
     value: str = "",
     read: tuple[Callable[[str], object | None], str] | None = None,
     also: Sequence[str] = (),
+    least: int | None = None,
 ) -> Any:
     """Declare an option as a field of a dataclass.
 
@@ -53,9 +54,15 @@ def option(
         value: How ``--help`` names the value; by default its type.
         read: Reads the value, None where that fails, and what it must be; by default as its type.
         also: What it is called elsewhere; whoever gives that is told.
+        least: The lowest number that is allowed.
     """
-    metadata = {"help": help, "choices": tuple(choices), "value": value, "read": read}
-    metadata["also"] = tuple(also)
+    metadata: dict[str, Any] = {
+        "help": help,
+        "choices": tuple(choices),
+        "value": value,
+        "read": read,
+    }
+    metadata |= {"also": tuple(also), "least": least}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -113,7 +120,17 @@ def parse(
             if hint and flag.name not in KNOWN_FLAGS:
                 raise UsageError(f"{flag.where}: unknown option --{flag.name}{hint} (see --help)")
         raise UsageError(f"missing {', '.join(f'--{name}' for name in missing)} (see --help)")
-    return options_class(**values), effective(flags)
+    options = options_class(**values)
+    check_least(options)
+    return options, effective(flags)
+
+
+def check_least(options: object) -> None:
+    """Refuse numbers that are lower than they may be."""
+    for field in dataclasses.fields(options):  # type: ignore[arg-type]
+        value, least = getattr(options, field.name), field.metadata["least"]
+        if None not in (value, least) and value < least:
+            raise UsageError(f"--{field.name}={value:g}: must be {least} or more")
 
 
 def parse_own(arguments: Sequence[str], options_class: type[T], *, usage: str) -> T:

@@ -21,7 +21,6 @@ from w2ltune.formats.listfile import list_name
 from w2ltune.formats.nbest import BYTES_PER_HYPOTHESIS, NBest
 from w2ltune.idleflags import idle_flags
 from w2ltune.listcheck import refuse_unknown_word
-from w2ltune.report.recount import require_same_counts
 from w2ltune.runs.outcome import NAME as OUTCOME
 from w2ltune.runs.provenance import (
     SweepRequest,
@@ -48,13 +47,12 @@ from w2ltune.search.poolkey import pool_key, warm_lists
 from w2ltune.search.space import SearchSpace
 from w2ltune.sweepoptions import SweepOptions
 from w2ltune.trials.binarydecoder import refuse_ids
-from w2ltune.trials.dataset import Dataset, DecodeProgram, shuffled_order
+from w2ltune.trials.dataset import Dataset, DecodeProgram, require_same_counts, shuffled_order
 from w2ltune.trials.dumps import refuse_dump_ids
 from w2ltune.trials.emissionsource import EmissionSource
-from w2ltune.trials.ending import bare_beginnings, end_tokens
-from w2ltune.trials.finding import Finding
+from w2ltune.trials.ending import bare_beginnings, end_tokens, padding_note
 from w2ltune.trials.findtask import find_task
-from w2ltune.trials.padding import padding_note
+from w2ltune.trials.greedy import Finding
 from w2ltune.trials.sanity import check_all_emissions, look_at, refuse_absurd
 
 AM, BINARY = "--am", "--binary"

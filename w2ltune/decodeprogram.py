@@ -12,13 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from w2ltune.binaryrules import (
-    check_binary,
-    check_decoder,
-    check_name,
-    dictionary,
-    generation_of,
-)
+from w2ltune.binaryrules import check_binary, check_decoder, check_name, dictionary, generation_of
 from w2ltune.embedded.decoderfiles import read_tokens
 from w2ltune.embedded.decoderflags import (
     OF_THE_MODEL,
@@ -44,15 +38,7 @@ from w2ltune.trials.testprogram import find_test_program
 
 
 def decode_program(options: SweepOptions, fixed: Mapping[str, str]) -> DecodeProgram | None:
-    """Return the binary that ``--binary`` names; None without one.
-
-    Args:
-        options: Of the command.
-        fixed: Flags with one value.
-
-    Raises:
-        UsageError: There is no such program, or ``--decoder=binary`` has none.
-    """
+    """Return the binary that ``--binary`` names; None without one."""
     if options.binary is None:
         if options.decoder == "binary":
             raise UsageError("--decoder=binary: which? give it, as --binary=…/fl_asr_decode")
@@ -121,11 +107,7 @@ def _check_model(
 
 
 def must_be_binary(options: SweepOptions, flags: DecoderFlags) -> str:
-    """Return why the binary has to decode, or "" where the decoder in process may.
-
-    Raises:
-        UsageError: In process was asked for and is not possible.
-    """
+    """Return why the binary has to decode, or "" where the decoder in process may."""
     if options.decoder == "binary":
         return "--decoder=binary"
     reason = why_not_in_process(flags)
@@ -138,9 +120,6 @@ def with_model_flags(space: SearchSpace) -> SearchSpace:
     """Add the decoder flags of the acoustic model that the command leaves out, as the binary does.
 
     The model files of wav2letter cannot be read here: theirs are to be given.
-
-    Raises:
-        InputError: There is no such model.
     """
     am = space.fixed.get("am")
     if not am:
@@ -174,9 +153,6 @@ def with_piece_flags(space: SearchSpace) -> SearchSpace:
     """Add the flags of word pieces, and of letters with a ``▁`` between words, where none is given.
 
     Without them the decoders take all words of an utterance for one where they join tokens.
-
-    Raises:
-        InputError: There are no tokens, or they are pieces that no decoder can join to words.
     """
     fixed = space.fixed
     if not fixed.get("tokens"):
@@ -217,12 +193,7 @@ def piece_note(given: Mapping[str, str], flags: DecoderFlags, tokens: Sequence[s
 
 
 def emission_sources(options: SweepOptions, fixed: Mapping[str, str]) -> tuple[EmissionSource, ...]:
-    """Return how the emissions of each list are made; nothing where ``--emission_dir`` has them.
-
-    Raises:
-        UsageError: There is no Test program, or neither emissions nor a model.
-        InputError: A list, its audio or the model cannot be read, or an id has a "/".
-    """
+    """Return how the emissions of each list are made; nothing where ``--emission_dir`` has them."""
     if fixed.get("emission_dir"):
         return ()
     am = fixed.get("am")
@@ -276,11 +247,7 @@ def emission_sources(options: SweepOptions, fixed: Mapping[str, str]) -> tuple[E
 
 
 def _check_test(flags: Mapping[str, str], lists: Sequence[Path]) -> None:
-    """Refuse what fl_asr_test would end of, with its model's flags and those that it is given.
-
-    Raises:
-        UsageError: A file is missing or wrong, or a word needs a token that does not exist.
-    """
+    """Refuse what fl_asr_test would end of, with its model's flags and those that it is given."""
     if not flags.get("lexicon"):
         raise UsageError("no --lexicon, and none in the model: fl_asr_test ends without one")
     if problem := check_name("features_type", flags.get("features_type", "mfsc"), "flashlight"):

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from w2ltune import files
 from w2ltune.decodeinput import DecodeInput
-from w2ltune.errors import InputError, StoppedError, StudyMismatchError, TrialFailedError
-from w2ltune.report.progress import bar
+from w2ltune.errors import InputError, StudyMismatchError, TrialFailedError
+from w2ltune.report.progress import bar, say
 from w2ltune.runs.outcome import AnswerCheck
-from w2ltune.runs.signals import by_hand, stopping_signals
+from w2ltune.runs.signals import stopped_error, stopping_signals
 from w2ltune.search.decodespace import example_flags, sample_settings
 from w2ltune.search.poolkey import warm_pool
 from w2ltune.trials.agreement import ANSWER_UTTERANCES, SAMPLE_UTTERANCES, Agreement, compare
@@ -48,28 +48,19 @@ class Decision:
 
 
 def ensure_emissions(sources: Sequence[EmissionSource], console: Console) -> None:
-    """Make emissions that are missing; Ray must be connected.
-
-    Args:
-        sources: How that of each list is made.
-        console: Where to show it.
-
-    Raises:
-        TrialFailedError: The program failed.
-        StoppedError: A signal asked to stop; the same command continues.
-    """
+    """Make emissions that are missing; Ray must be connected."""
     from w2ltune.trials.emissionmaker import make_emissions  # Ray, only after the connection
 
     program = Path(sources[0].program).name
     lists = ", ".join(source.path.name for source in sources)
     what = f"emissions of {lists} by {program}, kept in {sources[0].cache}"
-    console.print(what, soft_wrap=True, markup=False)
+    say(console, what)
     began, reasons = time.monotonic(), list[str]()
     with stopping_signals(reasons.append), bar(console, "emissions") as show:
         make_emissions(
             sources,
             progress=show,
-            say=functools.partial(console.print, markup=False, soft_wrap=True),
+            say=functools.partial(say, console),
             stopped=lambda: reasons[0] if reasons else "",
         )
     console.print(f"  done in {time.monotonic() - began:.0f} s")
@@ -110,16 +101,12 @@ def settle_decoder(given: DecodeInput, console: Console) -> tuple[DecodeInput, D
     decision = _decide(given, known, console)
     _refuse_change(given, known, decision)
     if decision.why and not given.by_binary:  # else it stands among the findings
-        console.print(f"  {decision.why}", markup=False, soft_wrap=True)
+        say(console, f"  {decision.why}")
     return _with_decoder(given, decision), decision
 
 
 def keep_decision(given: DecodeInput, decision: Decision) -> None:
-    """Write what decodes to the study's folder; only its owner may call this.
-
-    Raises:
-        StudyMismatchError: The sweep was begun with the other decoder meanwhile.
-    """
+    """Write what decodes to the study's folder; only its owner may call this."""
     known = _read(given)
     _refuse_change(given, known, decision)
     if known is None or (decision.compared and not known.compared):
@@ -181,11 +168,7 @@ def _decide(given: DecodeInput, known: Decision | None, console: Console) -> Dec
 
 
 def check_answer(given: DecodeInput, flags: Mapping[str, str], console: Console) -> AnswerCheck:
-    """Hold what was decoded in process with the answer's flags against the binary.
-
-    Raises:
-        StoppedError: A signal asked to stop.
-    """
+    """Hold what was decoded in process with the answer's flags against the binary."""
     assert given.program is not None
     name = Path(given.program.path).name
     found = _compare(given, [flags], ANSWER_UTTERANCES, console)
@@ -211,10 +194,8 @@ def _compare(
     def look(part: float) -> None:
         show(part)
         if reasons:
-            raise StoppedError(
-                f"stopped ({reasons[0]}) while decoders were compared; the same command continues",
-                interrupted=by_hand(reasons[0]),
-            )
+            rest = " while decoders were compared; the same command continues"
+            raise stopped_error(reasons[0], rest)
         if time.monotonic() > end:
             raise TrialFailedError(f"no end after {PATIENCE_SECONDS / 60:.0f} minutes")
 

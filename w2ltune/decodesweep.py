@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from w2ltune.cluster.jobs import study_lock
+from w2ltune.cluster.jobs import owned
 from w2ltune.cluster.session import Session, connect
 from w2ltune.decodeinput import DecodeInput
 from w2ltune.decoderchoice import Decision, check_answer, keep_decision
@@ -22,14 +22,12 @@ from w2ltune.errors import StoppedError, TrialFailedError
 from w2ltune.formats.beamdump import Hypothesis
 from w2ltune.formats.listfile import list_name
 from w2ltune.report.leaderboard import read_leaderboard
-from w2ltune.report.progress import State, View, bar
-from w2ltune.report.running import Running
+from w2ltune.report.progress import State, View, at_work, bar, say
 from w2ltune.report.terminal import finish, write_best
 from w2ltune.runs.lock import StudyLock
 from w2ltune.runs.outcome import Choice, Look, Outcome, Probe, read_outcome, write_outcome
 from w2ltune.runs.provenance import settle_request
 from w2ltune.runs.rundir import make_shared
-from w2ltune.runs.sharing import share
 from w2ltune.runs.signals import by_hand, stopping_signals
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 from w2ltune.scoring.nbestpool import Pool
@@ -72,12 +70,8 @@ def run(given: DecodeInput, decision: Decision, console: Console) -> int:
         console: Where to show it.
     """
     for finding in given.findings:
-        console.print(f"  {finding}", markup=False, soft_wrap=True)
-    share(given.folder)
-    make_shared(given.folder)
-    lock = study_lock(given.folder)
-    lock.acquire()
-    try:
+        say(console, f"  {finding}")
+    with owned(given.folder) as lock:
         keep_seed = given.options.seed is None
         request = settle_request(given.folder / "sweep.json", given.request, keep_seed=keep_seed)
         keep_decision(given, decision)
@@ -87,18 +81,10 @@ def run(given: DecodeInput, decision: Decision, console: Console) -> int:
             sweep.check_answers()
             sweep.dump()
         return finish(given.folder, console, surfaces=sweep.surfaces())
-    finally:
-        lock.release()
 
 
 class DecodeSweep:
-    """The steps of a sweep whose study is ours; a context manager that ends Ray.
-
-    Args:
-        given: The sweep's inputs.
-        lock: Held.
-        console: Where to show it.
-    """
+    """The steps of a sweep whose study is ours; a context manager that ends Ray."""
 
     def __init__(self, given: DecodeInput, lock: StudyLock, console: Console) -> None:
         self.given = given
@@ -115,22 +101,22 @@ class DecodeSweep:
         self._session: Session | None = None
         self._pool: Any = None
         self._pool_name = f"decoder-pool {given.folder.absolute()} {secrets.token_hex(8)}"
-        self._tell_waits: Callable[[], None] = _nothing
+        self._tell_waits: Callable[[], None] = lambda: None
         board = read_leaderboard(given.folder)
         self.results: list[TrialResult] = list(board.results)
         self.earlier = len(self.results)
         if self.results or self.settled.interrupted:
-            console.print(
+            say(
+                console,
                 f"continuing {given.folder}: {self.settled.finished} trials finished before, "
                 f"{len(self.settled.interrupted)} interrupted",
-                soft_wrap=True,
             )
 
     def __enter__(self) -> DecodeSweep:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._pool, self._tell_waits = None, _nothing  # it lives as long as these references
+        self._pool, self._tell_waits = None, lambda: None  # it lives as long as these references
         self._stack.close()
 
     # Searching.
@@ -152,10 +138,7 @@ class DecodeSweep:
         self.beam |= {name: value for name, value in raised.items() if name in self.beam}
 
     def _begin(self) -> Probe | None:
-        """Return what a part of the list tells before the first trial; None where none is needed.
-
-        A kill before its end lets it be done again, and it comes to the same.
-        """
+        """Return what a part of the list tells before the first trial, where that is needed."""
         before = [found for found in self.outcome.probes if found.trial < 0]
         given, auto = self.given, list(self.given.auto)
         if before or given.options.sampler != "nbest" or given.options.n < LEAST_TRIALS:
@@ -177,7 +160,7 @@ class DecodeSweep:
         if found is not None:
             self._write(probes=(*self.outcome.probes, found))
             if found.advice:
-                self.console.print(f"beam: {found.advice}", markup=False, soft_wrap=True)
+                say(self.console, f"beam: {found.advice}")
         return found
 
     def _scene(self, flags: Mapping[str, str], box: Box) -> Scene:
@@ -236,7 +219,7 @@ class DecodeSweep:
         pool = self._decoder_pool()
         from w2ltune import tuner
         from w2ltune.trials.decoding import RESOURCES, DecodeTrial, LiveTrials
-        from w2ltune.trials.pool import has_workers
+        from w2ltune.trials.resources import trials_that_fit
 
         session = self._session
         assert session is not None and pool is not None
@@ -263,7 +246,7 @@ class DecodeSweep:
             beam=beam,
         )
         if options.sampler == "nbest":
-            self.console.print(self.given.disk_note(), soft_wrap=True)
+            say(self.console, self.given.disk_note())
         started = time.monotonic()
 
         def show(run: StudyRun) -> None:
@@ -277,7 +260,7 @@ class DecodeSweep:
                 resources=RESOURCES,
                 private=session.scratch / "tune",
                 show=show,
-                fits=lambda: session.lives() and has_workers(),
+                fits=lambda: session.lives() and trials_that_fit([{"CPU": 1}]) > 0,
                 node_wait_minutes=session.node_wait_minutes(options.node_wait_minutes),
             )
         reason = reason or f"all {options.n} trials are done"
@@ -296,10 +279,7 @@ class DecodeSweep:
 
     def _state(self, run: StudyRun, started: float) -> State:
         with run.lock:
-            running = [
-                Running(number=live.trial.number, fraction=live.fraction, value=live.value)
-                for live in run.live.values()
-            ]
+            running = at_work(run.live.values())
             few = self.given.options.sampler == "nbest" and not any(
                 trial.user_attrs.get(NOTE, {}).get("how") == "tpe" for trial in counted(self.study)
             )
@@ -472,7 +452,7 @@ class DecodeSweep:
             utterances = self.given.utterances_of(number).tolist()
             lists = self._decode_lists(chosen.flags, utterances, f"beam dump of {name}")
             written = write_dump(folder, name, self.given.dataset, utterances, lists)
-            self.console.print(f"beam dump: {written}", soft_wrap=True, markup=False)
+            say(self.console, f"beam dump: {written}")
 
     def hold_out(self) -> None:
         """Decode each held-out list once with the answer; a changed answer does not look again."""
@@ -482,12 +462,11 @@ class DecodeSweep:
             before = [look for look in self.outcome.looks if look.name == name]
             if before and (before[-1].flags == chosen.flags or not given.options.look_again):
                 if before[-1].flags != chosen.flags:
-                    self.console.print(
-                        f"{name} was decoded with trial {before[-1].trial}, but the answer "
-                        f"is trial {chosen.number} now; --look_again decodes it once more, and "
-                        "says so",
-                        markup=False, soft_wrap=True,
-                    )  # fmt: skip
+                    say(
+                        self.console,
+                        f"{name} was decoded with trial {before[-1].trial}, but the answer is trial"
+                        f" {chosen.number} now; --look_again decodes it once more, and says so",
+                    )
                 continue
             look = self._look(name, len(given.list_names) + number, chosen)
             self._write(looks=(*self.outcome.looks, look))
@@ -562,13 +541,8 @@ class DecodeSweep:
             self._session = self._stack.enter_context(
                 connect(f"sweep:{options.prefix}", cores=options.cores)
             )
-            if self._session.dashboard:
-                token = self._session.token_file
-                self.console.print(
-                    f"Ray dashboard: http://{self._session.dashboard}"
-                    + (f" (token in {token})" if token else ""),
-                    soft_wrap=True, markup=False,
-                )  # fmt: skip
+            if dashboard := self._session.dashboard_line():
+                say(self.console, dashboard)
             from w2ltune.trials.pool import start_pool, waits_told
 
             dataset = self.given.dataset
@@ -579,8 +553,7 @@ class DecodeSweep:
                 name=self._pool_name,
             )
             if dataset.task.gpu:  # without one, the first worker has a place always
-                say = functools.partial(self.console.print, markup=False, soft_wrap=True)
-                self._tell_waits = waits_told(self._pool, say)
+                self._tell_waits = waits_told(self._pool, functools.partial(say, self.console))
         return self._pool
 
     def _write(self, **changes: Any) -> None:
@@ -601,10 +574,6 @@ class DecodeSweep:
 def _beam_of(flags: Mapping[str, str]) -> dict[str, str]:
     typed = decoder_flags(flags)
     return {name: f"{getattr(typed, name):.12g}" for name in BEAM_FLAGS}
-
-
-def _nothing() -> None:
-    pass
 
 
 def _total(counts: npt.NDArray[np.int32]) -> tuple[int, int, int, int]:

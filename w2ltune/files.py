@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import functools
 import grp
@@ -15,6 +16,7 @@ import secrets
 import socket
 import stat
 import time
+import types
 import typing
 import zipfile
 import zlib
@@ -41,6 +43,9 @@ DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
 )
 """What JSON, numpy, zipfile and Optuna raise over changed bytes."""
+
+_GONE = ("mtime_ns", "setting")
+"""Fields that older versions wrote and nobody reads."""
 
 _fences: dict[Path, tuple[Callable[[], bool], Callable[[], object]]] = {}
 
@@ -282,11 +287,7 @@ def refuse_unwritable(path: Path) -> None:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether there is something of this name, be it a link to nothing.
-
-    Raises:
-        OSError: That cannot be told, as where a name is too long.
-    """
+    """Whether there is something of this name, be it a link to nothing."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -432,14 +433,36 @@ def fits(value: object, hint: Any) -> bool:
 def fitted(kind: type[T], content: Mapping[str, Any]) -> T:
     """Return a dataclass with a content's values, if each is of its field's type.
 
+    What is nested is made too: tuples, mappings and dataclasses.
+
     Raises:
         ValueError: One is not, and is named.
         TypeError: One is missing, or there is no such field.
     """
-    for name, hint in typing.get_type_hints(kind).items():
-        if name in content and not fits(content[name], hint):
+    hints = typing.get_type_hints(kind)
+    values = {name: value for name, value in content.items() if name in hints or name not in _GONE}
+    for name in hints.keys() & values.keys():
+        values[name] = _made(values[name], hints[name])
+        if not fits(values[name], hints[name]):
             raise ValueError(f"{name} is {content[name]!r}")
-    return kind(**content)
+    return kind(**values)
+
+
+def _made(value: Any, hint: Any) -> Any:
+    """Return lists as tuples and objects as dataclasses, where a field has these."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(value, dict) and isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return fitted(hint, value)
+    if isinstance(value, dict) and isinstance(origin, type) and issubclass(origin, Mapping):
+        key = int if inner[0] is int else str
+        return {key(name): _made(entry, inner[1]) for name, entry in value.items()}
+    if isinstance(value, list) and origin is tuple:
+        kinds = inner[:1] * len(value) if inner[-1] is ... else inner
+        return tuple(map(_made, value, kinds)) if len(kinds) == len(value) else value
+    if origin in (types.UnionType, typing.Union):
+        made = (_made(value, kind) for kind in inner)
+        return next((one for one, kind in zip(made, inner, strict=True) if fits(one, kind)), value)
+    return value
 
 
 def create_exclusively(path: Path, text: str, *, own: bool = False) -> bool:

@@ -41,12 +41,12 @@ def main(arguments: list[str]) -> int:
     from w2ltune.cluster.slurmoptions import submits
     from w2ltune.cluster.submit import submit_command
     from w2ltune.forwardinput import prepare
-    from w2ltune.report.progress import make_console
+    from w2ltune.report.progress import make_console, say
 
     given = prepare(options)
     console = make_console()
     for path in given.done:
-        console.print(f"{path}: is there already, of the same dump and LM", soft_wrap=True)
+        say(console, f"{path}: is there already, of the same dump and LM")
     if not given.outputs:
         return 0
     if submits(options):
@@ -69,6 +69,7 @@ def run(given: ForwardInput, options: ForwardOptions, console: Console) -> int:
         W2LTuneError: It failed, or was stopped; the shards that are done are kept.
     """
     from w2ltune.report.forwarding import table
+    from w2ltune.report.progress import say
     from w2ltune.runs.rundir import make_shared
     from w2ltune.runs.shards import ShardFolder
     from w2ltune.runs.sharing import share
@@ -79,7 +80,7 @@ def run(given: ForwardInput, options: ForwardOptions, console: Console) -> int:
         make_shared(output.path.parent)
     with _owned(given.folder, {output.path.parent for output in given.outputs}) as lock:
         if all(output.is_done() for output in given.outputs):
-            console.print("another process has just done it", soft_wrap=True)
+            say(console, "another process has just done it")
             return 0
         shards = ShardFolder(given.folder / "shards", columns=COLUMNS)
         _score(given, options, console, shards, lock)
@@ -88,13 +89,14 @@ def run(given: ForwardInput, options: ForwardOptions, console: Console) -> int:
     unit = options.unit if options.lm is not None else "tokens"
     console.print(table(results, unit))
     for result in results:
-        console.print(f"scores: {result.path}", soft_wrap=True, markup=False)
+        say(console, f"scores: {result.path}")
         if result.unknown > MOSTLY_UNKNOWN:
             why = _why_unknown(given.source, result.example)
-            console.print(
+            say(
+                console,
                 f"warning: most {unit} are unknown to the LM, as in {result.example[:60]!r}{why}; "
-                "see --case and --unit", soft_wrap=True, markup=False,
-            )  # fmt: skip
+                "see --case and --unit",
+            )
     return 0
 
 
@@ -111,12 +113,7 @@ def _why_unknown(source: LMSource, text: str) -> str:
 
 @contextlib.contextmanager
 def _owned(folder: Path, outputs: Set[Path]) -> Iterator[StudyLock]:
-    """Own the folder of the shards; what of it serves no longer is removed at the end.
-
-    Args:
-        folder: The folder.
-        outputs: Where else only its owner writes.
-    """
+    """Own the folder of the shards, removed where it serves no longer, and those of outputs."""
     from w2ltune import files
     from w2ltune.cluster.jobs import study_lock
     from w2ltune.forwardinput import NOTE
@@ -149,20 +146,22 @@ def _score(
     lock: StudyLock,
 ) -> None:
     """Score the shards that are not there."""
+    from w2ltune.report.progress import duration, say
+
     missing = [shard for shard in given.shards if folder.read(shard) is None]
     kept = len(given.shards) - len(missing)
     if differences := given.settle_folder():
-        console.print(f"other scores than before: {differences}", soft_wrap=True, markup=False)
-    console.print(
+        say(console, f"other scores than before: {differences}")
+    say(
+        console,
         f"{sum(len(output.ids) for output in given.outputs)} hypotheses, {len(given.sentences)} "
         f"different sentences, {len(given.shards)} shard{'s' if len(given.shards) > 1 else ''}"
-        + (f" ({kept} scored before)" if kept else ""), soft_wrap=True,
-    )  # fmt: skip
+        + (f" ({kept} scored before)" if kept else ""),
+    )
     if not missing:
         return
     from w2ltune.cluster.session import connect
     from w2ltune.report.forwarding import progress
-    from w2ltune.report.progress import duration
     from w2ltune.runs.signals import stopping_signals
 
     total = sum(len(shard.sentences) for shard in missing)
@@ -198,7 +197,7 @@ def _score(
             bundle=bundle,
             scratch=session.scratch.name,
             keep=keep,
-            say=functools.partial(console.print, markup=False, soft_wrap=True),
+            say=functools.partial(say, console),
         ).run(
             look=lambda: show(done),
             stopped=lambda: reasons[0] if reasons else "",

@@ -18,8 +18,7 @@ from w2ltune.formats.listfile import is_column
 from w2ltune.formats.lmscores import hash_path, write_hashes, write_lm_scores
 from w2ltune.formats.texthash import hash_texts
 from w2ltune.forwardoptions import SHARD_SENTENCES, ForwardOptions
-from w2ltune.runs.madefrom import differences
-from w2ltune.runs.provenance import fingerprint
+from w2ltune.runs.provenance import differences, fingerprint
 from w2ltune.runs.shards import Shard, cut
 from w2ltune.trials.lmsource import LMSource, command_words
 
@@ -76,11 +75,7 @@ class Output:
         return made_from, whole
 
     def refuse_other(self) -> None:
-        """Refuse to replace scores that were made from something else.
-
-        Raises:
-            StudyMismatchError: With what differs.
-        """
+        """Refuse to replace scores that were made from something else."""
         made_from, is_whole = self._recorded()
         if made_from is not None:
             if found := list(differences(made_from, self.made_from)):
@@ -201,11 +196,7 @@ def prepare(options: ForwardOptions) -> ForwardInput:
 
 
 def make_source(options: ForwardOptions) -> LMSource:
-    """Return the LM that the options name, after a first look at it.
-
-    Raises:
-        UsageError: It is missing, or a package that it needs.
-    """
+    """Return the LM that the options name, after a first look at it."""
     common: dict[str, Any] = {"cores": options.worker_cores, "folder": str(Path.cwd())}
     if options.lm is not None:
         from w2ltune.embedded.decoderfiles import check_lm_head
@@ -231,11 +222,7 @@ def make_source(options: ForwardOptions) -> LMSource:
 
 
 def dump_paths(text: str) -> list[Path]:
-    """Return the dumps that ``--hyp`` names.
-
-    Raises:
-        UsageError: One is missing, or named twice.
-    """
+    """Return the dumps that ``--hyp`` names."""
     names = [text] if Path(text).exists() else [part for part in text.split(",") if part]
     paths = [existing_file(name, "beam dump (--hyp)") for name in names]
     if not paths or len({path.resolve() for path in paths}) < len(paths):
@@ -244,11 +231,7 @@ def dump_paths(text: str) -> list[Path]:
 
 
 def output_paths(dumps: Sequence[Path], options: ForwardOptions) -> list[Path]:
-    """Return the file of scores of each dump.
-
-    Raises:
-        UsageError: Two would be the same, or ``--out`` is one file for several dumps.
-    """
+    """Return the file of scores of each dump."""
     if options.out.endswith(SCORES) and not Path(options.out).is_dir():
         if len(dumps) > 1:
             raise UsageError(f"--out={options.out}: one file for {len(dumps)} dumps; give a folder")

@@ -53,14 +53,14 @@ class ForwardOptions(DecodeSlurmOptions):
     case: str = option(
         "of the words before the LM sees them", "keep", choices=("keep", "lower", "upper")
     )
-    shards: int | None = option("number of shards", None)
+    shards: int | None = option("number of shards", None, least=1)
     shard_sentences: int | None = option(
         "or sentences of a shard; by default 50000 for an n-gram LM, 2000 for a causal LM, 10000 "
-        "for a program", None,
+        "for a program", None, least=1,
     )  # fmt: skip
-    batch_tokens: int = option("tokens of a causal LM's batch, padding included", 4096)
-    worker_cores: int = option("cores of each worker", 1)
-    cores: int | None = option("cores of a local Ray cluster; all that may be used", None)
+    batch_tokens: int = option("tokens of a causal LM's batch, padding included", 4096, least=1)
+    worker_cores: int = option("cores of each worker", 1, least=1)
+    cores: int | None = option("cores of a local Ray cluster; all that may be used", None, least=1)
     replace: bool = option("scores of another LM or dump in the same file are replaced", False)
     node_wait_minutes: float = option(
         "stop (exit code 75) when the cluster had no core or GPU for this long", 5.0
@@ -78,11 +78,7 @@ class ForwardOptions(DecodeSlurmOptions):
 
 
 def check_options(options: ForwardOptions) -> None:
-    """Refuse values that cannot be meant.
-
-    Raises:
-        UsageError: With the option and its value.
-    """
+    """Refuse values that cannot be meant."""
     given = {
         "--lm": options.lm is not None,
         "--causal_lm": bool(options.causal_lm),
@@ -93,10 +89,6 @@ def check_options(options: ForwardOptions) -> None:
         raise UsageError(f"give one of {', '.join(given)}; given: {' and '.join(found) or 'none'}")
     if not is_column_name(options.column):
         raise UsageError(f"--name={options.name!r}: must be {ALLOWED}")
-    for name in ("shards", "shard_sentences", "batch_tokens", "worker_cores", "cores"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name}={value}: must be 1 or more")
     if None not in (options.shards, options.shard_sentences):
         raise UsageError("--shards and --shard_sentences: give one of them")
     if options.lm is None and options.unit != "words":

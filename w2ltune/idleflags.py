@@ -34,14 +34,7 @@ _TAKEN = DECODER_FLAGS | {"am", "emission_dir", "test", "datadir", "flagsfile", 
 
 
 def refuse_unmet(given: Mapping[str, str]) -> None:
-    """Refuse flags by which the program would give other numbers than a sweep.
-
-    Args:
-        given: The user's flags with one value.
-
-    Raises:
-        UsageError: With what to do instead.
-    """
+    """Refuse flags by which the program would give other numbers than a sweep."""
     if number_of("maxload", given) > 0:
         raise UsageError(
             f"--maxload={given['maxload']}: a sweep decodes its whole list; make a shorter one, as "

@@ -109,16 +109,7 @@ def overlap_notes(train: Iterable[ListContent], valid: Sequence[ListContent]) ->
 
 
 def refuse_unknown_word(words: Collection[str], whose: str, *, path: Path | None = None) -> None:
-    """Refuse ``<unk>`` in a reference: the programs look for its spelling and crash.
-
-    Args:
-        words: Of references.
-        whose: They are.
-        path: The list.
-
-    Raises:
-        InputError: It is among the words.
-    """
+    """Refuse ``<unk>`` in a reference: the programs look for its spelling and crash."""
     if UNKNOWN_WORD in words:
         raise InputError(
             f"{whose} has the word {UNKNOWN_WORD}, at which the programs crash (SIGSEGV): write "

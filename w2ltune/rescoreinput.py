@@ -75,12 +75,7 @@ class RescoreInput:
 
 
 def read_input(options: RescoreOptions) -> RescoreInput:
-    """Read the dumps, their scores and references, and join them.
-
-    Raises:
-        InputError: A file is missing, wrong or does not fit the others, or the two lists have
-            utterances in common.
-    """
+    """Read the dumps, their scores and references, and join them."""
     metric: Metric = "cer" if options.metric == "cer" else "wer"
     normalize = load_normalizer(options.normalize, ignore_case=options.ignore_case)
 

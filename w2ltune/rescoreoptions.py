@@ -62,7 +62,7 @@ class RescoreOptions:
     gridsearch: bool = option("the grid of wav2letter's rescore.py: --method=grid", False)
     certify: bool = option("prove the optimum, or how far it may be off, after any search", False)
     time_limit: float = option("CPU seconds of this process that the proof may take", 60.0)
-    n: int | None = option("evaluations of tpe, cmaes, random or grid", None)
+    n: int | None = option("evaluations of tpe, cmaes, random or grid", None, least=1)
     in_wts: str = option(
         "weights to evaluate, or to compare with: tr,convlm,len or NAME=WEIGHT,…", "",
         value="WEIGHTS",
@@ -96,7 +96,7 @@ class RescoreOptions:
         "folder of the study; by default beside the dump, named after it and the weights", None,
         value="DIR",
     )  # fmt: skip
-    seed: int = option("seed of the search", 1)
+    seed: int = option("seed of the search", 1, least=0)
     format: str = option("what is printed", "table", choices=("table", "json"))
 
     @property
@@ -145,11 +145,7 @@ class RescoreOptions:
 
 
 def check_options(options: RescoreOptions) -> None:
-    """Refuse values that cannot be meant.
-
-    Raises:
-        UsageError: With the option and its value.
-    """
+    """Refuse values that cannot be meant."""
     if not options.weights:
         raise UsageError(
             "nothing to weigh: give scores of language models, as --tr=dev.lst-tr.ppl "
@@ -161,12 +157,8 @@ def check_options(options: RescoreOptions) -> None:
     given = [f.name for f in fields(options) if f.name.startswith("test_")]
     if any(getattr(options, name) for name in given):
         _check_test(options)
-    if options.n is not None and options.n < 1:
-        raise UsageError(f"--n={options.n}: must be 1 or more")
     if not options.time_limit > 0:
         raise UsageError(f"--time_limit={options.time_limit:g}: must be above 0 CPU seconds")
-    if options.seed < 0:
-        raise UsageError(f"--seed={options.seed}: must be 0 or more")
     if options.gridsearch and options.method not in ("line", "grid"):
         raise UsageError(f"--gridsearch and --method={options.method}: give one of them")
     if options.cer_blanks and options.metric != "cer":

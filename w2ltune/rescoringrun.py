@@ -17,17 +17,14 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
-from w2ltune import files
-from w2ltune.cluster.jobs import study_lock
-from w2ltune.errors import StoppedError
+from w2ltune.cluster.jobs import owned
 from w2ltune.formats.beamdump import write_dump_rows
-from w2ltune.report.numbers import error_line
-from w2ltune.report.progress import make_console
+from w2ltune.report.leaderboard import error_line
+from w2ltune.report.progress import make_console, say
 from w2ltune.report.rescoring import print_answer, print_evaluation, weights_text
 from w2ltune.report.rescoringpage import build_rescoring_report
 from w2ltune.rescoreinput import RescoreInput
@@ -35,16 +32,14 @@ from w2ltune.rescoreoptions import LENGTHS, parse_weights
 from w2ltune.rescoring import Rescoring
 from w2ltune.runs.provenance import SweepRequest, fingerprints, git_commit, settle_request, versions
 from w2ltune.runs.rescored import Rating, Rescored, as_json, looked, read_looks, write_rescored
-from w2ltune.runs.rundir import make_shared
-from w2ltune.runs.sharing import share
-from w2ltune.runs.signals import by_hand, stopping_signals
-from w2ltune.scoring.text import join_units
+from w2ltune.runs.signals import stopped_error, stopping_signals
 from w2ltune.scoring.weighing import RescoreList, ranking
 from w2ltune.search.rescorechoice import by_k, oracle_rate, rate
 from w2ltune.search.rescoresampling import check_method
 from w2ltune.search.rescorestudy import incumbents
 from w2ltune.search.residual import Vector
 from w2ltune.search.study import open_study
+from w2ltune.trials.dumps import write_transcripts
 
 
 def search(given: RescoreInput, *, command: Sequence[str]) -> int:
@@ -60,11 +55,7 @@ def search(given: RescoreInput, *, command: Sequence[str]) -> int:
     check_method(given.options.chosen_method, given.weights, LENGTHS[given.options.length])
     as_text = given.options.format == "table"
     console = make_console() if as_text else Console(stderr=True, highlight=False)
-    share(given.folder)
-    make_shared(given.folder)
-    lock = study_lock(given.folder)
-    lock.acquire()
-    try:
+    with owned(given.folder) as lock:
         request = settle_request(
             given.folder / "sweep.json", _request(given, command), keep_seed=False
         )
@@ -90,15 +81,13 @@ def search(given: RescoreInput, *, command: Sequence[str]) -> int:
             maps=rescoring.maps,
             found=incumbents(rescoring.study, given.weights),
         )
-    finally:
-        lock.release()
     if as_text:
-        console.print(f"report: {report}", soft_wrap=True, markup=False)
+        say(console, f"report: {report}")
     if rescoring.cut_short:
-        raise StoppedError(
-            f"stopped ({rescoring.stops[0]}); the answer above is that of what was found until "
-            "then, and the same command goes on from it",
-            interrupted=by_hand(rescoring.stops[0]),
+        raise stopped_error(
+            rescoring.stops[0],
+            "; the answer above is that of what was found until then, and the same command goes on "
+            "from it",
         )
     return 0
 
@@ -145,10 +134,7 @@ def evaluate(given: RescoreInput) -> int:
 def _evaluated(of: RescoreList, vector: Vector) -> dict[str, Rating]:
     original = of.chosen(vector, 1)
     chosen = of.chosen(vector, None)
-    return {
-        "original": rate(of, original, None),
-        "rescored": rate(of, chosen, of.errors(original)),
-    }
+    return {"original": rate(of, original, None), "rescored": rate(of, chosen, of.errors(original))}
 
 
 def _request(given: RescoreInput, command: Sequence[str]) -> SweepRequest:
@@ -182,20 +168,14 @@ def _write_lists(given: RescoreInput, rescored: Rescored) -> None:
             best = [of.lists.text(row) for row in of.chosen(vector, rescored.k)]
             said = [" ".join(words) for words in of.lists.references]
             for kind, texts in (("hyp", best), ("ref", said)):
-                counted = [join_units(of.units(text)) for text in texts]
-                rows = zip(counted, of.lists.ids, strict=True)
-                lines = "".join(f"{text} ({utterance})\n" for text, utterance in rows)
-                files.write_text(Path(given.folder, f"{name}.{kind}.trn"), lines)
+                path = given.folder / f"{name}.{kind}.trn"
+                write_transcripts(path, of.lists.ids, map(of.units, texts))
 
 
 def _reordered(
     of: RescoreList, vector: Vector, k: int
 ) -> Iterator[tuple[str, float, float, float, float, str]]:
-    """Return the hypotheses that take part, utterance by utterance, the best of the weights first.
-
-    Their score is the weighted one; the scores of the acoustic model and of the decoder's language
-    model are the dump's.
-    """
+    """Return the rows of a dump with the weighted scores, utterance by utterance, best first."""
     nbest, names = of.lists.nbest, of.lists.names
     rows = ranking(of.nbest, vector, of.limit(k))
     rows = rows[of.lists.dump_rows[rows] >= 0]

@@ -26,8 +26,8 @@ def _is_training(arguments: list[str]) -> bool:
     if not any(name in a for a in arguments for name in ("task", *FLAGSFILE_NAMES)):
         return False
     asked = [a for a in arguments if a not in ("--help", "-h", "-help", "--version", "-version")]
-    own = {n for n, f in SweepOptions.__dataclass_fields__.items() if f.type == "bool"}
-    own |= {n for n, f in TrainSweepOptions.__dataclass_fields__.items() if f.type == "bool"}
+    known = SweepOptions.__dataclass_fields__ | TrainSweepOptions.__dataclass_fields__
+    own = {name for name, field in known.items() if field.type == "bool"}
     flags = effective(parse_arguments(asked, boolean=lambda n: n in own or is_boolean(n)))
     return "task" in flags and flags["task"].value == "train"
 
@@ -77,19 +77,9 @@ def _sweep_decodes(arguments: list[str]) -> int:
 def _sweep_trainings(arguments: list[str]) -> int:
     options, given = parse(arguments, TrainSweepOptions, usage=SWEEP_USAGE)
     check_job_options(options)
-    from w2ltune.cluster.slurmoptions import submits
-    from w2ltune.cluster.submit import submit_command
-    from w2ltune.report.progress import make_console
-    from w2ltune.traininput import prepare_training
-    from w2ltune.trainsweep import check_folder, run
+    from w2ltune.trainsweep import run_or_submit
 
-    training = prepare_training(options, given, command=arguments)
-    if submits(options, local=options.local):
-        check_folder(training)
-        return submit_command(
-            "w2ltune.sweep", arguments, study=training.folder, options=options, gpus=training.gpus
-        )
-    return run(training, make_console())
+    return run_or_submit("w2ltune.sweep", options, given, arguments)
 
 
 if __name__ == "__main__":

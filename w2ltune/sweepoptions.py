@@ -67,7 +67,7 @@ class SweepOptions(DecodeSlurmOptions):
     perturb: Path | None = option(
         "Python file with perturb_parameters(args), which sets flags at random", None, value="FILE"
     )
-    n: int = option("trials in all, at most; may grow when a sweep is continued", 40)
+    n: int = option("trials in all, at most; may grow when a sweep is continued", 40, least=1)
     sampler: str = option(
         "how the next trial is chosen; auto is nbest where linear weights are searched, else tpe",
         "auto", choices=("auto", "nbest", "tpe", "random", "qmc", "cmaes", "grid", "gp"),
@@ -92,7 +92,7 @@ class SweepOptions(DecodeSlurmOptions):
     max_rtf: float | None = option(
         "CPU seconds for a second of audio that --beamsize=auto may reach", None
     )
-    nbest: int = option("hypotheses kept of each utterance for the n-best search", 50)
+    nbest: int = option("hypotheses kept of each utterance for the n-best search", 50, least=1)
     warm_start: Path | None = option(
         "folder of an earlier sweep of the same model and list, at any beam, whose n-best lists "
         "are used too", None, value="DIR",
@@ -104,7 +104,9 @@ class SweepOptions(DecodeSlurmOptions):
     space: Path | None = option(
         "Python file with space(trial) in Optuna's define-by-run style", None, value="FILE"
     )
-    seed: int | None = option("seed of the sampler; drawn and recorded when not given", None)
+    seed: int | None = option(
+        "seed of the sampler; drawn and recorded when not given", None, least=0
+    )
     metric: str = option("what is counted: word or character errors", "wer", choices=("wer", "cer"))
     cer_blanks: bool = option(
         "with --metric=cer: count one blank between words as a character; they are left out", False
@@ -118,7 +120,7 @@ class SweepOptions(DecodeSlurmOptions):
         "regular expression for the speaker in an utterance id; intervals are by speaker", None
     )
     concurrent_trials: int = option("trials decoded at a time, at most 4", 3)
-    cores: int | None = option("cores of a local Ray cluster; all that may be used", None)
+    cores: int | None = option("cores of a local Ray cluster; all that may be used", None, least=1)
     node_wait_minutes: float = option(
         "stop (exit code 75) when the cluster had no core for this long", 5.0
     )
@@ -132,23 +134,11 @@ class SweepOptions(DecodeSlurmOptions):
 
 
 def check_options(options: SweepOptions) -> None:
-    """Refuse values that cannot be meant.
-
-    Raises:
-        UsageError: With the option and its value.
-    """
-    if options.n < 1:
-        raise UsageError(f"--n={options.n}: must be 1 or more")
+    """Refuse values that cannot be meant."""
     if not 1 <= options.concurrent_trials <= 4:
         raise UsageError(f"--concurrent_trials={options.concurrent_trials}: must be 1 to 4")
-    if options.cores is not None and options.cores < 1:
-        raise UsageError(f"--cores={options.cores}: must be 1 or more")
-    if options.nbest < 1:
-        raise UsageError(f"--nbest={options.nbest}: must be 1 or more")
     if options.max_rtf is not None and not options.max_rtf > 0:
         raise UsageError(f"--max_rtf={options.max_rtf:g}: must be above 0")
-    if options.seed is not None and options.seed < 0:
-        raise UsageError(f"--seed={options.seed}: must be 0 or more")
     if options.cer_blanks and options.metric != "cer":
         raise UsageError("--cer_blanks goes with --metric=cer: words have no blanks")
     if options.perturb is not None and options.space is not None:

@@ -16,19 +16,9 @@ def main(arguments: list[str]) -> int:
     options, given = parse(arguments, TrainOptions, usage=TRAIN_USAGE)
     check_job_options(options)
     # Not earlier: --help and mistakes on the command line are answered at once.
-    from w2ltune.cluster.slurmoptions import submits
-    from w2ltune.cluster.submit import submit_command
-    from w2ltune.report.progress import make_console
-    from w2ltune.traininput import prepare_training
-    from w2ltune.trainsweep import check_folder, run
+    from w2ltune.trainsweep import run_or_submit
 
-    training = prepare_training(options, given, command=arguments)
-    if submits(options, local=options.local):
-        check_folder(training)
-        return submit_command(
-            "w2ltune.train", arguments, study=training.folder, options=options, gpus=training.gpus
-        )
-    return run(training, make_console())
+    return run_or_submit("w2ltune.train", options, given, arguments)
 
 
 if __name__ == "__main__":

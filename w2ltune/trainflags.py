@@ -126,11 +126,7 @@ def _refuse_option(flag: Flag, options: JobOptions) -> None:
 
 
 def script_flags(space: SearchSpace) -> dict[str, Flag]:
-    """Return one setting of the flags that the script of ``--space`` gives, to be checked.
-
-    Raises:
-        InputError: There is no such script, or it fails.
-    """
+    """Return one setting of the flags that the script of ``--space`` gives, to be checked."""
     if space.script is None:
         return {}
     path = str(space.script)

@@ -75,17 +75,7 @@ class TrainInput:
 def prepare_training(
     options: JobOptions, given: Mapping[str, Flag], *, command: Sequence[str]
 ) -> TrainInput:
-    """Check the inputs and put them together.
-
-    Args:
-        options: Of ``w2ltune.train`` or of a sweep of trainings.
-        given: Flags of the binary on the command line; they come after those of ``--extra``.
-        command: The command line, to be recorded.
-
-    Raises:
-        UsageError: Something is missing, damaged or does not fit, or the folder holds another
-            training.
-    """
+    """Check the inputs and put them together."""
     extra = parse_arguments(split_extra(options.extra), boolean=is_boolean)
     extra = list(effective([*extra, *given.values()]).values())
     mode = _MODES[options.mode] if isinstance(options, TrainOptions) else "train"
@@ -274,13 +264,7 @@ def _refuse_another(given: TrainInput) -> None:
 
 
 def with_gpus(job: TrainJob, options: JobOptions, *, gpus: int) -> TrainJob:
-    """Return the job with the GPUs of each node settled.
-
-    Args:
-        job: The job.
-        options: With ``ngpu``, ``gpus_per_node`` and ``local``.
-        gpus: GPUs of the cluster as it is.
-    """
+    """Return the job with the GPUs of each node settled."""
     embedded = job.program == EMBEDDED
     wanted = options.ngpu
     if wanted is None:

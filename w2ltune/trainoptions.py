@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from w2ltune.cluster.resources import check_whole_nodes
 from w2ltune.cluster.site import read_site
 from w2ltune.cluster.slurmoptions import GPUS, SlurmOptions
 from w2ltune.commandline import option
@@ -54,7 +55,7 @@ class JobOptions(SlurmOptions):
     project: str = option("folder in root; the config's own folder's name by default", "")
     ngpu: int | None = option(
         "GPUs of a training, in all; 0 for none. By default 1 with --binary where there are GPUs",
-        None, also=GPUS,
+        None, also=GPUS, least=0,
     )  # fmt: skip
     metric: str = option(
         "what is minimised: TAG-WER, TAG-TER or TAG-loss of a valid set; by default the WER of the "
@@ -62,19 +63,21 @@ class JobOptions(SlurmOptions):
     )  # fmt: skip
     stall_minutes: float | None = option(
         "a training without a new line in its log for so long is started again; 0 for never. By "
-        "default five times its longest silence so far, at least 10 minutes", None,
+        "default five times its longest silence so far, at least 10 minutes", None, least=0,
     )  # fmt: skip
     keep: int = option(
-        "newest snapshots that are kept of a training, beside the best of each valid set", 2
+        "newest snapshots that are kept of a training, beside the best of each valid set",
+        2,
+        least=1,
     )
     disk_budget_gib: float | None = option(
         "most disk for the folder with all models, snapshots and logs: no snapshot is taken beyond",
         None,
     )
     local: bool = option("run here, on one GPU at most, to spot obvious errors", False)
-    cores: int | None = option("cores of a local Ray cluster; all that may be used", None)
+    cores: int | None = option("cores of a local Ray cluster; all that may be used", None, least=1)
     node_wait_minutes: float = option(
-        "stop (exit code 75) when no training fits the cluster for this long", 5.0
+        "stop (exit code 75) when no training fits the cluster for this long", 5.0, least=0
     )
     allow_unknown_flags: bool = option("let unknown flags through", False)
 
@@ -102,7 +105,7 @@ class TrainSweepOptions(JobOptions):
         value="DIR",
     )  # fmt: skip
     prefix: str = option("name of this sweep", "", value="NAME")
-    n: int = option("trials in all; may grow when a sweep is continued", 40)
+    n: int = option("trials in all; may grow when a sweep is continued", 40, least=1)
     sampler: str = option(
         "how the next trial is chosen", "tpe",
         choices=("tpe", "random", "qmc", "cmaes", "grid", "gp"),
@@ -111,17 +114,17 @@ class TrainSweepOptions(JobOptions):
         "stops trainings that fall behind after the same number of epochs", "asha",
         choices=("asha", "median", "hyperband", "none"),
     )  # fmt: skip
-    min_epochs: int = option("no training is stopped before so many epochs", 3)
+    min_epochs: int = option("no training is stopped before so many epochs", 3, least=1)
     space: Path | None = option(
         "Python file with space(trial) in Optuna's define-by-run style", None, value="FILE"
     )
     seed: int | None = option(
         "seed of the sampler, drawn and recorded when not given (the training's own --seed goes "
-        "into --extra)", None,
+        "into --extra)", None, least=0,
     )  # fmt: skip
     rescore_top: int = option(
         "so many of the best trainings are decoded again, for error counts and an interval; by the "
-        "validation list of --metric", 0,
+        "validation list of --metric", 0, least=0,
     )  # fmt: skip
     test_binary: Path | None = option(
         "fl_asr_test, or Test, for --rescore_top; by default the one beside --binary", None,
@@ -135,33 +138,11 @@ def gpus_per_node(options: JobOptions) -> int:
 
 
 def check_job_options(options: JobOptions) -> None:
-    """Refuse values that cannot be meant.
-
-    Raises:
-        UsageError: With the option and its value.
-    """
-    least = {"gpus_per_node": 1, "cpus_per_task": 1, "keep": 1, "cores": 1, "ngpu": 0}
-    least |= {
-        "n": 1,
-        "min_epochs": 1,
-        "seed": 0,
-        "stall_minutes": 0,
-        "node_wait_minutes": 0,
-        "rescore_top": 0,
-    }
-    for name, low in least.items():
-        value = getattr(options, name, None)
-        if value is not None and value < low:
-            raise UsageError(f"--{name}={value:g}: must be {low} or more")
+    """Refuse values that cannot be meant."""
     if isinstance(options, TrainSweepOptions) and options.test_binary and not options.rescore_top:
         raise UsageError(f"--test_binary={options.test_binary}: needs --rescore_top=K")
     for name in ("disk_budget_gib", "hours", "mem_per_gpu"):
         value = getattr(options, name)
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"--{name}={value:g}: must be above 0, and finite")
-    gpus, node = options.ngpu or 0, gpus_per_node(options)
-    if gpus > node and gpus % node:
-        raise UsageError(
-            f"--ngpu={gpus}: with {node} GPUs on a node it must be at most {node} or a multiple of "
-            f"it, as {gpus - gpus % node} or {gpus - gpus % node + node} (--gpus_per_node)"
-        )
+    check_whole_nodes(options.ngpu or 0, gpus_per_node(options))

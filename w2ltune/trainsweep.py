@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from w2ltune.cluster.jobs import study_lock
+from w2ltune.cluster.jobs import owned
 from w2ltune.cluster.session import connect
+from w2ltune.cluster.slurmoptions import submits
+from w2ltune.cluster.submit import submit_command
 from w2ltune.errors import TrialFailedError, UsageError
+from w2ltune.formats.flagsfile import Flag
 from w2ltune.report.leaderboard import read_leaderboard
-from w2ltune.report.progress import State, View, bar
-from w2ltune.report.running import Running
+from w2ltune.report.progress import State, View, at_work, bar, make_console, say
 from w2ltune.report.trainingterminal import finish_single, finish_training
 from w2ltune.runs.diskbudget import disk_note
 from w2ltune.runs.lock import StudyLock
@@ -27,8 +30,8 @@ from w2ltune.search.pruning import EpochPruner
 from w2ltune.search.run import StudyRun
 from w2ltune.search.study import Settled, open_study, settle, tell
 from w2ltune.traincheck import valid_sets
-from w2ltune.traininput import TrainInput, with_gpus
-from w2ltune.trainoptions import TrainSweepOptions
+from w2ltune.traininput import TrainInput, prepare_training, with_gpus
+from w2ltune.trainoptions import JobOptions, TrainSweepOptions
 from w2ltune.trials.keeper import keep_again
 from w2ltune.trials.rescoringinput import Rescoring, prepare_rescoring
 
@@ -39,11 +42,7 @@ SUPERSEDED = "continued with other flags"
 
 
 def check_folder(given: TrainInput) -> Rescoring | None:
-    """Return what ``--rescore_top`` needs, if it is given; nothing is written.
-
-    Raises:
-        UsageError: The folder holds another training, or something of that is missing.
-    """
+    """Return what ``--rescore_top`` needs, if it is given; nothing is written."""
     path = given.folder / "sweep.json"
     old = read_request(path)
     if given.job.mode != "continue" and old is not None:
@@ -62,20 +61,31 @@ def check_folder(given: TrainInput) -> Rescoring | None:
     )
 
 
+def run_or_submit(
+    module: str, options: JobOptions, flags: Mapping[str, Flag], arguments: Sequence[str]
+) -> int:
+    """Run or continue what a command asks for, or submit it; return the exit code."""
+    given = prepare_training(options, flags, command=arguments)
+    if submits(options, local=options.local):
+        check_folder(given)
+        return submit_command(
+            module, arguments, study=given.folder, options=options, gpus=given.gpus
+        )
+    return run(given, make_console())
+
+
 def run(given: TrainInput, console: Console) -> int:
     """Run or continue a training or a sweep of them; print the answer, return the exit code."""
     rescoring = check_folder(given)
     for note in given.notes:
-        console.print(f"  {note}", markup=False, soft_wrap=True)
+        say(console, f"  {note}")
     share(given.folder)
     path = given.folder / "sweep.json"
     begun = path.exists()
     make_shared(given.folder)
     if given.options.config is not None and given.job.mode != "continue":
         claim(given.folder, given.options.config)
-    lock = study_lock(given.folder)
-    lock.acquire()
-    try:
+    with owned(given.folder) as lock:
         request = given.request
         if given.job.mode != "continue" or not begun:
             keep_seed = getattr(given.options, "seed", None) is None
@@ -84,19 +94,10 @@ def run(given: TrainInput, console: Console) -> int:
         if given.single:
             return finish_single(given.folder, console)
         return finish_training(given.folder, console)
-    finally:
-        lock.release()
 
 
 class TrainSweep:
-    """The trainings of a study that is ours.
-
-    Args:
-        given: What is to be trained.
-        lock: Held.
-        console: Where to show it.
-        rescoring: With what the best ones are decoded again; None when they are not.
-    """
+    """The trainings of a study that is ours; ``rescoring`` decodes the best ones again."""
 
     def __init__(
         self,
@@ -119,10 +120,10 @@ class TrainSweep:
         self.earlier = len(self.results)
         self.trial_count = self._count_trials()
         if self.results or self.settled.interrupted:
-            console.print(
+            say(
+                console,
                 f"continuing {given.folder}: {self.settled.finished} finished before, "
                 f"{len(self.settled.interrupted)} interrupted",
-                soft_wrap=True,
             )
 
     def _count_trials(self) -> int:
@@ -207,11 +208,8 @@ class TrainSweep:
                     f"--ngpu={options.ngpu or 0} --cpus_per_task={options.cpus_per_task}: this "
                     f"machine has {session.cores} cores and {cluster_gpus()} GPUs for it"
                 )
-            if session.dashboard:
-                token = f" (token in {session.token_file})" if session.token_file else ""
-                self.console.print(
-                    f"Ray dashboard: http://{session.dashboard}{token}", soft_wrap=True
-                )
+            if dashboard := session.dashboard_line():
+                say(self.console, dashboard)
             rundir = str(given.folder.absolute()) if given.single else ""
             sweep = options if isinstance(options, TrainSweepOptions) else None
             pruned = sweep is not None and sweep.pruner != "none"
@@ -285,19 +283,11 @@ class TrainSweep:
             self._say(note)
 
     def _say(self, line: str) -> None:
-        self.console.print(f"  {line}", markup=False, soft_wrap=True)
+        say(self.console, f"  {line}")
 
     def _state(self, run: StudyRun, started: float) -> State:
         with run.lock:
-            running = [
-                Running(
-                    number=live.trial.number,
-                    fraction=live.fraction,
-                    value=live.value,
-                    note=live.note,
-                )
-                for live in run.live.values()
-            ]
+            running = at_work(run.live.values())
         return State(
             earlier=self.earlier,
             results=list(self.results),

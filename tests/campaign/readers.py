@@ -313,7 +313,7 @@ def readers(folder: Path) -> dict[str, Reader]:
     )
     known = outcome.Outcome(
         reason="done", sampler="nbest", baselines={"greedy": 0.5}, baseline_trial=0,
-        choices=(outcome.Choice(target="", setting=flags, trial=1, best_trial=1, why="fewest",
+        choices=(outcome.Choice(target="", trial=1, best_trial=1, why="fewest",
                                 counts=(1, 2, 3, 9), interval=(0.1, 0.2), unit="utterance",
                                 oracle=0.1, against_baseline=comparison),),
         probes=(outcome.Probe(trial=1, utterances=9, audio_seconds=1.5, advice="none", rows=(

@@ -4,8 +4,8 @@ import pytest
 from rich.console import Console
 
 from w2ltune.report import progress
+from w2ltune.report.leaderboard import Running
 from w2ltune.report.progress import State, View, duration, make_console
-from w2ltune.report.running import Running
 from w2ltune.runs.trialdir import TrialResult
 
 

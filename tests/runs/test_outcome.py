@@ -23,7 +23,6 @@ from w2ltune.runs.outcome import (
 BETTER = Comparison(difference=-0.0125, interval=(-0.02, -0.003), unit="speaker (40)")
 CHOICE = Choice(
     target="dev-other.lst",
-    setting={"beamsize": "500"},
     trial=7,
     best_trial=4,
     why="middle of the plateau",
@@ -59,7 +58,7 @@ FULL = Outcome(
     sampler="nbest",
     baselines={"greedy": 0.151, "without LM": 0.132},
     baseline_trial=0,
-    choices=(CHOICE, dataclasses.replace(CHOICE, target="", setting={})),
+    choices=(CHOICE, dataclasses.replace(CHOICE, target="")),
     probes=(PROBE, dataclasses.replace(PROBE, audio_seconds=None, raised={})),
     looks=(LOOK, dataclasses.replace(LOOK, baseline=None, against_baseline=None)),
     audio_seconds=5400.0,

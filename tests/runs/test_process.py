@@ -484,7 +484,7 @@ def test_many_starts_leave_nothing(program: Callable[..., Program], mark: str) -
     for number in range(7):
         child = start(program("sh", "-c", f"exit {number}"))
         if number % 3 == 0:
-            child.close()
+            child.kill()
         else:
             assert child.wait(PATIENCE_SECONDS) == number
         with pytest.raises(UsageError):

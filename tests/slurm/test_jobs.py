@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from w2ltune.cluster.jobs import Job, parse_job, requeue_is_right
+from w2ltune.cluster.jobs import Job, parse_job
 from w2ltune.errors import W2LTuneError
 
 DATA = Path(__file__).parents[1] / "data" / "slurm"
@@ -27,7 +27,6 @@ def test_a_running_job():
         state="RUNNING",
         nodes="n[1-2]",
         partition="low",
-        submit_time="2026-11-23T02:02:04",
         start_time="2026-11-23T02:02:05",
         end_time="2026-11-23T02:08:05",
         exit_code="0:0",
@@ -44,30 +43,25 @@ def test_a_waiting_job_with_an_awkward_name():
 
 
 @pytest.mark.parametrize(
-    ("what", "fields", "live", "requeue"),
+    ("what", "fields", "live"),
     [
-        ("time limit", {"JobState": "RUNNING"}, True, True),
-        ("preemption", {"JobState": "RUNNING", "Restarts": 3}, True, True),
-        ("scancel", {"JobState": "COMPLETING", "ExitCode": "0:15"}, True, False),
-        ("scontrol requeue", {"JobState": "COMPLETING"}, True, False),
-        ("after a requeue", {"JobState": "PENDING", "Reason": "BeginTime"}, True, False),
-        ("held by an operator", {"JobState": "REQUEUE_HOLD"}, True, False),
-        ("cancelled", {"JobState": "CANCELLED"}, False, False),
-        ("ended by its limit", {"JobState": "TIMEOUT", "Reason": "TimeLimit"}, False, False),
-        ("a lost node", {"JobState": "NODE_FAIL"}, False, False),
-        ("done", {"JobState": "COMPLETED"}, False, False),
-        ("failed", {"JobState": "FAILED", "ExitCode": "1:0"}, False, False),
+        ("time limit", {"JobState": "RUNNING"}, True),
+        ("preemption", {"JobState": "RUNNING", "Restarts": 3}, True),
+        ("scancel", {"JobState": "COMPLETING", "ExitCode": "0:15"}, True),
+        ("scontrol requeue", {"JobState": "COMPLETING"}, True),
+        ("after a requeue", {"JobState": "PENDING", "Reason": "BeginTime"}, True),
+        ("held by an operator", {"JobState": "REQUEUE_HOLD"}, True),
+        ("cancelled", {"JobState": "CANCELLED"}, False),
+        ("ended by its limit", {"JobState": "TIMEOUT", "Reason": "TimeLimit"}, False),
+        ("a lost node", {"JobState": "NODE_FAIL"}, False),
+        ("done", {"JobState": "COMPLETED"}, False),
+        ("failed", {"JobState": "FAILED", "ExitCode": "1:0"}, False),
     ],
 )
-def test_states(what, fields, live, requeue):
+def test_states(what, fields, live):
     job = changed(**fields)
-    assert (job.live, requeue_is_right(job)) == (live, requeue)
+    assert job.live == live
     assert job.restarts == fields.get("Restarts", 0)
-
-
-def test_a_job_that_may_not_be_requeued():
-    assert parse_job(RUNNING).may_requeue
-    assert not changed(Requeue=0).may_requeue
 
 
 @pytest.mark.parametrize("text", ["", "No jobs in the system\n"])

@@ -203,11 +203,8 @@ def test_resources_in_words():
         ({}, -1, "--ngpu=-1: must be 0 or more"),
         ({}, 12, "--ngpu=12: with 8 GPUs on a node it must be at most 8 or a multiple of it, "
          "as 8 or 16 (--gpus_per_node)"),
-        ({"nodes": 0}, 0, "--nodes=0: must be 1 or more"),
         ({"nodes": 1}, 16, "--nodes=1: 16 GPUs take 2 nodes of 8; leave --nodes out, or give "
          "--nodes=2 or more"),
-        ({"gpus_per_node": 0}, 0, "--gpus_per_node=0: must be 1 or more"),
-        ({"cpus_per_task": -3}, 0, "--cpus_per_task=-3: must be 1 or more"),
         ({"cpu": 4}, 8, "--cpu=4: a node needs 8 cores, --cpus_per_task=1 for each of 8 processes"),
         ({"hours": 0.0}, 0, "--hours=0: must be above 0 and at most 8760"),
         ({"hours": float("nan")}, 0, "--hours=nan: must be above 0"),

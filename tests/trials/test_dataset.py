@@ -13,8 +13,8 @@ from w2ltune.trials.dataset import (
     read_utterance_counts,
     shuffled_order,
 )
+from w2ltune.trials.ending import padding_note
 from w2ltune.trials.findtask import find_task
-from w2ltune.trials.padding import padding_note
 from w2ltune.trials.sanity import check_all_emissions
 
 EMISSION_BINS = Path(__file__).parents[1] / "data" / "weak" / "emissions"
@@ -61,7 +61,11 @@ def test_a_task_is_found_by_its_flags(tmp_path):
         ({"test": ","}, UsageError, "no --test"),
         ({"test": "dev.lst"}, UsageError, "no --emission_dir"),
         ({"test": "dev.lst", "emission_dir": "none"}, InputError, "--emission_dir: no such .*none"),
-        ({"test": "dve.lst", "emission_dir": "."}, InputError, "--test: no such list .*'dev.lst'"),
+        (
+            {"test": "dve.lst", "emission_dir": "."},
+            InputError,
+            r"\(--test\): no such file .*'dev.lst'",
+        ),
     ],
 )
 def test_what_a_task_needs(tmp_path, flags, error, message):
@@ -74,7 +78,7 @@ def test_what_a_task_needs(tmp_path, flags, error, message):
 def test_a_held_out_list_that_is_not_there_is_told_as_such(tmp_path):
     write_set(tmp_path, "dev", ["a b"])
     flags = {"test": "dev.lst", "datadir": str(tmp_path), "emission_dir": str(tmp_path)}
-    with pytest.raises(InputError, match=r"--heldout: no such list '.*test\.lst'"):
+    with pytest.raises(InputError, match=r"list \(--heldout\): no such file '.*test\.lst'"):
         find_task(flags, metric="wer", normalize=None, ignore_case=False, heldout="test.lst")
 
 

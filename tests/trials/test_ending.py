@@ -13,8 +13,7 @@ from w2ltune.embedded.beamsearch import Decoder
 from w2ltune.embedded.decoderflags import decoder_flags
 from w2ltune.formats.emissions import open_emissions, write_emissions
 from w2ltune.trials.dataset import Dataset, DecodeTask
-from w2ltune.trials.ending import bare_beginnings, end_tokens
-from w2ltune.trials.padding import padding_note
+from w2ltune.trials.ending import bare_beginnings, end_tokens, padding_note
 from w2ltune.trials.sanity import _probabilities
 
 FLAGS = {**VOICE_FLAGS, "beamsize": "100", "lmweight": "2", "wordscore": "1"}

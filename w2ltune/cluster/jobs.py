@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from w2ltune.errors import UsageError, W2LTuneError
 from w2ltune.runs.lock import Owner, StudyLock, this_process
+from w2ltune.runs.rundir import make_shared
+from w2ltune.runs.sharing import share
 
 _ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED"}
 _ENDED |= {"OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "REVOKED"}
@@ -26,12 +29,10 @@ class Job:
         user: Whose it is.
         state: Of the job, as ``RUNNING``.
         reason: Why it waits or ended; "" for none.
-        may_requeue: Whether SLURM is allowed to requeue it.
         restarts: How often it was requeued.
         nodes: Its nodes in SLURM's short form; "" before it runs.
         partition: Where it was submitted to.
-        submit_time: In SLURM's form, like the other two; "" when unknown.
-        start_time: Of this run; expected, for a job that waits.
+        start_time: Of this run, in SLURM's form; expected, for a job that waits; "" when unknown.
         end_time: The time limit, or when it ended.
         exit_code: Of the script and the signal that ended it, ``0:0``.
         command: The script.
@@ -43,11 +44,9 @@ class Job:
     user: str
     state: str
     reason: str = ""
-    may_requeue: bool = True
     restarts: int = 0
     nodes: str = ""
     partition: str = ""
-    submit_time: str = ""
     start_time: str = ""
     end_time: str = ""
     exit_code: str = ""
@@ -74,21 +73,8 @@ def cancel_command(number: int, cluster: str) -> list[str]:
     return ["scancel", *_on(cluster), str(number)]
 
 
-def requeue_is_right(job: Job) -> bool:
-    """Return whether a job that was told to stop is to requeue itself.
-
-    At a time limit and at a preemption SLURM still shows it as running; when it was cancelled, or
-    requeued by somebody else, it is completing, and what they wanted is to stand.
-    """
-    return job.state == "RUNNING"
-
-
 def parse_job(text: str) -> Job:
-    """Return the job that ``scontrol --oneliner show job`` describes.
-
-    Raises:
-        W2LTuneError: It describes none.
-    """
+    """Return the job that ``scontrol --oneliner show job`` describes."""
     # A name may hold anything; the fields after UserId, up to the command, hold no blanks.
     head = re.search(r"^JobId=(\d{1,18}) .*?JobName=(.*?) UserId=([^\s(]*)", text, re.MULTILINE)
     if head is None:
@@ -110,11 +96,9 @@ def parse_job(text: str) -> Job:
         user=head[3],
         state=field("JobState"),
         reason=field("Reason"),
-        may_requeue=field("Requeue") != "0",
         restarts=int(restarts) if restarts.isdecimal() else 0,
         nodes=field("NodeList"),
         partition=field("Partition"),
-        submit_time=field("SubmitTime"),
         start_time=field("StartTime"),
         end_time=field("EndTime"),
         exit_code=field("ExitCode"),
@@ -167,11 +151,7 @@ def find_jobs(*, user: str = "", cluster: str = "") -> dict[int, Path]:
 
 
 def find_job(scripts: Collection[Path], *, cluster: str = "") -> int | None:
-    """Return the number of the waiting or running job of one of these scripts, or None.
-
-    Raises:
-        UsageError: SLURM does not answer.
-    """
+    """Return the number of the waiting or running job of one of these scripts, or None."""
     listed = find_jobs(cluster=cluster)
     return next((number for number, path in listed.items() if path in scripts), None)
 
@@ -196,6 +176,19 @@ def study_lock(study: Path) -> StudyLock:
     return StudyLock(study / "lock", this_process(), _why_job_lives)
 
 
+@contextlib.contextmanager
+def owned(study: Path) -> Iterator[StudyLock]:
+    """Make the folder of a study, open to whom the one above it is; own it while the block runs."""
+    share(study)
+    make_shared(study)
+    lock = study_lock(study)
+    lock.acquire()
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
 def _why_job_lives(owner: Owner) -> str:
     """Return why the job of a study's owner may be at work, or "" when it is over."""
     try:
@@ -207,24 +200,15 @@ def _why_job_lives(owner: Owner) -> str:
     return f"SLURM shows {job}" if job is not None and job.live else ""
 
 
-def run_slurm(
-    arguments: Sequence[str],
-    *,
-    input: bytes | None = None,
-    environment: Mapping[str, str] = os.environ,
-) -> tuple[str, list[str]]:
-    """Run a program of SLURM and return its output and the lines of its remarks.
-
-    Raises:
-        UsageError: It is missing or refuses.
-    """
+def run_slurm(arguments: Sequence[str], *, input: bytes | None = None) -> tuple[str, list[str]]:
+    """Run a program of SLURM and return its output and the lines of its remarks."""
     try:
         done = subprocess.run(
             list(arguments),
             input=input,
             stdin=subprocess.DEVNULL if input is None else None,
             capture_output=True,
-            env=_plain_environment(environment),
+            env=_plain_environment(),
             check=False,
         )
     except OSError as error:
@@ -246,14 +230,11 @@ def _without_prefix(text: str) -> list[str]:
     return list(dict.fromkeys(line for line in lines if line))
 
 
-def _plain_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Leave out what would overrule a script, or describes the job that we are in.
-
-    ``SBATCH_…`` variables win over ``#SBATCH`` lines, ``SQUEUE_…`` ones change what is printed.
-    """
+def _plain_environment() -> dict[str, str]:
+    """Leave out what overrules a script, changes what is printed, or tells of the job we are in."""
     others = ("SBATCH_", "SLURM_", "SQUEUE_", "SCONTROL_")
     return {
         name: value
-        for name, value in environment.items()
+        for name, value in os.environ.items()
         if not name.startswith(others) or name == "SLURM_CONF"
     }

@@ -85,20 +85,12 @@ def job_resources(options: SlurmOptions, site: Site, *, gpus: int) -> SlurmResou
     """
     hours = time_limit(options, site)
     check_gpu_type(options)
-    for name in ("nodes", "gpus_per_node", "cpus_per_task", "cpu"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name}={value}: must be 1 or more")
     node = options.gpus_per_node or site.gpus_per_node
     given = "gpu" if isinstance(options, DecodeSlurmOptions) else "ngpu"
     if gpus < 0 or (given == "gpu" and gpus > node):
         most = f" and at most {node}, those of a node (--gpus_per_node)" if gpus > 0 else ""
         raise UsageError(f"--{given}={gpus}: must be 0 or more{most}")
-    if gpus > node and gpus % node:
-        raise UsageError(
-            f"--ngpu={gpus}: with {node} GPUs on a node it must be at most {node} or a multiple of "
-            f"it, as {gpus - gpus % node} or {gpus - gpus % node + node} (--gpus_per_node)"
-        )
+    check_whole_nodes(gpus, node)
     needed = max(1, gpus // node)
     nodes = options.nodes or needed
     if nodes < needed:
@@ -126,12 +118,21 @@ def job_resources(options: SlurmOptions, site: Site, *, gpus: int) -> SlurmResou
     )
 
 
-def check_gpu_type(options: SlurmOptions) -> None:
-    """Refuse what is more than a type.
+def check_whole_nodes(gpus: int, node: int) -> None:
+    """Refuse GPUs of a trial that are more than those of a node, and not those of several.
 
     Raises:
-        UsageError: It holds a count too, or something else.
+        UsageError: With the numbers that are meant, perhaps.
     """
+    if gpus > node and gpus % node:
+        raise UsageError(
+            f"--ngpu={gpus}: with {node} GPUs on a node it must be at most {node} or a multiple of "
+            f"it, as {gpus - gpus % node} or {gpus - gpus % node + node} (--gpus_per_node)"
+        )
+
+
+def check_gpu_type(options: SlurmOptions) -> None:
+    """Refuse what is more than a type."""
     if not re.fullmatch(r"[\w.-]*", options.gpu_type):
         raise UsageError(f"--gpu_type={options.gpu_type}: must be one name, as a100")
 

@@ -28,11 +28,7 @@ _IN_USE = "in-use"
 
 
 def make_scratch() -> Path:
-    """Make the private folder of this process where the sockets of a local Ray have short paths.
-
-    Raises:
-        W2LTuneError: There is no such place.
-    """
+    """Make the private folder of this process where the sockets of a local Ray have short paths."""
     prefix = f"{_PREFIX}{os.getpid()}-{process_start(os.getpid()) or 0}-"
     rest = len(f"/{prefix}12345678{_SOCKET.format(pid=os.getpid())}")
     for folder in dict.fromkeys((tempfile.gettempdir(), *_SHORT)):

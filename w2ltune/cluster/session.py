@@ -80,6 +80,11 @@ class Session:
         own = [*processes.get("raylet", ()), *processes.get("gcs_server", ())]
         return all(entry.process.poll() is None for entry in own)
 
+    def dashboard_line(self) -> str:
+        """Return where the dashboard is and its token, or ""."""
+        token = f" (token in {self.token_file})" if self.token_file else ""
+        return f"Ray dashboard: http://{self.dashboard}{token}" if self.dashboard else ""
+
     def node_wait_minutes(self, wanted: float) -> float:
         """Return how long to wait for a node; the one of a local cluster never comes back."""
         return min(wanted, LOCAL_NODE_WAIT_MINUTES) if self.local else wanted
@@ -118,10 +123,7 @@ def connect(job_name: str, *, cores: int | None = None) -> Iterator[Session]:
     address = os.environ.get("RAY_ADDRESS")
     scratch = make_scratch()
     with contextlib.ExitStack() as stack:
-        for folder in {
-            scratch,
-            Path(tempfile.gettempdir(), scratch.name),
-        }:  # workers have the other
+        for folder in {scratch, Path(tempfile.gettempdir(), scratch.name)}:  # the workers' own
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.enter_context(in_use(scratch))
         os.environ |= _ENVIRONMENT
@@ -183,12 +185,8 @@ def _init(job_name: str, address: str | None, cores: int | None, scratch: Path) 
 
 
 def _require_our_code(ray: Any) -> None:
-    """Refuse a cluster of which a node cannot run what this command will send to it.
-
-    Raises:
-        UsageError: A node lacks w2ltune, or what that needs, or has another version.
-        StoppedError: A node starts nothing.
-    """
+    """Refuse a cluster with a node that starts nothing, or lacks w2ltune in this version."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as OnNode
 
     def look() -> tuple[str, str]:  # goes there as it is, and nothing of ours with it
         import importlib
@@ -202,7 +200,7 @@ def _require_our_code(ray: Any) -> None:
 
     nodes = {
         ray.remote(look)
-        .options(num_cpus=0, scheduling_strategy=_only_on(entry["NodeID"]))
+        .options(num_cpus=0, scheduling_strategy=OnNode(entry["NodeID"], soft=False))
         .remote(): entry["NodeManagerHostname"]
         for entry in ray.nodes()
         if entry["Alive"]
@@ -225,19 +223,10 @@ def _require_our_code(ray: Any) -> None:
         )
 
 
-def _only_on(node: str) -> Any:
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    return NodeAffinitySchedulingStrategy(node, soft=False)
-
-
 @contextlib.contextmanager
 def _own_handler() -> Iterator[None]:
-    """Keep the handler of SIGTERM: Ray sets its own at the start, and the default at the end.
-
-    A HUP waits meanwhile, and Ray's processes, which inherit that, are not ended by it: the end of
-    a terminal goes to them too, and without them nothing is stopped in order.
-    """
+    """Keep the handler of SIGTERM: Ray sets its own at the start, and the default at the end."""
+    # Ray's processes inherit that HUP waits: without them nothing is stopped in order.
     own = signal.getsignal(signal.SIGTERM)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:

@@ -132,11 +132,7 @@ def unused_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def parse_site(path: Path) -> Site:
-    """Return the site that a file describes.
-
-    Raises:
-        InputError: With file and line: no TOML, an unknown key or a value that cannot be meant.
-    """
+    """Return the site that a file describes."""
     try:
         text = path.read_text(encoding="utf-8")
         content = tomllib.loads(text)

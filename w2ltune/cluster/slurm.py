@@ -89,9 +89,6 @@ def scripts_folder(study: Path) -> Path:
 
     In a folder of a group anybody could put another one in its place, between any look at it and
     any use. There they lie in the user's home folder, which all nodes see as well.
-
-    Raises:
-        UsageError: There is no home folder.
     """
     folder = slurm_folder(study)
     if not others_can_move(folder / "x"):
@@ -111,21 +108,13 @@ def own_folder(study: Path, user: str) -> Path:
 
 
 def read_template(name: str) -> str:
-    """Return a script of ``slurm/`` with the functions that it shares with others put into it.
-
-    Raises:
-        W2LTuneError: It is not there.
-    """
+    """Return a script of ``slurm/`` with the functions that it shares with others put into it."""
     functions = read_script(FUNCTIONS_FILE)
     return read_script(name).replace(f"{FUNCTIONS}\n", f"{FUNCTIONS}\n{functions}", 1)
 
 
 def read_script(name: str) -> str:
-    """Return a file of the installed package, or of the checkout.
-
-    Raises:
-        W2LTuneError: It is not there.
-    """
+    """Return a file of the installed package, or of the checkout."""
     package = Path(__file__).parents[1]
     for folder in (package / "slurm_scripts", package.parent / "slurm"):
         if (folder / name).is_file():
@@ -134,15 +123,7 @@ def read_script(name: str) -> str:
 
 
 def render_job(template: str, job: ClusterJob) -> str:
-    """Return the script of a job.
-
-    Args:
-        template: A script with both marker lines.
-        job: What fills them.
-
-    Raises:
-        UsageError: A value cannot stand in an ``#SBATCH`` line.
-    """
+    """Return the script of a job."""
     blocks = {DIRECTIVES: directives(job), ASSIGNMENTS: assignments(job)}
     lines = template.splitlines()
     for marker in blocks:

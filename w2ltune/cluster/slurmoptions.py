@@ -65,13 +65,17 @@ class SlurmOptions:
     )
     nodes: int | None = option(
         "nodes of the SLURM job, by default those of one trial. Each has the GPUs that one trial "
-        "takes of a node, or --gpus_per_node when that is given too", None,
+        "takes of a node, or --gpus_per_node when that is given too", None, least=1,
     )  # fmt: skip
-    gpus_per_node: int | None = option("GPUs of a node; by default the site file's, else 8", None)
-    cpus_per_task: int | None = option(
-        "cores of each process; there is one for each GPU. By default the site file's, else 1", None
+    gpus_per_node: int | None = option(
+        "GPUs of a node; by default the site file's, else 8", None, least=1
     )
-    cpu: int | None = option("cores of each node of the SLURM job, instead", None)
+    cpus_per_task: int | None = option(
+        "cores of each process; there is one for each GPU. By default the site file's, else 1",
+        None,
+        least=1,
+    )
+    cpu: int | None = option("cores of each node of the SLURM job, instead", None, least=1)
     mem_per_gpu: float | None = option("memory for each GPU, in GB, of the SLURM job", None)
     gpu_type: str = option("type of the SLURM job's GPUs, as a100", "")
     hours: float | None = option(
@@ -105,15 +109,7 @@ class DecodeSlurmOptions(SlurmOptions):
 
 
 def further_options(given: str | Sequence[str], where: str) -> tuple[list[str], list[str]]:
-    """Return further words for sbatch, and what their ``--gres`` name, which is added to ours.
-
-    Args:
-        given: ``--sbatch``, split as a shell would, or words.
-        where: They were given.
-
-    Raises:
-        UsageError: A quote is not closed, or an option would break the job, or is none.
-    """
+    """Return further words for sbatch, and what their ``--gres`` name, which is added to ours."""
     try:
         words = shlex.split(given) if isinstance(given, str) else list(given)
     except ValueError as error:

@@ -185,12 +185,7 @@ def _times(count: int) -> str:
 
 
 def _studies(arguments: list[str], usage: str) -> list[Path]:
-    """Return the folders that the command line names.
-
-    Raises:
-        UsageError: There is none, or one is no study.
-        SystemExit: After ``--help``.
-    """
+    """Return the folders that the command line names."""
     if any(argument in ("--help", "-h", "-help") for argument in arguments):
         print(usage.strip())
         sys.exit(0)

@@ -6,7 +6,6 @@ and only one process can create a number; the job's number is added when sbatch 
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from dataclasses import asdict, dataclass
@@ -76,18 +75,10 @@ class Submission:
         """Return the content of the record."""
         folder = slurm_folder(self.study)
         inside = self.script.is_relative_to(folder)  # the study may be moved, a home may not
-        content = {
-            "format": FORMAT,
-            "number": self.number,
-            "job": self.job,
-            "cluster": self.cluster,
-            "answer": self.answer,
-            "script": str(self.script.relative_to(folder) if inside else self.script),
-            "seconds": self.seconds,
-            "resources": asdict(self.resources),
-            "owner": asdict(self.owner),
-        }
-        return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        script = str(self.script.relative_to(folder) if inside else self.script)
+        content = {"format": FORMAT, **asdict(self), "script": script}
+        del content["study"]
+        return files.as_json(content)
 
 
 def submissions(study: Path) -> list[Submission]:
@@ -103,20 +94,11 @@ def submissions(study: Path) -> list[Submission]:
         if content is None:  # it was refused between the two looks
             continue
         try:
-            submission = Submission(
-                study=study,
-                number=int(content["number"]),
-                script=folder / content["script"],
-                owner=files.fitted(Owner, content["owner"]),
-                seconds=float(content["seconds"]),
-                resources=files.fitted(SlurmResources, content["resources"]),
-                job=None if content["job"] is None else int(content["job"]),
-                cluster=str(content.get("cluster", "")),
-                answer=str(content.get("answer", "")),
-            )
+            del content["format"]
+            content |= {"study": study, "script": folder / content["script"]}
+            found.append(files.fitted(Submission, content))
         except files.DAMAGE:
             raise InputError("no record of a submission; remove it", path=path) from None
-        found.append(submission)
     return found
 
 
@@ -124,9 +106,6 @@ def newest_job(study: Path) -> Job | None:
     """Return the job of a study, the newest one that was submitted for it or by itself.
 
     None without a submission, or where SLURM forgot it.
-
-    Raises:
-        UsageError: SLURM does not answer.
     """
     made = submissions(study)
     if not made:
@@ -154,12 +133,7 @@ def live_job(study: Path) -> Job | None:
 
 
 def refuse_second_job(study: Path) -> None:
-    """Refuse to submit a study that has a job, is being submitted, or runs elsewhere.
-
-    Raises:
-        StudyOwnedError: The job or the process is named, with what to do.
-        UsageError: SLURM does not answer.
-    """
+    """Refuse to submit a study that has a job, is being submitted, or runs elsewhere."""
     made = submissions(study)
     for submission in made:
         if submission.in_progress():

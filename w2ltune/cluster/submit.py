@@ -93,13 +93,7 @@ def submit_command(
 
 
 def watching(submission: Submission, study: Path, *, board: bool = True) -> list[list[str]]:
-    """Return the commands that show how a job is doing.
-
-    Args:
-        submission: The job.
-        study: The study's folder.
-        board: Whether it has trials, and a leaderboard of them.
-    """
+    """Return the commands that show how a job is doing."""
     log = f"{submission.script.stem.rpartition('-')[0]}-{submission.job}.out"
     folder = [f"--logdir={study.parent}", f"--prefix={study.name}"]
     collect = ["python", "-m", "w2ltune.collect", *folder, "--watch"]

@@ -100,11 +100,7 @@ def main(arguments: list[str]) -> int:
 
 
 def worker_jobs(study: Path) -> list[Job]:
-    """Return the waiting and running jobs of nodes that were added to a study.
-
-    Raises:
-        UsageError: SLURM does not answer.
-    """
+    """Return the waiting and running jobs of nodes that were added to a study."""
     made = submissions(study)
     folders = {submission.script.parent / "workers" for submission in made}
     cluster = next((submission.cluster for submission in made), "")
@@ -164,10 +160,6 @@ def _resources(options: WorkerOptions, site: Site, study: Path) -> SlurmResource
         )
     usual = made[0].resources
     check_gpu_type(options)
-    for name in ("gpus_per_node", "cpus_per_task", "cpu"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name}={value}: must be 1 or more")
     gpus = options.gpus_per_node or usual.gpus_per_node
     gb = options.mem_per_gpu
     if gb is not None and not (gpus and 0 < gb < math.inf):

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from shlex import quote
 
-from w2ltune.report.content import Content, choice_name, find_warnings, rate
-from w2ltune.report.leaderboard import metric_line, per_cent, show_value
+from w2ltune.report.content import Content, find_warnings
+from w2ltune.report.leaderboard import (
+    error_line,
+    metric_line,
+    per_cent,
+    rate,
+    rate_cells,
+    show_value,
+)
 from w2ltune.report.markup import Html, element, table
 from w2ltune.report.numbers import (
+    answer_parts,
     baseline_rate,
     difference_text,
-    error_line,
-    rate_cells,
     real_time_factor_text,
     split_line,
 )
@@ -67,29 +73,18 @@ def headline(content: Content) -> Iterator[Html]:
 
 def _answer(content: Content, choice: Choice) -> Html:
     line, kinds = split_line(error_line(content.metric, choice.counts, choice.interval))
-    factor = real_time_factor_text(content, content.by_number.get(choice.trial))
     results = content.board.results
-    parts = [kinds.strip()]
-    if choice.against_baseline is not None:
-        was = per_cent(baseline_rate(choice))
-        parts.append(f"was {was} ({difference_text(choice.against_baseline)})")
-    parts += [f"oracle {per_cent(choice.oracle)}"] if choice.oracle is not None else []
-    parts += [f"RTF {factor}"] if factor else []
-    parts += [
-        f"{len(results)} decodes",
-        f"{sum(result.work_seconds for result in results):.3g} CPU s",
-    ]
-    name = choice_name(choice)
-    text = (f"{name}: " if name else "") + ", ".join(parts)
+    seconds = sum(result.work_seconds for result in results)
+    parts = [kinds.strip(), *answer_parts(content, choice)]
+    parts += [f"{len(results)} decodes", f"{seconds:.3g} CPU s"]
+    text = (f"{choice.target}: " if choice.target else "") + ", ".join(parts)
     return element("p", element("strong", line), text, class_="headline")
 
 
 def _choices(content: Content) -> Iterator[Html]:
     choices = content.outcome.choices
     trials = [content.by_number.get(choice.trial) for choice in choices]
-    settings = list(dict.fromkeys(name for choice in choices for name in choice.setting))
     columns = {"list": [choice.target or "all" for choice in choices]}
-    columns |= {name: [choice.setting.get(name, "") for choice in choices] for name in settings}
     cells = [rate_cells(choice.counts, choice.interval) for choice in choices]
     for index, kind in enumerate((f"{content.metric.upper()} %", "95 %", "S", "D", "I")):
         columns[kind] = [row[index] for row in cells]
@@ -97,16 +92,14 @@ def _choices(content: Content) -> Iterator[Html]:
     columns["difference"] = [difference_text(choice.against_baseline) for choice in choices]
     columns["oracle"] = [per_cent(choice.oracle) for choice in choices]
     for name in dict.fromkeys(name for trial in trials if trial for name in trial.params):
-        if name not in settings:
-            columns[name] = [show_value(t.params.get(name, "")) if t else "" for t in trials]
+        columns[name] = [show_value(t.params.get(name, "")) if t else "" for t in trials]
     columns["RTF"] = [real_time_factor_text(content, trial) for trial in trials]
     columns["trial"] = [str(choice.trial) for choice in choices]
     columns["why"] = [choice.why for choice in choices]
     filled = {name: column for name, column in columns.items() if any(column)}
-    what = "list and setting" if settings else "list"
-    yield element("p", element("strong", f"Best weights by {what}"), class_="headline")
+    yield element("p", element("strong", "Best weights by list"), class_="headline")
     rows = zip(*filled.values(), strict=True)
-    yield table(list(filled), rows, text_columns={"list", "why", *settings})
+    yield table(list(filled), rows, text_columns={"list", "why"})
 
 
 def _looks(content: Content) -> Iterator[Html]:

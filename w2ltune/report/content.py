@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from w2ltune import files
 from w2ltune.errors import InputError
 from w2ltune.formats.distributions import FloatRange, IntegerRange, parse_value
-from w2ltune.report.leaderboard import Leaderboard, read_leaderboard, show_value
-from w2ltune.runs.outcome import Choice, Counts, Outcome, read_outcome
+from w2ltune.report.leaderboard import Leaderboard, rate, read_leaderboard, show_value
+from w2ltune.runs.outcome import Outcome, read_outcome
 from w2ltune.runs.provenance import SweepRequest, read_request
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 from w2ltune.scoring.significance import FEW_CLUSTERS
 from w2ltune.scoring.text import Metric
+from w2ltune.trials.dataset import UtteranceResults, read_utterance_results
 
 EDGE = 0.02
 """Part of a searched range that counts as its edge."""
@@ -72,26 +71,6 @@ class Content:
         return result.work_seconds / audio if audio and whole else None
 
 
-@dataclass(frozen=True, kw_only=True)
-class UtteranceResults:
-    """What a trial made of each utterance.
-
-    Attributes:
-        ids: The utterances, in the order of the lists.
-        counts: int32 [utterances, 4]: substitutions, deletions, insertions, reference length.
-        hypotheses: What was recognised, before any normalisation.
-    """
-
-    ids: tuple[str, ...]
-    counts: npt.NDArray[np.int32]
-    hypotheses: tuple[str, ...]
-
-    @property
-    def errors(self) -> npt.NDArray[np.int32]:
-        """Errors of each utterance, int32 [utterances]."""
-        return np.asarray(self.counts[:, :3].sum(axis=1, dtype=np.int32))
-
-
 def read_content(study: Path) -> Content:
     """Return what a study's folder tells.
 
@@ -107,47 +86,21 @@ def read_content(study: Path) -> Content:
 
 
 def read_utterances(study: Path, number: int) -> UtteranceResults | None:
-    """Return what a trial made of each utterance; None where that was not written.
-
-    Raises:
-        InputError: The file was damaged.
-    """
-    path = TrialDirectory(study / "trials", number).utterances
-    try:
-        # Not splitlines(): it also splits at characters that a hypothesis may hold.
-        lines = files.read_text(path).removesuffix("\n").split("\n")[1:]
-        rows = [line.split("\t", 5) for line in lines]
-        ids, *counts, hypotheses = zip(*rows, strict=True)
-        matrix = np.array(counts, dtype=np.int32).reshape(4, len(rows)).T
-    except FileNotFoundError:
-        return None
-    except (ValueError, OverflowError) as error:
-        raise InputError(f"damaged, restore or remove it: {error}", path=path) from None
-    return UtteranceResults(ids=ids, counts=matrix, hypotheses=hypotheses)
-
-
-def rate(counts: Counts) -> float:
-    """Return errors per reference word, a fraction; nan without reference words."""
-    return sum(counts[:3]) / counts[3] if counts[3] else float("nan")
+    """Return what a trial made of each utterance; None where that was not written."""
+    return read_utterance_results(TrialDirectory(study / "trials", number).utterances)
 
 
 def chosen_for(content: Content) -> dict[int, str]:
     """Return what each chosen trial was chosen for, by its number."""
     chosen: dict[int, list[str]] = {}
     for choice in content.outcome.choices:
-        chosen.setdefault(choice.trial, []).append(choice_name(choice))
+        chosen.setdefault(choice.trial, []).append(choice.target)
     if not chosen and content.board.best is not None:
         return {content.board.best.number: "best so far"}
     return {
         number: "chosen" + (f" for {'; '.join(names)}" if any(names) else "")
         for number, names in chosen.items()
     }
-
-
-def choice_name(choice: Choice) -> str:
-    """Return what sets a choice apart from the others: its list and its setting."""
-    parts = [choice.target] if choice.target else []
-    return ", ".join(parts + [f"{name}={value}" for name, value in choice.setting.items()])
 
 
 def find_warnings(content: Content) -> list[str]:

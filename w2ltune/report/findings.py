@@ -8,13 +8,14 @@ from pathlib import Path
 
 from w2ltune.errors import InputError
 from w2ltune.formats.listfile import read_list
-from w2ltune.report.content import Content, UtteranceResults, read_utterances
+from w2ltune.report.content import Content, read_utterances
 from w2ltune.report.leaderboard import show_value
 from w2ltune.runs.trialdir import TrialResult
 from w2ltune.scoring.alignment import AlignedUnit, align
 from w2ltune.scoring.significance import PairedDifference, clusters_from_ids, paired_difference
 from w2ltune.scoring.text import load_normalizer, split_units
 from w2ltune.search.linear import LINEAR_WEIGHTS
+from w2ltune.trials.dataset import UtteranceResults
 
 NEAREST = 25
 RESAMPLES = 1000
@@ -126,11 +127,7 @@ def compare_settings(content: Content) -> list[Setting]:
 
 
 def worst_utterances(content: Content, trial: TrialResult) -> list[AlignedUtterance]:
-    """Return the utterances with most errors of a trial, aligned with their references.
-
-    Raises:
-        InputError: The lists or the normaliser cannot be read, or have changed.
-    """
+    """Return the utterances with most errors of a trial, aligned with their references."""
     results = read_utterances(content.folder, trial.number)
     if results is None or not results.errors.any():
         return []

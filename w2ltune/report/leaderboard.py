@@ -6,10 +6,10 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.table import Table
@@ -18,12 +18,15 @@ from rich.text import Text
 from w2ltune.errors import printable
 from w2ltune.formats.distributions import parse_float
 from w2ltune.formats.known_flags import number_of
+from w2ltune.runs.outcome import Counts
 from w2ltune.runs.trialdir import TrialResult, trial_directories
 
 LN_10 = math.log(10)
 
 COUNTED = ("wer", "cer")
 """Metrics that are counted here; any other is a column of a trainer's log, as "dev-WER"."""
+
+STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 TRAINING_FIELDS = ("epoch", "epochs", "updates", "checkpoint")
 """What the results of a training tell beyond those of a decode."""
@@ -48,9 +51,28 @@ class Leaderboard:
         return first if first is not None and first.state == "COMPLETE" else None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A trial at work.
+
+    Attributes:
+        number: Its number.
+        fraction: The part that is done.
+        value: The rate so far, a fraction; None while there is none.
+        note: Where it is, as "epoch 7".
+        params: Its searched values by flag.
+    """
+
+    number: int
+    fraction: float
+    value: float | None
+    note: str = ""
+    params: Mapping[str, object] = field(default_factory=dict)
+
+
 def rank(results: Iterable[TrialResult], running: Iterable[int] = ()) -> Leaderboard:
     """Return the results in the order of a leaderboard; ties go to the earlier trial."""
-    states = ("COMPLETE", "PRUNED", "FAIL")
+    states = tuple(STATES)
     ordered = sorted(
         results,
         key=lambda r: (states.index(r.state), math.inf if r.value is None else r.value, r.number),
@@ -100,22 +122,92 @@ def show_value(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def metric_line(result: TrialResult, metric: str) -> str:
-    """Return a trial's rate, interval and kinds of errors in one line, in per cent.
+def rate(counts: Sequence[int]) -> float:
+    """Return errors per reference word, a fraction; nan without reference words."""
+    return sum(counts[:3]) / counts[3] if counts[3] else float("nan")
+
+
+def value_text(result: TrialResult) -> str:
+    """Return a trial's value in per cent; in brackets where it is that of a part of the list."""
+    return f"({per_cent(result.value)})" if result.state == "PRUNED" else per_cent(result.value)
+
+
+def rate_cells(
+    counts: Counts | None, interval: tuple[float, float] | None, *, dash: str = "–"
+) -> list[str]:
+    """Return the cells rate, interval, S, D and I."""
+    between = "" if interval is None else dash.join(map(per_cent, interval))
+    if counts is None or not counts[3]:
+        return ["", between, "", "", ""]
+    return [per_cent(rate(counts)), between, *(per_cent(n / counts[3]) for n in counts[:3])]
+
+
+def error_line(
+    metric: str,
+    counts: Counts | None,
+    interval: tuple[float, float] | None,
+    *,
+    value: float | None = None,
+) -> str:
+    """Return a rate, its interval and kinds of errors in one line, in per cent.
+
+    Args:
+        metric: What was counted.
+        counts: The errors; None where they are not known.
+        interval: Of the rate, likewise.
+        value: The rate, where the errors do not tell it.
 
     Example:
-        >>> result = TrialResult(number=0, attempt=1, state="COMPLETE", value=0.1,
-        ...                      counts=(6, 1, 3, 100), interval=(0.05, 0.15))
-        >>> metric_line(result, "wer")
+        >>> error_line("wer", (6, 1, 3, 100), (0.05, 0.15))
         'WER 10.00 [5.00, 15.00] (S 6.00 D 1.00 I 3.00)'
     """
-    text = f"{metric_name(metric)} {per_cent(result.value)}"
-    if result.interval is not None:
-        text += f" [{per_cent(result.interval[0])}, {per_cent(result.interval[1])}]"
-    if result.counts is not None and result.counts[3]:
-        kinds = zip("SDI", result.counts, strict=False)
-        text += " (" + " ".join(f"{k} {per_cent(n / result.counts[3])}" for k, n in kinds) + ")"
-    return text
+    total, _, *kinds = rate_cells(counts, interval)
+    between = " [{}, {}]".format(*map(per_cent, interval)) if interval else ""
+    by_kind = " (S {} D {} I {})".format(*kinds) if total else ""
+    return f"{metric_name(metric)} {total if value is None else per_cent(value)}{between}{by_kind}"
+
+
+def metric_line(result: TrialResult, metric: str) -> str:
+    """Return what `error_line` tells of a trial."""
+    return error_line(metric, result.counts, result.interval, value=result.value)
+
+
+def text_table(
+    head: Iterable[str],
+    rows: Iterable[Iterable[str]],
+    *,
+    left: Collection[str] = ("",),
+    wrap: bool = False,
+) -> Table:
+    """Return a table for the terminal; what stands in it is text, not markup.
+
+    Args:
+        head: The columns.
+        rows: As many cells each.
+        left: The columns that hold words; all others are aligned as numbers.
+        wrap: Cells that are too long are folded.
+    """
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for column in head:
+        side: Literal["left", "right"] = "left" if column in left else "right"
+        shown.add_column(Text(column), justify=side, no_wrap=not wrap)
+    for row in rows:
+        shown.add_row(*map(Text, row))
+    return shown
+
+
+def searched(board: Leaderboard, running: Iterable[Running] = ()) -> list[str]:
+    """Return the names of the searched flags."""
+    params = [result.params for result in board.results] + [trial.params for trial in running]
+    return sorted({name for names in params for name in names})
+
+
+def trial_cells(result: TrialResult, names: Sequence[str], *, dash: str = "–") -> list[str]:
+    """Return the cells trial, rate, interval, S, D, I, the searched flags and seconds."""
+    _, *others = rate_cells(result.counts, result.interval, dash=dash)
+    params = (show_value(result.params.get(name, "")) for name in names)
+    seconds = f"{result.seconds:.1f}"
+    return [str(result.number), value_text(result), *others, *params, seconds]
 
 
 def table(board: Leaderboard, *, metric: str, most: int = 10) -> Table:
@@ -123,24 +215,14 @@ def table(board: Leaderboard, *, metric: str, most: int = 10) -> Table:
 
     A pruned trial's rate stands in brackets: it is that of a part of the list.
     """
-    names = sorted({name for result in board.results for name in result.params})
-    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for column in ("trial", f"{metric_name(metric)} %", "95 %", "S", "D", "I", *names, "s", ""):
-        shown.add_column(column, justify="right" if column else "left", no_wrap=True)
-    for result in board.results[:most]:
-        interval, counts = result.interval, result.counts
-        kinds = [per_cent(n / counts[3]) for n in counts[:3]] if counts and counts[3] else [""] * 3
-        rate = per_cent(result.value)
-        shown.add_row(
-            str(result.number),
-            f"({rate})" if result.state == "PRUNED" else rate,
-            f"{per_cent(interval[0])}-{per_cent(interval[1])}" if interval else "",
-            *kinds,
-            *(Text(show_value(result.params.get(name, ""))) for name in names),
-            f"{result.seconds:.1f}",
-            "" if result.state == "COMPLETE" else result.state.lower(),
-        )
-    return shown
+    names = searched(board)
+    return text_table(
+        ("trial", f"{metric_name(metric)} %", "95 %", "S", "D", "I", *names, "s", ""),
+        (
+            [*trial_cells(r, names, dash="-"), "" if r.state == "COMPLETE" else r.state.lower()]
+            for r in board.results[:most]
+        ),
+    )
 
 
 def as_json(board: Leaderboard, study: Path, *, metric: str = "wer") -> str:
@@ -192,31 +274,23 @@ def as_csv(board: Leaderboard, *, metric: str = "wer") -> str:
     Of trainings the columns of `TRAINING_FIELDS` come last.
     """
     more = () if metric in COUNTED else TRAINING_FIELDS
-    names = sorted({name for result in board.results for name in result.params})
+    names = searched(board)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     begin = ("number", "state", "wer", "low", "high", "errors", "reference_words")
-    writer.writerow([*begin, *map(_cell, names), "seconds", "reason", *more])
+    writer.writerow(map(_cell, [*begin, *names, "seconds", "reason", *more]))
     for result in board.results:
         row = _row(result, more)
         low, high = result.interval or ("", "")
-        writer.writerow(
-            [
-                row["number"], row["state"], row["wer"], low, high, row["errors"],
-                row["reference_words"], *(_cell(result.params.get(name, "")) for name in names),
-                row["seconds"], _cell(row["reason"]), *(_cell(row[name]) for name in more),
-            ]
-        )  # fmt: skip
+        cells = [row["number"], row["state"], row["wer"], low, high, row["errors"]]
+        cells += [row["reference_words"], *(result.params.get(name, "") for name in names)]
+        cells += [row[name] for name in ("seconds", "reason", *more)]
+        writer.writerow(map(_cell, cells))
     return text.getvalue()
 
 
 def _cell(value: object) -> object:
-    """Return what may stand in a cell: a text that a spreadsheet would take for a formula may not.
-
-    Example:
-        >>> _cell("=1+1"), _cell("-0.5"), _cell("-x")
-        ("'=1+1", '-0.5', "'-x")
-    """
+    """Return what may stand in a cell: no text that a spreadsheet would take for a formula."""
     if not isinstance(value, str):
         return value
     formula = value[:1] in tuple("=+-@\t\r") and parse_float(value) is None

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import html
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
+from w2ltune.files import write_text
 
 LONG_CHARACTERS = 40
 """Longer words in a table are folded."""
@@ -156,6 +159,20 @@ def figure(caption: str, svg: Html) -> Html:
     """Return a plot with its caption."""
     drawing = element("div", svg, role="img", aria_label=caption)
     return element("figure", drawing, element("figcaption", caption))
+
+
+def side_by_side(*figures: Html) -> Html:
+    """Return figures in a row, where there is room."""
+    return element("div", *figures, class_="plots")
+
+
+NAME = "report.html"
+
+
+def write_page(folder: Path, what: str, body: Iterable[str]) -> Path:
+    """Write ``report.html`` into a study's folder and return its path."""
+    write_text(folder / NAME, page(f"{folder.resolve().name}: {what} report", body))
+    return folder / NAME
 
 
 def page(title: str, body: Iterable[str]) -> Html:

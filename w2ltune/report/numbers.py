@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-from w2ltune.report.content import Content, rate
-from w2ltune.report.leaderboard import per_cent
-from w2ltune.runs.outcome import Choice, Comparison, Counts
+from w2ltune.report.content import Content
+from w2ltune.report.leaderboard import per_cent, rate
+from w2ltune.runs.outcome import Choice, Comparison
 from w2ltune.runs.trialdir import TrialResult
-
-
-def error_line(metric: str, counts: Counts, interval: tuple[float, float]) -> str:
-    """Return a rate, its interval and kinds of errors in one line, in per cent.
-
-    Example:
-        >>> error_line("wer", (6, 1, 3, 100), (0.05, 0.15))
-        'WER 10.00 [5.00, 15.00] (S 6.00 D 1.00 I 3.00)'
-    """
-    total, _, *kinds = rate_cells(counts, interval)
-    low, high = interval
-    by_kind = " ".join(f"{kind} {text}" for kind, text in zip("SDI", kinds, strict=True))
-    return f"{metric.upper()} {total} [{per_cent(low)}, {per_cent(high)}] ({by_kind})"
 
 
 def difference_text(comparison: Comparison | None) -> str:
@@ -45,14 +32,6 @@ def split_line(line: str) -> tuple[str, str]:
     return rate_and_interval, bracket + rest
 
 
-def rate_cells(counts: Counts | None, interval: tuple[float, float] | None) -> list[str]:
-    """Return the cells rate, interval, S, D and I."""
-    between = "" if interval is None else f"{per_cent(interval[0])}–{per_cent(interval[1])}"
-    if counts is None or not counts[3]:
-        return ["", between, "", "", ""]
-    return [per_cent(rate(counts)), between, *(per_cent(n / counts[3]) for n in counts[:3])]
-
-
 def baseline_rate(choice: Choice) -> float | None:
     """Return the rate of what a choice was compared with; None where nothing was."""
     against = choice.against_baseline
@@ -63,6 +42,18 @@ def real_time_factor_text(content: Content, result: TrialResult | None) -> str:
     """Return the real-time factor of a trial; "" where it is not known."""
     factor = None if result is None else content.real_time_factor(result)
     return "" if factor is None else f"{factor:.2g}"
+
+
+def answer_parts(content: Content, choice: Choice) -> list[str]:
+    """Return what a choice is compared with, and its speed; what is not known is left out."""
+    parts = []
+    if choice.against_baseline is not None:
+        was = per_cent(baseline_rate(choice))
+        parts.append(f"was {was} ({difference_text(choice.against_baseline)})")
+    if choice.oracle is not None:
+        parts.append(f"oracle {per_cent(choice.oracle)}")
+    factor = real_time_factor_text(content, content.by_number.get(choice.trial))
+    return [*parts, f"RTF {factor}"] if factor else parts
 
 
 def times_text(times: int) -> str:

@@ -6,15 +6,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from w2ltune.files import write_text
 from w2ltune.report import sections
 from w2ltune.report.answer import headline
 from w2ltune.report.content import Content, read_content, read_utterances
-from w2ltune.report.markup import Html, page, section, table
+from w2ltune.report.leaderboard import STATES
+from w2ltune.report.markup import Html, section, table, write_page
 from w2ltune.runs.outcome import part_spent
 from w2ltune.search.surface import Surface
-
-NAME = "report.html"
 
 
 def build_report(study: Path, *, surfaces: Sequence[Surface] = ()) -> Path:
@@ -43,14 +41,12 @@ def build_report(study: Path, *, surfaces: Sequence[Surface] = ()) -> Path:
         *_spent(content),
         *sections.reproduction(content.request, sampler=content.outcome.sampler),
     ]
-    path = study / NAME
-    write_text(path, page(f"{study.resolve().name}: sweep report", body))
-    return path
+    return write_page(study, "sweep", body)
 
 
 def _spent(content: Content) -> Iterator[Html]:
     results, outcome = content.board.results, content.outcome
-    states = Counter(sections.STATES[result.state] for result in results)
+    states = Counter(STATES[result.state] for result in results)
     states["running or interrupted"] = len(content.board.running)
     trials = ", ".join(f"{count} {state}" for state, count in states.items() if count)
     rows = [("trials", trials or "none yet")]

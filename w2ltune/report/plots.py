@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -47,19 +47,12 @@ def convergence_plot(results: Iterable[TrialResult], *, metric: str, chosen: Ite
                     decodes[inside], rates[inside], marker, color="white", markeredgecolor=color,
                     label=label,
                 )  # fmt: skip
-        edge: dict[str, Any] = {"linestyle": "none", "color": GREY, "clip_on": False}
-        at_the_edge = axes.get_xaxis_transform()
-        above = rates > high
-        if above.any():
-            axes.plot(
-                decodes[above], np.full(above.sum(), 0.985), marker="^", transform=at_the_edge,
-                label="above the plot", **edge,
-            )  # fmt: skip
+        mark_above(axes, decodes[rates > high], color=GREY)
         failed = states == "FAIL"
         if failed.any():
             axes.plot(
-                decodes[failed], np.full(failed.sum(), 0.02), marker="x", transform=at_the_edge,
-                label="failed", **edge,
+                decodes[failed], np.full(failed.sum(), 0.02), "x", color=GREY, clip_on=False,
+                transform=axes.get_xaxis_transform(), label="failed",
             )  # fmt: skip
         for x, y in zip(decodes[marked], rates[marked], strict=True):
             mark_chosen(axes, float(x), float(y))
@@ -157,12 +150,7 @@ def tradeoff_plot(settings: Sequence[Setting], *, metric: str, cost_name: str) -
                 costs[~front], rates[~front], "o", color="white", markeredgecolor=GREY,
                 label="the others",
             )  # fmt: skip
-        above = rates > high
-        if above.any():
-            axes.plot(
-                costs[above], np.full(above.sum(), 0.985), "^", color=GREY, clip_on=False,
-                transform=axes.get_xaxis_transform(), label="above the plot",
-            )  # fmt: skip
+        mark_above(axes, costs[rates > high], color=GREY)
         axes.margins(x=0.12)
         axes.set(xlabel=cost_name, ylabel=f"{metric.upper()} %", ylim=(low, high))
         legend_below(axes)
@@ -173,14 +161,25 @@ def tradeoff_plot(settings: Sequence[Setting], *, metric: str, cost_name: str) -
     return plot("tradeoff", draw, width=640, height=380)
 
 
-def logarithmic(axes: Axes) -> None:
-    """Make the lower axis logarithmic, with numbers as people write them."""
+def logarithmic(axes: Axes, along: Literal["x", "y"] = "x") -> None:
+    """Make an axis logarithmic, with numbers as people write them."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set(**{f"{along}scale": "log"})
+    axis = axes.xaxis if along == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def mark_above(axes: Axes, x: npt.NDArray[Any], **style: Any) -> None:
+    """Mark at the upper edge what is too high for the plot."""
+    if len(x):
+        axes.plot(
+            x, np.full(len(x), 0.985), marker="^", clip_on=False,
+            transform=axes.get_xaxis_transform(),
+            **{"label": "above the plot", "linestyle": "none", **style},
+        )  # fmt: skip
 
 
 def _short(setting: Setting) -> str:

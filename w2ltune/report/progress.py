@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -20,15 +20,18 @@ from w2ltune.errors import printable
 from w2ltune.report.leaderboard import (
     COUNTED,
     Leaderboard,
+    Running,
     metric_name,
     per_cent,
     rank,
     show_value,
     table,
 )
-from w2ltune.report.running import Running
 from w2ltune.report.trainingtable import training_table
 from w2ltune.runs.trialdir import TrialResult
+
+if TYPE_CHECKING:
+    from w2ltune.search.plan import LiveTrial
 
 LOG_EVERY_SECONDS = 5.0
 LOG_EVERY_FRACTION = 0.01
@@ -61,10 +64,18 @@ class State:
     @property
     def eta_seconds(self) -> float | None:
         """Expected time to the end at this run's pace so far; None while nothing is done."""
-        now = sum(trial.fraction - trial.fraction_before for trial in self.running)
+        now = sum(trial.fraction for trial in self.running)
         done = len(self.results) - self.earlier + now
-        left = self.budget - len(self.results) - sum(trial.fraction for trial in self.running)
+        left = self.budget - len(self.results) - now
         return None if done <= 0 else max(0.0, left) * self.seconds / done
+
+
+def at_work(trials: Iterable[LiveTrial]) -> list[Running]:
+    """Return the live trials of a run as they are shown."""
+    return [
+        Running(number=one.trial.number, fraction=one.fraction, value=one.value, note=one.note)
+        for one in trials
+    ]
 
 
 def duration(seconds: float) -> str:
@@ -97,6 +108,11 @@ def make_console() -> Console:
     if not console.is_terminal:
         console.width = LOG_WIDTH
     return console
+
+
+def say(console: Console, text: str) -> None:
+    """Print a line, or more, as it is, and not folded."""
+    console.print(text, markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -133,14 +149,9 @@ class View:
             self._live.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: Any) -> None:
         if self._live is not None:
-            self._live.__exit__(kind, error, trace)
+            self._live.__exit__(*exception)
 
     def show(self, state: State) -> None:
         """Draw the state; in a log, print a line every few seconds."""
@@ -156,7 +167,7 @@ class View:
             self._last_line = time.monotonic()
             notes = [self._so_far(trial) for trial in state.running if trial.note]
             line = "; ".join([self._line(state, board), *notes])
-            self._console.print(line, markup=False, soft_wrap=True)
+            say(self._console, line)
 
     def _pause_seconds(self, state: State) -> float:
         """Return the time between two lines of a log: trainings may take days."""

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from w2ltune.files import write_text
 from w2ltune.report import rescoringplots as plots
-from w2ltune.report.leaderboard import per_cent, show_value
-from w2ltune.report.markup import Html, element, figure, page, section, table
-from w2ltune.report.numbers import difference_text, error_line, rate_cells, split_line
+from w2ltune.report.leaderboard import error_line, per_cent, rate_cells, show_value
+from w2ltune.report.markup import Html, element, figure, section, side_by_side, table, write_page
+from w2ltune.report.numbers import difference_text, split_line
 from w2ltune.report.rescoring import looks_text, weights_text
 from w2ltune.report.sections import reproduction
 from w2ltune.runs.provenance import SweepRequest
 from w2ltune.runs.rescored import Rescored
 from w2ltune.search.rescorestudy import Incumbent
 from w2ltune.search.slices import Slice, WeightMap
-
-NAME = "report.html"
 
 
 def build_rescoring_report(
@@ -55,9 +52,7 @@ def build_rescoring_report(
             again="the same command in the same folder goes on from the best weights found",
         ),
     ]
-    path = folder / NAME
-    write_text(path, page(f"{folder.resolve().name}: rescoring report", body))
-    return path
+    return write_page(folder, "rescoring", body)
 
 
 def _headline(folder: Path, rescored: Rescored) -> Iterator[Html]:
@@ -139,7 +134,7 @@ def _over_weights(
         yield section(
             f"{rescored.metric.upper()} over the weights",
             "Exact rates through the answer (the star), the other weights at its values.",
-            element("div", *drawn, class_="plots"),
+            side_by_side(*drawn),
         )
 
 
@@ -152,7 +147,7 @@ def _by_k(rescored: Rescored) -> Iterator[Html]:
     yield section(
         "By number of hypotheses",
         "The answer's weights on the k best hypotheses of the decoder; 1 is no rescoring.",
-        element("div", figure("Rates over k.", svg), class_="plots"),
+        side_by_side(figure("Rates over k.", svg)),
         table(["k", f"{rescored.metric.upper()} %", "oracle %", "held-out %"], rows),
     )
 
@@ -164,5 +159,5 @@ def _convergence(rescored: Rescored, found: Sequence[Incumbent]) -> Iterator[Htm
         yield section(
             "Convergence",
             f"The fewest errors after so many evaluations; {rescored.evaluations} in all.",
-            element("div", figure("The best rate so far.", svg), class_="plots"),
+            side_by_side(figure("The best rate so far.", svg)),
         )

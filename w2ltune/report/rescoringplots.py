@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from w2ltune.report.markup import Html
-from w2ltune.report.svg import BLUE, GREY, ORANGE, legend_below, mark_chosen, plot
+from w2ltune.report.plots import logarithmic
+from w2ltune.report.svg import BLUE, GREY, ORANGE, draw_map, legend_below, mark_chosen, plot
 from w2ltune.runs.rescored import ByK
 from w2ltune.search.rescorestudy import Incumbent
 from w2ltune.search.slices import Slice, WeightMap
@@ -40,18 +41,10 @@ def map_plot(found: WeightMap, *, metric: str) -> Html:
     """Return the rates over two weights."""
 
     def draw(axes: Axes) -> None:
-        from matplotlib.ticker import MaxNLocator
-
         rates = 100 * found.rates
         low = float(rates.min())
         high = max(low + 0.1, min(float(rates.max()), 1.5 * low + 0.5))
-        levels = MaxNLocator(nbins=14, steps=[1, 2, 5, 10], min_n_ticks=3).tick_values(low, high)
-        filled = axes.contourf(
-            found.x, found.y, rates, levels=levels, cmap="viridis_r", extend="both"
-        )
-        axes.contour(found.x, found.y, rates, levels=levels, colors="white", linewidths=0.4)
-        bar = axes.figure.colorbar(filled, ax=axes, fraction=0.06, pad=0.03)
-        bar.outline.set_visible(False)
+        draw_map(axes, found.x, found.y, rates, (low, high))
         axes.set(
             title=f"{metric.upper()} %", xlabel=f"weight of {found.x_name}",
             ylabel=f"weight of {found.y_name}",
@@ -65,8 +58,6 @@ def by_k_plot(rows: Sequence[ByK], *, metric: str, chosen: int) -> Html:
     """Return the rates over how many hypotheses take part."""
 
     def draw(axes: Axes) -> None:
-        from w2ltune.report.plots import logarithmic
-
         ks = np.array([row.k for row in rows])
         axes.grid(True)
         axes.plot(ks, [100 * row.rate for row in rows], "o-", color=BLUE, label="tuned on")
@@ -88,8 +79,6 @@ def convergence_plot(found: Sequence[Incumbent], *, metric: str, reference_words
     """Return the best rate over the weights evaluated until then."""
 
     def draw(axes: Axes) -> None:
-        from w2ltune.report.plots import logarithmic
-
         steps = np.maximum.accumulate([max(1, one.evaluations) for one in found])
         rates = np.minimum.accumulate([100 * one.errors / reference_words for one in found])
         axes.grid(True)

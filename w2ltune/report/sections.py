@@ -7,16 +7,16 @@ from collections.abc import Iterable, Iterator
 
 from w2ltune.errors import W2LTuneError
 from w2ltune.report import plots
-from w2ltune.report.content import Content, chosen_for, rate
+from w2ltune.report.content import Content, chosen_for
 from w2ltune.report.findings import (
     AlignedUtterance,
     compare_settings,
     rivals_of_best,
     worst_utterances,
 )
-from w2ltune.report.leaderboard import per_cent, show_value
-from w2ltune.report.markup import Html, element, figure, section, table
-from w2ltune.report.numbers import difference_text, rate_cells, real_time_factor_text
+from w2ltune.report.leaderboard import per_cent, rate, rate_cells, searched, trial_cells
+from w2ltune.report.markup import Html, element, figure, section, side_by_side, table
+from w2ltune.report.numbers import difference_text, real_time_factor_text
 from w2ltune.report.surfaceplots import surface_plots
 from w2ltune.runs.outcome import Probe
 from w2ltune.runs.provenance import SweepRequest
@@ -28,8 +28,6 @@ FAILED_ROWS = 3
 
 MOST_UNITS = 300
 """Units shown of an utterance; for the CER they are characters."""
-
-STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 _MARKS = {"correct": "", "substitution": "S", "deletion": "D", "insertion": "I"}
 
@@ -43,29 +41,17 @@ def leaderboard(content: Content) -> Iterator[Html]:
     failed = [result.number for result in results if result.state == "FAIL"][:FAILED_ROWS]
     kept = {*chosen, *failed, *(result.number for result in results[:ROWS])}
     shown = [result for result in results if result.number in kept]
-    names = sorted({name for result in results for name in result.params})
+    names = searched(content.board)
     factors = [real_time_factor_text(content, result) for result in shown]
     rtf = ["RTF"] if any(factors) else []
     head = ["trial", f"{content.metric.upper()} %", "95 %", "S", "D", "I", *names, "s", "CPU s"]
     rows = []
     for result, factor in zip(shown, factors, strict=True):
-        cells = rate_cells(result.counts, result.interval)
-        cells[0] = per_cent(result.value)
-        if result.state == "PRUNED":
-            cells[0] = f"({cells[0]})"
+        number, *cells = trial_cells(result, names)
         note = {"PRUNED": "pruned", "FAIL": f"failed: {result.reason}"}.get(result.state, "")
-        number = f"★ {result.number}" if result.number in chosen else str(result.number)
-        rows.append(
-            [
-                number,
-                *cells,
-                *(show_value(result.params.get(name, "")) for name in names),
-                f"{result.seconds:.1f}",
-                f"{result.work_seconds:.2f}",
-                *([factor] if rtf else []),
-                chosen.get(result.number, note),
-            ]
-        )
+        star = "★ " * (result.number in chosen)
+        cells += [f"{result.work_seconds:.2f}", *([factor] if rtf else [])]
+        rows.append([star + number, *cells, chosen.get(result.number, note)])
     left = f", {len(shown)} of {len(results)}" if len(shown) < len(results) else ""
     marked = [index for index, result in enumerate(shown) if result.number in chosen]
     yield section(
@@ -84,7 +70,7 @@ def over_weights(content: Content, surfaces: Iterable[Surface]) -> Iterator[Html
         title = ", ".join([surface.target, *setting] if surface.target else setting)
         drawn += [element("h3", title)] if title else []
         figures = surface_plots(surface, metric=content.metric, name=f"surface{index}")
-        drawn.append(element("div", *(figure(*pair) for pair in figures), class_="plots"))
+        drawn.append(side_by_side(*(figure(*pair) for pair in figures)))
     if drawn:
         yield section(
             f"{content.metric.upper()} over the weights",
@@ -105,11 +91,7 @@ def convergence(content: Content) -> Iterator[Html]:
             "Convergence",
             "The rate of each trial in the order of the decodes; the line is the best so far, the "
             "star the chosen trial.",
-            element(
-                "div",
-                figure("The axis above adds up the CPU seconds of the decodes.", svg),
-                class_="plots",
-            ),
+            side_by_side(figure("The axis above adds up the CPU seconds of the decodes.", svg)),
         )
 
 
@@ -131,7 +113,7 @@ def rivals(content: Content) -> Iterator[Html]:
         "Trials not distinguishable from the best",
         f"{alike or 'None'} of {of}{complete} other complete trials cannot be told from trial "
         f"{best.number} on this list: their paired difference, with its 95 % interval, may be 0.",
-        element("div", figure(caption, svg), class_="plots"),
+        side_by_side(figure(caption, svg)),
     )
 
 
@@ -187,7 +169,7 @@ def settings(content: Content) -> Iterator[Html]:
         "Error rate against speed",
         "The best trial of each setting of the flags that change the beam or the models; the line "
         "joins those that no other beats in both rate and speed.",
-        element("div", figure(f"Error rate over {cost}.", svg), class_="plots"),
+        side_by_side(figure(f"Error rate over {cost}.", svg)),
         table(["setting", f"{content.metric.upper()} %", "95 %", cost, "trial"], rows,
               text_columns={"setting"}),
     )  # fmt: skip

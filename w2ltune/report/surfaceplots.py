@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from w2ltune.report.leaderboard import per_cent
 from w2ltune.report.markup import Html
-from w2ltune.report.svg import BLUE, GREY, annotate, legend_below, mark_chosen, plot
+from w2ltune.report.svg import BLUE, GREY, annotate, draw_map, legend_below, mark_chosen, plot
 from w2ltune.search.surface import Surface
 
 if TYPE_CHECKING:
@@ -40,19 +40,13 @@ def surface_plots(surface: Surface, *, metric: str, name: str) -> list[tuple[str
 
 def _map(surface: Surface, rates: npt.NDArray[np.float64], title: str, name: str) -> Html:
     def draw(axes: Axes) -> None:
-        levels = _levels(surface)
         shown = np.ma.masked_invalid(100 * rates)
-        filled = axes.contourf(
-            surface.x, surface.y, shown, levels=levels, cmap="viridis_r", extend="both"
-        )
-        axes.contour(surface.x, surface.y, shown, levels=levels, colors="white", linewidths=0.4)
+        draw_map(axes, surface.x, surface.y, shown, _limits(surface))
         if not surface.known.all():
             unknown = np.logical_not(surface.known).astype(float)
             region = (surface.x, surface.y, unknown, [0.5, 1.5])
             axes.contourf(*region, colors="white", alpha=0.4)
             axes.contourf(*region, colors="none", hatches=["///"])
-        bar = axes.figure.colorbar(filled, ax=axes, fraction=0.06, pad=0.03)
-        bar.outline.set_visible(False)
         axes.set(title=title, xlabel=surface.x_name, ylabel=surface.y_name)
         axes.set_xlim(surface.x.min(), surface.x.max())
         axes.set_ylim(surface.y.min(), surface.y.max())
@@ -66,18 +60,12 @@ def _map(surface: Surface, rates: npt.NDArray[np.float64], title: str, name: str
     return plot(name, draw, width=470, height=370)
 
 
-def _levels(surface: Surface) -> npt.NDArray[np.float64]:
-    """Return contour levels in per cent, the same for both maps; fine ones near the optimum."""
-    from matplotlib.ticker import MaxNLocator
-
+def _limits(surface: Surface) -> tuple[float, float]:
+    """Return limits in per cent, the same for both maps, not far from the optimum."""
     both = 100 * np.concatenate([surface.predicted, surface.corrected])
     finite = both[np.isfinite(both)]
-    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
-    high = min(float(high), 2.5 * float(low) + 1)
-    levels = MaxNLocator(nbins=14, steps=[1, 2, 5, 10], min_n_ticks=3).tick_values(
-        low, max(high, low + 0.1)
-    )
-    return np.asarray(levels, dtype=np.float64)
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    return low, max(min(high, 2.5 * low + 1), low + 0.1)
 
 
 def _curve(axes: Axes, surface: Surface, metric: str) -> None:

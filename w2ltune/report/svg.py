@@ -8,6 +8,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
 from w2ltune.report.markup import Html
 
 if TYPE_CHECKING:
@@ -79,6 +82,23 @@ def _inline(tag: str, name: str) -> str:
 def mark_chosen(axes: Axes, x: float, y: float) -> None:
     """Draw the star of the chosen trial."""
     axes.plot([x], [y], "*", color=ORANGE, markeredgecolor="white", markersize=15, zorder=5)
+
+
+def draw_map(
+    axes: Axes,
+    x: npt.NDArray[np.float64],
+    y: npt.NDArray[np.float64],
+    rates: npt.NDArray[np.float64],
+    limits: tuple[float, float],
+) -> None:
+    """Draw rates [y, x] over two weights in steps between two limits, with their scale."""
+    from matplotlib.ticker import MaxNLocator
+
+    levels = MaxNLocator(nbins=14, steps=[1, 2, 5, 10], min_n_ticks=3).tick_values(*limits)
+    filled = axes.contourf(x, y, rates, levels=levels, cmap="viridis_r", extend="both")
+    axes.contour(x, y, rates, levels=levels, colors="white", linewidths=0.4)
+    bar = axes.figure.colorbar(filled, ax=axes, fraction=0.06, pad=0.03)
+    bar.outline.set_visible(False)
 
 
 def legend_below(axes: Axes) -> None:

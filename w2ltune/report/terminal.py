@@ -11,26 +11,22 @@ from rich.console import Console
 from w2ltune import files
 from w2ltune.formats.flagsfile import format_flagsfile
 from w2ltune.formats.listfile import list_name
-from w2ltune.report.content import Content, choice_name, find_warnings, rate, read_content
+from w2ltune.report.content import Content, find_warnings, read_content
 from w2ltune.report.findings import compare_settings
 from w2ltune.report.leaderboard import (
     as_csv,
     elsewhere,
+    error_line,
     metric_line,
     per_cent,
     rank,
+    rate,
     show_value,
     table,
 )
-from w2ltune.report.numbers import (
-    baseline_rate,
-    difference_text,
-    error_line,
-    real_time_factor_text,
-    times_text,
-)
+from w2ltune.report.numbers import answer_parts, difference_text, times_text
 from w2ltune.report.page import build_report
-from w2ltune.report.progress import duration
+from w2ltune.report.progress import duration, say
 from w2ltune.runs.outcome import Choice, Look, part_spent
 from w2ltune.runs.trialdir import TrialResult
 from w2ltune.search.decodespace import standing_alone
@@ -65,14 +61,7 @@ def answer_line(content: Content, choice: Choice) -> str:
     """Return all that is to be said of a choice, in one line."""
     results = content.board.results
     parts = [error_line(content.metric, choice.counts, choice.interval)]
-    if choice.against_baseline is not None:
-        was = per_cent(baseline_rate(choice))
-        parts.append(f"was {was} ({difference_text(choice.against_baseline)})")
-    if choice.oracle is not None:
-        parts.append(f"oracle {per_cent(choice.oracle)}")
-    factor = real_time_factor_text(content, content.by_number.get(choice.trial))
-    if factor:
-        parts.append(f"RTF {factor}")
+    parts += answer_parts(content, choice)
     decodes = "1 decode" if len(results) == 1 else f"{len(results)} decodes"
     whole = content.by_number[choice.trial].work_seconds
     for what, before in (("a part of the list", True), ("looks at a wider beam", False)):
@@ -90,14 +79,12 @@ def list_lines(content: Content, choice: Choice) -> list[str]:
     lines = []
     for name, counts in content.by_number[choice.trial].lists.items():
         rates = {
-            result.number: sum(result.lists[name][:3]) / result.lists[name][3]
+            result.number: rate(result.lists[name])
             for result in content.board.results
             if name in result.lists
         }
-        here, best = sum(counts[:3]) / counts[3], min(rates, key=rates.__getitem__)
-        lines.append(
-            f"{name}: {per_cent(here)}; its own best is {per_cent(rates[best])} (trial {best})"
-        )
+        here, best = per_cent(rate(counts)), min(rates, key=rates.__getitem__)
+        lines.append(f"{name}: {here}; its own best is {per_cent(rates[best])} (trial {best})")
     return lines
 
 
@@ -152,28 +139,23 @@ def finish(study: Path, console: Console, *, surfaces: Sequence[Surface]) -> int
     for choice in content.outcome.choices:
         chosen = content.by_number[choice.trial]
         weights = " ".join(f"--{n}={quote(show_value(v))}" for n, v in chosen.params.items())
-        name = choice_name(choice) if len(content.outcome.choices) > 1 else "best"
-        name = name or "all lists"
-        _say(console, f"{name}: {weights} (trial {choice.trial}, {choice.why})")
-        _say(console, f"  {answer_line(content, choice)}")
-        _say(console, f"  95 % interval by {choice.unit}; flagsfile: {study / best_name(choice)}")
-        for text in [check_line(content, choice), *list_lines(content, choice)]:
-            if text:
-                _say(console, f"  {text}")
-    for text in setting_lines(content):
-        _say(console, text)
-    for text in baseline_lines(content):
-        _say(console, text)
-    for look in content.outcome.looks:
-        _say(console, look_line(look, content.outcome.looks, content.metric))
-    for warning in find_warnings(content):
-        _say(console, f"note: {warning}")
-    if content.outcome.reason:
-        _say(console, f"stopped because {content.outcome.reason}")
+        name = choice.target or "all lists" if len(content.outcome.choices) > 1 else "best"
+        say(console, f"{name}: {weights} (trial {choice.trial}, {choice.why})")
+        say(console, f"  {answer_line(content, choice)}")
+        say(console, f"  95 % interval by {choice.unit}; flagsfile: {study / best_name(choice)}")
+        for text in filter(None, [check_line(content, choice), *list_lines(content, choice)]):
+            say(console, f"  {text}")
+    looks = content.outcome.looks
+    lines = [*setting_lines(content), *baseline_lines(content)]
+    lines += [look_line(look, looks, content.metric) for look in looks]
+    lines += [f"note: {warning}" for warning in find_warnings(content)]
+    lines += [f"stopped because {content.outcome.reason}"] * bool(content.outcome.reason)
+    for text in lines:
+        say(console, text)
     for choice in content.outcome.choices:
         _write_choice(study, content, choice)
     files.write_text(study / "trials.csv", as_csv(content.board))
-    _say(console, f"report: {build_report(study, surfaces=surfaces)}")
+    say(console, f"report: {build_report(study, surfaces=surfaces)}")
     return 0
 
 
@@ -200,7 +182,3 @@ def _for_target(flags: Mapping[str, str], target: str) -> Mapping[str, str]:
     folder = Path(flags.get("datadir", ""))
     own = [name for name in flags.get("test", "").split(",") if list_name(folder / name) == target]
     return {**flags, "test": own[0]} if own else flags
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, soft_wrap=True)

@@ -10,8 +10,7 @@ from pathlib import Path
 from w2ltune.errors import InputError
 from w2ltune.formats.known_flags import number_of
 from w2ltune.formats.logs import TrainLine, read_history, valid_tags
-from w2ltune.report.leaderboard import Leaderboard, per_cent, read_leaderboard
-from w2ltune.report.running import Running
+from w2ltune.report.leaderboard import Leaderboard, Running, per_cent, read_leaderboard
 from w2ltune.report.trainingtable import rescored
 from w2ltune.runs.provenance import SweepRequest, read_request
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
@@ -140,15 +139,7 @@ def progress_of(
     flags: Mapping[str, str],
     params: Mapping[str, object],
 ) -> Running:
-    """Return how far a training came, by the reports of its log.
-
-    Args:
-        number: The trial.
-        history: Its reports.
-        metric: The error rate, by its name in the log.
-        flags: All its flags; ``iter`` is the updates that it is to make.
-        params: Its searched values by flag.
-    """
+    """Return how far a training came, by the reports of its log."""
     best = lowest(history, metric)
     updates = number_of("iter", flags) if flags.get("iter") else 0
     return Running(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from w2ltune.formats.logs import TrainLine
 from w2ltune.report.markup import Html
-from w2ltune.report.plots import good_range
+from w2ltune.report.plots import good_range, logarithmic
 from w2ltune.report.svg import BLUE, GREY, ORANGE, legend_below, mark_chosen, plot
 
 if TYPE_CHECKING:
@@ -42,11 +42,7 @@ _STYLES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 
 def progress_axis(curves: Sequence[Sequence[TrainLine]]) -> str:
-    """Return what curves are drawn over: "epoch", or "updates" where an epoch has several reports.
-
-    Args:
-        curves: The reports of each training.
-    """
+    """Return what curves are drawn over: "epoch", or "updates" where one has several reports."""
     epochs = ([line.epoch for line in curve] for curve in curves)
     return "epoch" if all(len(set(each)) == len(each) for each in epochs) else "updates"
 
@@ -114,20 +110,11 @@ def _rate_axis(axes: Axes, rates: Sequence[Floats]) -> None:
     low = float(finite.min())
     high = max(min(float(finite.max()), WHOLE), 1.1 * low)
     if low > 0 and high > LOG_RATIO * low:
-        axes.set_yscale("log")
-        _plain_numbers(axes)
+        logarithmic(axes, "y")
         axes.set_ylim(0.9 * low, 1.1 * high)
     else:
         margin = max(0.05 * (high - low), 0.1)
         axes.set_ylim(max(-0.02 * high, low - margin), high + margin)  # a mark at 0 is seen whole
-
-
-def _plain_numbers(axes: Axes) -> None:
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def whole_numbers(axes: Axes) -> None:
@@ -138,12 +125,7 @@ def whole_numbers(axes: Axes) -> None:
 
 
 def run_plots(history: Sequence[TrainLine], *, metric: str) -> list[tuple[str, Html]]:
-    """Return the curves of one training, each with its caption: error rates, loss, learning rate.
-
-    Args:
-        history: Its reports.
-        metric: The error rate whose lowest point is marked, by its name in the log.
-    """
+    """Return the curves of one training with captions: error rates, loss, learning rate."""
     over = progress_axis([history])
     kinds: dict[str, list[str]] = {}
     for name in dict.fromkeys(name for line in history for name in line.rates):
@@ -201,8 +183,7 @@ def _values_plot(
         values = np.concatenate(columns)
         values = values[np.isfinite(values) & (values > 0)]
         if values.size and values.max() > LOG_RATIO * values.min():
-            axes.set_yscale("log")
-            _plain_numbers(axes)
+            logarithmic(axes, "y")
         elif values.size:
             axes.set_ylim(0, 1.08 * float(values.max()))
         whole_numbers(axes)

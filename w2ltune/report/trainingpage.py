@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from shlex import quote
 
-from w2ltune.files import write_text
 from w2ltune.report import trainingsections as sections
 from w2ltune.report.leaderboard import per_cent
-from w2ltune.report.markup import Html, element, figure, page, section, table
-from w2ltune.report.page import NAME
+from w2ltune.report.markup import Html, element, figure, section, side_by_side, table, write_page
 from w2ltune.report.progress import duration
 from w2ltune.report.sections import reproduction
 from w2ltune.report.training import (
@@ -36,10 +34,7 @@ def build_training_report(content: TrainingContent) -> Path:
     """
     single = is_single(content.folder)
     body = [*_single(content)] if single else [*_sweep(content)]
-    path = content.folder / NAME
-    kind = "training" if single else "sweep"
-    write_text(path, page(f"{content.folder.resolve().name}: {kind} report", body))
-    return path
+    return write_page(content.folder, "training" if single else "sweep", body)
 
 
 def _sweep(content: TrainingContent) -> Iterator[Html]:
@@ -59,7 +54,7 @@ def _single(content: TrainingContent) -> Iterator[Html]:
     if history:
         figures = (figure(*pair) for pair in run_plots(history, metric=content.metric))
         says = f"{len(history)} reports, of epochs {history[0].epoch} to {history[-1].epoch}."
-        yield section("Curves", says, element("div", *figures, class_="plots"))
+        yield section("Curves", says, side_by_side(*figures))
     yield from reproduction(
         content.request,
         program="w2ltune.train",

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from w2ltune.formats.distributions import Choice, FloatRange, IntegerRange, parse_value
-from w2ltune.report.leaderboard import show_value
+from w2ltune.report.leaderboard import STATES, show_value
 from w2ltune.report.markup import Html
-from w2ltune.report.plots import good_range, logarithmic
+from w2ltune.report.plots import good_range, logarithmic, mark_above
 from w2ltune.report.svg import BLUE, GREY, legend_below, mark_chosen, plot
 from w2ltune.report.trainingcurves import whole_numbers
 from w2ltune.report.trainingtable import short_values, time_unit
@@ -22,21 +22,12 @@ if TYPE_CHECKING:
 
 LABEL_CHARACTERS = 24
 PALE = "#d9dee3"
-STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 
 def flag_plot(
     results: Sequence[TrialResult], *, flag: str, space: str, metric: str, best: int | None
 ) -> Html:
-    """Return the error rate over the values of a searched flag.
-
-    Args:
-        results: Trials with this flag and a rate.
-        flag: Its name.
-        space: What was searched, as written.
-        metric: The error rate, by its name in the log.
-        best: The trial that is marked.
-    """
+    """Return the error rate over the values of a searched flag."""
     distribution = parse_value(space, flag=flag)
     values = [result.params[flag] for result in results]
     texts = isinstance(distribution, Choice) or any(isinstance(value, str) for value in values)
@@ -61,11 +52,7 @@ def flag_plot(
             shown, above = kind & inside, kind & ~inside
             if shown.any():
                 axes.plot(x[shown], rates[shown], marker="o", label=label, **style)
-            if above.any():
-                axes.plot(
-                    x[above], np.full(above.sum(), 0.985), marker="^", clip_on=False,
-                    transform=axes.get_xaxis_transform(), label=f"{label}, above", **style,
-                )  # fmt: skip
+            mark_above(axes, x[above], label=f"{label}, above", **style)
         for index, result in enumerate(results):
             if result.number == best:
                 mark_chosen(axes, float(x[index]), float(rates[index]))

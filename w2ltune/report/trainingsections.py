@@ -4,26 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from w2ltune.report.leaderboard import per_cent, show_value
-from w2ltune.report.markup import Html, element, figure, section, table
+from w2ltune.report.leaderboard import STATES, Running, per_cent, show_value
+from w2ltune.report.markup import Html, figure, section, side_by_side, table
 from w2ltune.report.progress import duration
-from w2ltune.report.running import Running
 from w2ltune.report.training import TrainingContent, lowest
 from w2ltune.report.trainingcurves import curves_plot, progress_axis
 from w2ltune.report.trainingfindings import rank_correlation
 from w2ltune.report.trainingplots import flag_plot, time_plot
-from w2ltune.report.trainingtable import (
-    AGAIN,
-    again_cells,
-    epochs_text,
-    searched,
-    short_column,
-    time_unit,
-)
+from w2ltune.report.trainingtable import training_cells
 
 ROWS = 40
-
-STATES = {"COMPLETE": "", "PRUNED": "pruned", "FAIL": "failed"}
 
 
 def leaderboard(content: TrainingContent, running: list[Running]) -> Iterator[Html]:
@@ -31,39 +21,16 @@ def leaderboard(content: TrainingContent, running: list[Running]) -> Iterator[Ht
     results, best = content.board.results, content.best
     if not results and not running:
         return
-    names = searched(content.board, running)
-    short = {name: short_column(name, content.board, running) for name in names}
-    unit, seconds = time_unit(results)
-    again = AGAIN if any(map(again_cells, results)) else ()
-    head = ["trial", f"{content.metric} %", *again, "epoch", *names, "updates", unit, ""]
     # The best one is in it even where checkpoints that were decoded again gave another order.
     shown = [r for i, r in enumerate(results) if i < ROWS or r is best]
-    rows = [
-        [
-            f"★ {result.number}" if result is best else str(result.number),
-            f"({per_cent(result.value)})" if result.state == "PRUNED" else per_cent(result.value),
-            *(again_cells(result) or ["" for _ in again]),
-            epochs_text(result),
-            *(short[name].get(result.params.get(name), "") for name in names),
-            str(result.updates or ""),
-            f"{result.seconds / seconds:.1f}",
-            "best" if result is best else STATES[result.state],
-        ]
-        for result in shown
-    ]
-    rows += [
-        [
-            str(trial.number),
-            "" if trial.value is None else f"({per_cent(trial.value)})",
-            *["" for _ in again],
-            trial.note.removeprefix("epoch ") if trial.value is not None else "",
-            *(short[name].get(trial.params.get(name), "") for name in names),
-            "",
-            "",
-            f"running or interrupted, {trial.fraction:.0%} done",
-        ]
-        for trial in running
-    ]
+    head, rows = training_cells(content.board, shown, running, metric=content.metric)
+    for row, result in zip(rows, shown, strict=False):
+        if result is best:
+            row[0], row[-1] = f"★ {row[0]}", "best"
+        elif result.state != "COMPLETE":
+            row[-1] = STATES[result.state]
+    for row in rows[len(shown) :]:
+        row[-1] = f"running or interrupted, {row[-1]}"
     left = f", {len(shown)} of {len(results)}" if len(shown) < len(results) else ""
     marked = [index for index, result in enumerate(shown) if result is best]
     yield section(
@@ -94,7 +61,7 @@ def learning_curves(content: TrainingContent) -> Iterator[Html]:
     yield section(
         "Learning curves",
         f"{content.metric} of every trial over its {over.removesuffix('s')}s, as its log has it.",
-        element("div", *figures, class_="plots"),
+        side_by_side(*figures),
     )
 
 
@@ -121,7 +88,7 @@ def over_flags(content: TrainingContent) -> Iterator[Html]:
             f"{content.metric} over the searched flags",
             "Filled: complete; hollow: pruned, its best until then; the star: the best trial. "
             "Spearman's rank correlation is near 0 also where the best lies inside the range.",
-            element("div", *figures, class_="plots"),
+            side_by_side(*figures),
         )
 
 
@@ -143,7 +110,7 @@ def time(content: TrainingContent) -> Iterator[Html]:
     yield section(
         "Time",
         "Wall time of each trial; they may have run side by side.",
-        element("div", figure(f"{text}.", svg), class_="plots"),
+        side_by_side(figure(f"{text}.", svg)),
     )
 
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 
-from rich import box
 from rich.table import Table
-from rich.text import Text
 
 from w2ltune.formats.logs import TrainLine
-from w2ltune.report.content import rate
-from w2ltune.report.leaderboard import Leaderboard, per_cent, show_value
-from w2ltune.report.running import Running
+from w2ltune.report.leaderboard import (
+    Leaderboard,
+    Running,
+    per_cent,
+    rate,
+    rate_cells,
+    searched,
+    show_value,
+    text_table,
+    value_text,
+)
 from w2ltune.runs.trialdir import TrialResult
 
 UNITS = (("h", 3600.0, 2 * 3600.0), ("min", 60.0, 120.0), ("s", 1.0, 0.0))
@@ -41,12 +47,6 @@ def time_unit(results: Sequence[TrialResult]) -> tuple[str, float]:
 def epochs_text(result: TrialResult) -> str:
     """Return the epoch of a trial's value and how many it did, as ``"19 / 26"``."""
     return f"{result.epoch} / {result.epochs}" if result.epochs else ""
-
-
-def searched(board: Leaderboard, running: Sequence[Running] = ()) -> list[str]:
-    """Return the names of the searched flags."""
-    params = [result.params for result in board.results] + [trial.params for trial in running]
-    return sorted({name for names in params for name in names})
 
 
 def short_values(values: Iterable[object]) -> dict[object, str]:
@@ -86,79 +86,83 @@ def short_column(name: str, board: Leaderboard, running: Sequence[Running]) -> d
 
 def again_cells(result: TrialResult) -> list[str]:
     """Return the cells of `AGAIN`; empty where the checkpoint was not decoded again."""
-    rate, interval = rescored(result), result.interval
-    if rate is None:
-        return []
-    return [per_cent(rate), "–".join(map(per_cent, interval)) if interval else ""]
+    return [] if rescored(result) is None else rate_cells(result.counts, result.interval)[:2]
+
+
+def training_cells(
+    board: Leaderboard, results: Sequence[TrialResult], running: Sequence[Running], *, metric: str
+) -> tuple[list[str], list[list[str]]]:
+    """Return a table of trainings: its columns, and the cells of each, those at work last.
+
+    The rate of a trial that was stopped early stands in brackets, and that of one at work.
+
+    Args:
+        board: All trials.
+        results: The finished ones that are shown.
+        running: How far the others came; all of them are shown.
+        metric: The error rate, by its name in the log.
+    """
+    names = searched(board, running)
+    short = {name: short_column(name, board, running) for name in names}
+    unit, seconds = time_unit(board.results)
+    again = AGAIN if any(map(again_cells, board.results)) else ()
+    head = ["trial", f"{metric} %", *again, "epoch", *names, "updates", unit, ""]
+    rows = [
+        [
+            str(result.number),
+            value_text(result),
+            *(again_cells(result) or ["" for _ in again]),
+            epochs_text(result),
+            *(short[name].get(result.params.get(name), "") for name in names),
+            str(result.updates or ""),
+            f"{result.seconds / seconds:.1f}",
+            "" if result.state == "COMPLETE" else result.state.lower(),
+        ]
+        for result in results
+    ]
+    rows += [
+        [
+            str(trial.number),
+            "" if trial.value is None else f"({per_cent(trial.value)})",
+            *("" for _ in again),
+            trial.note.removeprefix("epoch ") if trial.value is not None else "",
+            *(short[name].get(trial.params.get(name), "") for name in names),
+            "",
+            "",
+            f"{trial.fraction:.0%} done",
+        ]
+        for trial in running
+    ]
+    return head, rows
 
 
 def training_table(
     board: Leaderboard, *, metric: str, most: int = 10, running: Sequence[Running] = ()
 ) -> Table:
-    """Return the top of a leaderboard of trainings.
-
-    The rate of a trial that was stopped early stands in brackets, and that of one at work.
-
-    Args:
-        board: The trials.
-        metric: The error rate, by its name in the log.
-        most: Finished trials shown.
-        running: How far the others came; all of them are shown.
-    """
-    names = searched(board, running)
-    short = {name: short_column(name, board, running) for name in names}
-    unit, seconds = time_unit(board.results)
-    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    again = AGAIN if any(map(again_cells, board.results)) else ()
-    for column in ("trial", f"{metric} %", *again, "epoch", *names, unit, ""):
-        # Columns are texts, not markup: a list or a flag may be named in brackets.
-        shown.add_column(Text(column), justify="right" if column else "left", no_wrap=True)
-    for result in board.results[:most]:
-        value = per_cent(result.value)
-        shown.add_row(
-            str(result.number),
-            f"({value})" if result.state == "PRUNED" else value,
-            *(again_cells(result) or ["" for _ in again]),
-            epochs_text(result),
-            *(Text(short[name].get(result.params.get(name), "")) for name in names),
-            f"{result.seconds / seconds:.1f}",
-            "" if result.state == "COMPLETE" else result.state.lower(),
-        )
-    for trial in running:
-        shown.add_row(
-            str(trial.number),
-            "" if trial.value is None else f"({per_cent(trial.value)})",
-            *["" for _ in again],
-            trial.note.removeprefix("epoch ") if trial.value is not None else "",
-            *(Text(short[name].get(trial.params.get(name), "")) for name in names),
-            "",
-            f"{trial.fraction:.0%} done",
-        )
-    return shown
+    """Return the top of `training_cells` for the terminal, which has no room for the updates."""
+    head, rows = training_cells(board, board.results[:most], running, metric=metric)
+    for row in (head, *rows):
+        del row[-3]
+    return text_table(head, rows)
 
 
 def epoch_table(history: Sequence[TrainLine], *, best: TrainLine | None) -> Table:
-    """Return the last reports of a training, and the best one where it lies before them.
-
-    Args:
-        history: The reports.
-        best: The report with the lowest error rate, one of them.
-    """
+    """Return the last reports of a training, and the best one where it lies before them."""
     last = list(history[-LAST_EPOCHS:])
     lines = [best, *last] if best is not None and best not in last else last
     rates = list(dict.fromkeys(name for line in lines for name in line.rates))
-    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for column in ("epoch", "updates", "lr", "loss", *map(_two_lines, rates), ""):
-        shown.add_column(Text(column), justify="right" if column else "left")
-    for line in lines:
-        shown.add_row(
+    cells = (
+        [
             str(line.epoch),
             str(line.updates),
             *(f"{line.values[n]:.4g}" if n in line.values else "" for n in ("lr", "loss")),
             *(per_cent(line.rates.get(name)) for name in rates),
             "best" if line is best else "",
-        )
-    return shown
+        ]
+        for line in lines
+    )
+    head = ("epoch", "updates", "lr", "loss", *map(_two_lines, rates), "")
+    return text_table(head, cells, wrap=True)
 
 
 def _two_lines(name: str) -> str:

@@ -11,7 +11,7 @@ from w2ltune import files
 from w2ltune.errors import EXIT_FAILED
 from w2ltune.formats.flagsfile import format_flagsfile
 from w2ltune.report.leaderboard import as_csv, per_cent
-from w2ltune.report.progress import duration
+from w2ltune.report.progress import duration, say
 from w2ltune.report.training import TrainingContent, rate_texts, read_training
 from w2ltune.report.trainingfindings import OWN_RATE, find_training_warnings, params_text
 from w2ltune.report.trainingpage import build_training_report
@@ -48,14 +48,14 @@ def finish_training(study: Path, console: Console) -> int:
     best = content.best
     console.print(training_table(content.board, metric=content.metric))
     if best is None:
-        _say(console, "no training was completed")
+        say(console, "no training was completed")
     else:
         write_best_training(content)
-        _say(console, f"best: {params_text(best)} ({_which(content, best)})")
-        _say(console, f"  {answer_text(content, best)}")
-        _say(console, f"  {_how_known(best)}")
-        _say(console, f"flagsfile: {study / FLAGS_NAME}")
-        _say(console, f"model: {_model_text(content, best)}")
+        say(console, f"best: {params_text(best)} ({_which(content, best)})")
+        say(console, f"  {answer_text(content, best)}")
+        say(console, f"  {_how_known(best)}")
+        say(console, f"flagsfile: {study / FLAGS_NAME}")
+        say(console, f"model: {_model_text(content, best)}")
     files.write_text(study / "trials.csv", as_csv(content.board, metric=content.metric))
     _say_the_rest(content, console)
     return EXIT_FAILED if best is None or best.reason else 0
@@ -83,14 +83,14 @@ def finish_single(rundir: Path, console: Console) -> int:
         console.print(epoch_table(history, best=line))
     if best is not None:
         point_to_model(rundir, best)
-        _say(console, f"best: {_which(content, best)}, {answer_text(content, best)}")
-        _say(console, f"  {_how_known(best)}")
-        _say(console, f"model: {_model_text(content, best)}")
+        say(console, f"best: {_which(content, best)}, {answer_text(content, best)}")
+        say(console, f"  {_how_known(best)}")
+        say(console, f"model: {_model_text(content, best)}")
     elif result is not None:
-        _say(console, f"{result.state.lower()}: {result.reason or 'no reason is known'}")
+        say(console, f"{result.state.lower()}: {result.reason or 'no reason is known'}")
     logs = sorted(rundir.glob("[0-9]*_log"), key=lambda path: int(path.name.partition("_")[0]))
     if logs:
-        _say(console, f"logs: {', '.join(map(str, logs))}")
+        say(console, f"logs: {', '.join(map(str, logs))}")
     _say_the_rest(content, console)
     failed = result is not None and result.state == "FAIL"
     return EXIT_FAILED if failed or (best is not None and best.reason) else 0
@@ -115,12 +115,7 @@ def write_best_training(content: TrainingContent) -> None:
 
 
 def point_to_model(folder: Path, best: TrialResult) -> None:
-    """Make ``best_model.bin`` a relative link to a trial's best snapshot, in one step.
-
-    Args:
-        folder: The study's folder.
-        best: The trial; without a snapshot nothing is changed.
-    """
+    """Make ``best_model.bin`` a relative link to a trial's best snapshot, in one step."""
     if not (best.checkpoint and (folder / best.checkpoint).is_file()):
         return
     link = folder / MODEL_NAME
@@ -169,14 +164,10 @@ def _model_text(content: TrainingContent, best: TrialResult) -> str:
 
 def _say_the_rest(content: TrainingContent, console: Console) -> None:
     for warning in find_training_warnings(content):
-        _say(console, f"note: {warning}")
+        say(console, f"note: {warning}")
     spent = duration(sum(result.seconds for result in content.board.results))
     if content.request.space:
-        _say(console, f"{len(content.board.results)} trainings, {spent} in all")
+        say(console, f"{len(content.board.results)} trainings, {spent} in all")
     else:
-        _say(console, f"time: {spent}")
-    _say(console, f"report: {build_training_report(content)}")
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, soft_wrap=True)
+        say(console, f"time: {spent}")
+    say(console, f"report: {build_training_report(content)}")

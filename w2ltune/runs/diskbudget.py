@@ -13,14 +13,7 @@ from w2ltune import files
 from w2ltune.errors import InputError
 from w2ltune.formats.checkpoint import read_header
 from w2ltune.runs.recovery import TORN_FOLDER, index_of
-from w2ltune.runs.snapshots import (
-    Snapshot,
-    best_of_each,
-    digest_of,
-    read_snapshots,
-    remove,
-    verify,
-)
+from w2ltune.runs.snapshots import Snapshot, best_of_each, digest_of, read_snapshots, remove, verify
 
 _FREE_RESERVE_BYTES = 64 << 20
 _RESERVE_PART = 20

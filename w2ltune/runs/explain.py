@@ -102,10 +102,7 @@ _CAUSES: _Rules = (
     (r"^\[loadWords\] Invalid line: *$", "the lexicon has an empty line"),
     (r"^\[loadWords\] Invalid line: (.*)", r"the lexicon has a line without a spelling: '\1'"),
     (r"^unimplemented criterion", "the program knows no --criterion of that name"),
-    (
-        r"^Failed to open file for reading: (.*)",
-        r"the file \1 is missing, or may not be read",
-    ),
+    (r"^Failed to open file for reading: (.*)", r"the file \1 is missing, or may not be read"),
     (r"^Failed parsing - (.*)", r"the architecture file has a line that is not known: '\1'"),
     (r"^(.*): No such file or directory$", r"the file \1 is missing"),
     (r"while opening (.*)$", r"the file \1 is missing, or may not be read"),

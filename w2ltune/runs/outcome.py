@@ -38,7 +38,6 @@ class Choice:
 
     Attributes:
         target: Name of the list; "" for all of them.
-        setting: The searched flags that are not linear weights, where each setting has a choice.
         trial: The chosen trial.
         best_trial: The one with the fewest errors.
         why: The rule in words ("middle of the plateau", "fewest errors").
@@ -50,7 +49,6 @@ class Choice:
     """
 
     target: str
-    setting: Mapping[str, str] = field(default_factory=dict)
     trial: int
     best_trial: int
     why: str
@@ -204,67 +202,10 @@ def read_outcome(study: Path) -> Outcome:
     """
     content: dict[str, Any] = files.read_json(study / NAME) or {}
     with files.shaped(study / NAME):
-        return _outcome(content, study)
-
-
-def _outcome(content: dict[str, Any], study: Path) -> Outcome:
-    if content.get("format", FORMAT) > FORMAT:
-        raise StudyMismatchError(
-            f"format {content['format']} is newer than this w2ltune (format {FORMAT}); use the "
-            "newer one",
-            path=study / NAME,
-        )
-    if content:
-        content["choices"] = tuple(_choice(row) for row in content["choices"])
-        content["probes"] = tuple(
-            files.fitted(Probe, {**row, "rows": tuple(map(_probe_row, row["rows"]))})
-            for row in content["probes"]
-        )
-        content["looks"] = tuple(_look(row) for row in content["looks"])
-        content["checks"] = tuple(
-            files.fitted(AnswerCheck, row) for row in content.get("checks", ())
-        )
-    return files.fitted(Outcome, content)
-
-
-def comparison(content: Mapping[str, Any] | None) -> Comparison | None:
-    """Return a comparison as it was read from JSON."""
-    if content is None:
-        return None
-    return files.fitted(Comparison, {**content, "interval": tuple(content["interval"])})
-
-
-def _choice(row: dict[str, Any]) -> Choice:
-    return files.fitted(
-        Choice,
-        {
-            **row,
-            "counts": tuple(row["counts"]),
-            "interval": tuple(row["interval"]),
-            "against_baseline": comparison(row["against_baseline"]),
-        },
-    )
-
-
-def _probe_row(row: dict[str, Any]) -> ProbeRow:
-    return files.fitted(
-        ProbeRow,
-        {
-            **row,
-            "counts": tuple(row["counts"]),
-            "against_searched": comparison(row["against_searched"]),
-        },
-    )
-
-
-def _look(row: dict[str, Any]) -> Look:
-    return files.fitted(
-        Look,
-        {
-            **row,
-            "counts": tuple(row["counts"]),
-            "interval": tuple(row["interval"]),
-            "baseline": None if row["baseline"] is None else tuple(row["baseline"]),
-            "against_baseline": comparison(row["against_baseline"]),
-        },
-    )
+        if content.get("format", FORMAT) > FORMAT:
+            raise StudyMismatchError(
+                f"format {content['format']} is newer than this w2ltune (format {FORMAT}); use the "
+                "newer one",
+                path=study / NAME,
+            )
+        return files.fitted(Outcome, content)

@@ -22,7 +22,6 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 from w2ltune import files
 from w2ltune.errors import TrialFailedError, UsageError
@@ -117,20 +116,11 @@ class Child:
         """Return the living processes of the program: itself and all that it started."""
         return processguard.descendants(self.guard) if self._code is None else []
 
-    def close(self) -> None:
-        """Kill the program if it still runs."""
-        self.kill()
-
     def __enter__(self) -> Child:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+    def __exit__(self, *exception: object) -> None:
+        self.kill()
 
 
 def start(program: Program, *, attempts: Path | None = None, attempt: int = 0) -> Child:

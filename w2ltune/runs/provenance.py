@@ -8,7 +8,7 @@ import itertools
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -29,13 +29,11 @@ class Fingerprint:
 
     Attributes:
         size: Bytes (of all files, for a folder).
-        mtime_ns: Newest modification time.
         sha256: Of the whole content; of evenly spread samples beyond 64 MiB. For a folder of its
             files' names, sizes and middle parts, 64 MiB in all.
     """
 
     size: int
-    mtime_ns: int
     sha256: str
 
 
@@ -76,29 +74,26 @@ def fingerprint(path: Path) -> Fingerprint:
     try:
         if path.is_dir():
             return _folder_fingerprint(path)
-        stat = path.stat()
-        return Fingerprint(
-            size=stat.st_size, mtime_ns=stat.st_mtime_ns, sha256=_hash(path, stat.st_size)
-        )
+        size = path.stat().st_size
+        return Fingerprint(size=size, sha256=_hash(path, size))
     except OSError as error:
         raise InputError(f"cannot read {str(path)!r}: {error.strerror}") from None
 
 
 def _folder_fingerprint(path: Path) -> Fingerprint:
     digest = hashlib.sha256()
-    size = newest = 0
+    total = 0
     entries = [entry for entry in sorted(path.iterdir()) if entry.is_file()]
     part = max(4096, WHOLE_HASH_BYTES // max(1, len(entries)))
     for entry in entries:
-        stat = entry.stat()
-        size += stat.st_size
-        newest = max(newest, stat.st_mtime_ns)
-        digest.update(f"{entry.name}\0{stat.st_size}\0".encode())
+        size = entry.stat().st_size
+        total += size
+        digest.update(f"{entry.name}\0{size}\0".encode())
         # Names and sizes are the same for the emissions of another acoustic model.
         with entry.open("rb") as file:
-            file.seek(max(0, stat.st_size - part) // 2)
+            file.seek(max(0, size - part) // 2)
             digest.update(file.read(part))
-    return Fingerprint(size=size, mtime_ns=newest, sha256=digest.hexdigest())
+    return Fingerprint(size=total, sha256=digest.hexdigest())
 
 
 def _hash(path: Path, size: int) -> str:
@@ -164,13 +159,8 @@ def read_request(path: Path) -> SweepRequest | None:
                 f"{FORMAT}); use the newer one",
                 path=path,
             )
-        content["command"] = tuple(content.get("command", ()))
-        for kind in ("flags", "space", "scoring"):
-            content[kind].items()  # any other type is not ours
         if content["scoring"].get("metric") == "cer":  # before there was a choice
             content["scoring"].setdefault("cer_blanks", "true")
-        inputs = content["inputs"].items()
-        content["inputs"] = {name: files.fitted(Fingerprint, value) for name, value in inputs}
         return files.fitted(SweepRequest, content)
     except files.DAMAGE:
         raise InputError("no request of this program; use another folder", path=path) from None
@@ -184,9 +174,9 @@ def require_same(old: SweepRequest, new: SweepRequest, *, path: Path) -> None:
     Raises:
         StudyMismatchError: With the differences, one per line.
     """
-    differences = list(_differences(old, new))
-    if differences and (old.task != new.task or not nothing_was_kept(path.parent, old)):
-        lines = "".join(f"\n  {line}" for line in differences)
+    found = list(_differences(old, new))
+    if found and (old.task != new.task or not nothing_was_kept(path.parent, old)):
+        lines = "".join(f"\n  {line}" for line in found)
         place = "--logdir and --prefix" if old.task == "train" else "--prefix"
         place = "--out" if new.task == "rescore" else place
         single = new.task == "train" and not new.space
@@ -212,7 +202,7 @@ def nothing_was_kept(study: Path, request: SweepRequest) -> bool:
     return all(isinstance(result, dict) and result.get("state") == "FAIL" for result in results)
 
 
-def _begin_anew(path: Path, differences: Sequence[str]) -> None:
+def _begin_anew(path: Path, found: Sequence[str]) -> None:
     """Set aside what a study left of which nothing was kept, and say so."""
     numbers = (path.with_name(f"failed-{number}") for number in itertools.count(1))
     aside = next(folder for folder in numbers if not folder.exists())
@@ -222,7 +212,7 @@ def _begin_anew(path: Path, differences: Sequence[str]) -> None:
             path.with_name(name).rename(aside / name)
     print(
         f"w2ltune: note: nothing was kept of what {path.parent} was begun for, so it is begun anew "
-        f"({'; '.join(differences)}); what was left of it is in {aside.name}/",
+        f"({'; '.join(found)}); what was left of it is in {aside.name}/",
         file=sys.stderr,
     )
 
@@ -251,8 +241,8 @@ def settle_request(path: Path, request: SweepRequest, *, keep_seed: bool) -> Swe
         write_request(path, request)
         return request
     require_same(old, request, path=path)
-    if differences := list(_differences(old, request)):
-        _begin_anew(path, differences)
+    if found := list(_differences(old, request)):
+        _begin_anew(path, found)
         write_request(path, request)
         return request
     if old.versions != request.versions or old.commit != request.commit:
@@ -265,20 +255,32 @@ def _differences(old: SweepRequest, new: SweepRequest) -> Iterable[str]:
         yield f"task was {old.task}, is {new.task}"
         return
     for kind in ("flags", "space", "scoring"):
-        before: Mapping[str, Any] = getattr(old, kind)
-        after: Mapping[str, Any] = getattr(new, kind)
-        for name in sorted(before.keys() | after.keys()):
-            if before.get(name) != after.get(name):
-                yield f"--{name} {_was(before.get(name))}, {_is(after.get(name))}"
+        before, after = ({f"--{n}": v for n, v in getattr(of, kind).items()} for of in (old, new))
+        yield from differences(before, after)
     for name in sorted(old.inputs.keys() & new.inputs.keys()):
         was, now = old.inputs[name], new.inputs[name]
         if (was.size, was.sha256) != (now.size, now.sha256):
             yield f"{name} has changed since ({was.size} bytes then, {now.size} now)"
 
 
-def _was(value: str | None) -> str:
-    return "was not given" if value is None else f"was {value}"
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """Yield in words what differs of what results were made from, nested JSON.
+
+    Example:
+        >>> list(differences({"lm": {"size": 1}, "case": "keep"}, {"lm": {"size": 2}, "unit": "x"}))
+        ['case was keep, is not given', 'lm size was 1, is 2', 'unit was not given, is x']
+    """
+    before, after = dict(_flat(old)), dict(_flat(new))
+    for name in sorted(before.keys() | after.keys()):
+        was, now = before.get(name, "not given"), after.get(name, "not given")
+        if was != now:
+            hashed = name == "hypotheses"
+            yield "the dump has changed since" if hashed else f"{name} was {was}, is {now}"
 
 
-def _is(value: str | None) -> str:
-    return "is not given" if value is None else f"is {value}"
+def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in content.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{name} ")
+        else:
+            yield f"{above}{name}", value

@@ -23,14 +23,7 @@ from typing import Literal
 from w2ltune import files
 from w2ltune.errors import InputError
 from w2ltune.formats.checkpoint import read_header, read_whole
-from w2ltune.runs.snapshots import (
-    Snapshot,
-    copy_file,
-    digest_of,
-    discard,
-    read_snapshots,
-    verify,
-)
+from w2ltune.runs.snapshots import Snapshot, copy_file, digest_of, discard, read_snapshots, verify
 
 TORN_FOLDER = "torn"
 

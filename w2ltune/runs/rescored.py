@@ -9,7 +9,7 @@ from typing import Any
 
 from w2ltune import files
 from w2ltune.errors import InputError
-from w2ltune.runs.outcome import Comparison, Counts, comparison
+from w2ltune.runs.outcome import Comparison, Counts
 
 FORMAT = 1
 NAME = "best.json"
@@ -219,43 +219,8 @@ def read_rescored(folder: Path) -> Rescored:
     if content is None:
         raise InputError(f"no {NAME}: the rescoring has not come to its end", path=folder)
     with files.shaped(folder / NAME):
-        return _rescored(content, folder)
-
-
-def _rescored(content: dict[str, Any], folder: Path) -> Rescored:
-    if content["format"] > FORMAT:
-        raise InputError(f"format {content['format']} is newer than this w2ltune", path=folder)
-    for name in ("format", "errors", "wer", "interval"):
-        del content[name]
-    content["candidates"] = tuple(
-        files.fitted(
-            Candidate,
-            {
-                **row,
-                "dev": _rating(row["dev"]),
-                "test": None if row["test"] is None else _rating(row["test"]),
-                "chosen_against": comparison(row["chosen_against"]),
-            },
-        )
-        for row in content["candidates"]
-    )
-    content["by_k"] = tuple(files.fitted(ByK, row) for row in content["by_k"])
-    proof = content["certified"]
-    content["certified"] = None if proof is None else files.fitted(Proof, proof)
-    for name in ("undecided", "findings"):
-        content[name] = tuple(content[name])
-    content["looks"] = tuple(files.fitted(Look, row) for row in content.get("looks", ()))
-    content["box"] = {name: (low, high) for name, (low, high) in content["box"].items()}
-    return files.fitted(Rescored, content)
-
-
-def _rating(row: dict[str, Any]) -> Rating:
-    return files.fitted(
-        Rating,
-        {
-            **row,
-            "counts": tuple(row["counts"]),
-            "interval": tuple(row["interval"]),
-            "against_none": comparison(row["against_none"]),
-        },
-    )
+        if content["format"] > FORMAT:
+            raise InputError(f"format {content['format']} is newer than this w2ltune", path=folder)
+        for name in ("format", "errors", "wer", "interval"):
+            del content[name]
+        return files.fitted(Rescored, content)

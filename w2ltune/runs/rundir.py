@@ -247,11 +247,7 @@ def require_checkpoint(rundir: Path) -> None:
 
 
 def _has_readable_model(rundir: Path) -> bool:
-    """Look for a checkpoint as the program does: from 001 up to the first that is missing.
-
-    Raises:
-        InputError: There are some, and none can be read.
-    """
+    """Look for a checkpoint as the program does: from 001 up to the first that is missing."""
     problem: InputError | None = None
     for number in itertools.count(1):
         model = rundir / f"{number:03d}_model_last.bin"

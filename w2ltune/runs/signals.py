@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-from w2ltune.errors import StopSignal
+from w2ltune.errors import StoppedError, StopSignal
 
 _ENDING = (signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP)
 
@@ -61,23 +61,25 @@ def _ignore() -> None:
 
 @contextlib.contextmanager
 def _handled(numbers: Sequence[signal.Signals], handle: Callable[[str], None]) -> Iterator[bool]:
-    """Call ``handle("SIGTERM")`` and the like; yields False where that cannot be had.
-
-    A HUP that is ignored, as by ``nohup``, stays so: the command is to go on.
-    """
+    """Call ``handle("SIGTERM")`` and the like; yields False where that cannot be had."""
     if threading.current_thread() is not threading.main_thread():
         yield False
         return
     handlers = {}
     for number in numbers:
         if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
-            continue
+            continue  # as by nohup: the command is to go on
         handlers[number] = signal.signal(number, lambda *_, name=number.name: handle(name))
     try:
         yield True
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def stopped_error(reason: str, rest: str) -> StoppedError:
+    """Return the end of a command that was asked to stop: why, and the rest of the sentence."""
+    return StoppedError(f"stopped ({reason}){rest}", interrupted=by_hand(reason))
 
 
 def by_hand(reason: str) -> bool:

@@ -222,10 +222,6 @@ class TrialDirectory:
         if content is None:
             return None
         with files.shaped(self.result):
-            for name in ("counts", "interval"):
-                content[name] = tuple(content[name]) if content[name] is not None else None
-            reports = content.get("reports", {}).items()
-            content["reports"] = {int(step): value for step, value in reports}
             result = files.fitted(TrialResult, content)
             if result.number != self.number:
                 raise ValueError(f"number is {result.number}")

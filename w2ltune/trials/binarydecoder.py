@@ -13,12 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from w2ltune.embedded.decoderflags import (
-    OUR_FLAGS,
-    DecoderFlags,
-    feature_weights,
-    spelled_out,
-)
+from w2ltune.embedded.decoderflags import OUR_FLAGS, DecoderFlags, feature_weights, spelled_out
 from w2ltune.errors import InputError, TrialFailedError
 from w2ltune.formats.beamdump import BAR, Hypothesis, read_beam_dump
 from w2ltune.formats.decodelog import find_seconds

@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from w2ltune import files
-from w2ltune.errors import InputError
+from w2ltune.errors import InputError, StudyMismatchError
 from w2ltune.formats.emissions import EmissionSet, open_emissions
 from w2ltune.formats.known_flags import Generation
 from w2ltune.formats.listfile import Utterance, fit_durations, read_list
+from w2ltune.runs.trialdir import trial_directories
 from w2ltune.scoring.text import load_normalizer, refuse_alternatives, split_units
 from w2ltune.scoring.wer import count_matrix
 
@@ -221,6 +222,71 @@ def blocks(count: int, *, most: int = MOST_BLOCKS, least_utterances: int = 8) ->
     return [order[begin:end] for begin, end in itertools.pairwise(bounds)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class UtteranceResults:
+    """What a trial made of each utterance.
+
+    Attributes:
+        ids: The utterances, in the order of the lists.
+        counts: int32 [utterances, 4]: substitutions, deletions, insertions, reference length.
+        hypotheses: What was recognised, before any normalisation.
+    """
+
+    ids: tuple[str, ...]
+    counts: npt.NDArray[np.int32]
+    hypotheses: tuple[str, ...]
+
+    @property
+    def errors(self) -> npt.NDArray[np.int32]:
+        """Errors of each utterance, int32 [utterances]."""
+        return np.asarray(self.counts[:, :3].sum(axis=1, dtype=np.int32))
+
+
+def read_utterance_results(path: Path) -> UtteranceResults | None:
+    """Return what an ``utterances.tsv`` holds; None where there is none.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    with files.shaped(path):
+        try:
+            # Not splitlines(): it also splits at characters that a hypothesis may hold.
+            lines = files.read_text(path).removesuffix("\n").split("\n")[1:]
+        except FileNotFoundError:
+            return None
+        ids, *counts, hypotheses = zip(*(line.split("\t", 5) for line in lines), strict=True)
+        matrix = np.array(counts, dtype=np.int32).reshape(4, len(lines)).T
+    return UtteranceResults(ids=ids, counts=matrix, hypotheses=hypotheses)
+
+
+def require_same_counts(dataset: Dataset, study: Path) -> None:
+    """Count a trial of a study again: another w2ltune may have split or compared its words so.
+
+    Args:
+        dataset: What errors are counted by now.
+        study: The folder of an earlier run; one of other lists is not looked at.
+
+    Raises:
+        StudyMismatchError: The trial had other errors.
+    """
+    count = dataset.dev_count
+    for directory in trial_directories(study / "trials"):
+        found = read_utterance_results(directory.utterances)
+        if found is None or found.ids != dataset.ids[:count]:
+            continue
+        counts = dataset.count(range(count), found.hypotheses)
+        other = np.flatnonzero((counts != found.counts).any(axis=1))
+        if len(other):
+            first = other[0]
+            raise StudyMismatchError(
+                f"{len(other)} of its utterances were counted otherwise, as {found.ids[first]!r}: "
+                f"{found.errors[first]} errors then, {counts[first, :3].sum()} now (by another "
+                "w2ltune, or another normalisation); use another folder",
+                path=directory.utterances,
+            )
+        return
+
+
 def read_utterance_counts(
     path: Path, *, total: Sequence[int] | None, rows: int | None = None, shuffled: bool = True
 ) -> npt.NDArray[np.int32]:
@@ -235,18 +301,15 @@ def read_utterance_counts(
     Raises:
         InputError: It is damaged, or not of this trial.
     """
-    with files.shaped(path):
-        # Not splitlines(): it also splits at characters that a hypothesis may hold.
-        try:
-            lines = files.read_text(path).removesuffix("\n").split("\n")[1:]
-        except FileNotFoundError:
-            raise InputError("gone, though its trial is finished: put it back", path=path) from None
-        columns = [line.split("\t", 5)[1:5] for line in lines]
-        counts = np.array(columns, dtype=np.int32).reshape(-1, 4)
-        found = counts.sum(axis=0).tolist()
-        if rows not in (None, len(counts)) or (total is not None and found != list(total)):
-            wanted = "" if total is None else f"; its trial has {list(total)}"
-            raise ValueError(f"{len(counts)} utterances that come to {found}{wanted}")
+    results = read_utterance_results(path)
+    if results is None:
+        raise InputError("gone, though its trial is finished: put it back", path=path)
+    counts = results.counts
+    found = counts.sum(axis=0).tolist()
+    if rows not in (None, len(counts)) or (total is not None and found != list(total)):
+        wanted = "" if total is None else f"; its trial has {list(total)}"
+        what = f"{len(counts)} utterances that come to {found}{wanted}"
+        raise InputError(f"damaged, restore or remove it: {what}", path=path)
     if not shuffled:
         return counts
     order = [index for block in blocks(len(counts)) for index in block]

@@ -153,23 +153,13 @@ class DecodeTrial(tune.Trainable):
         pool: Any = ray.get_actor(self._pool)
         self._ids = self._ids or ray.get(pool.ids.remote())
         self._blocks = self._blocks or dict(enumerate(blocks(len(self._ids), most=self._most)))
-        found: dict[int, BlockResult] | None = ray.get(
-            pool.poll.remote(
-                self._directory.number, self._attempt, list(self._results), SLICE_SECONDS
-            )
-        )
+        own, have = (self._directory.number, self._attempt), list(self._results)
+        found: dict[int, BlockResult] | None
+        found = ray.get(pool.poll.remote(*own, have, SLICE_SECONDS))
         if found is None:
             rest = {n: block for n, block in self._blocks.items() if n not in self._results}
-            ray.get(
-                pool.submit.remote(
-                    self._directory.number, self._attempt, self._flags, rest, self._nbest
-                )
-            )
-            found = ray.get(
-                pool.poll.remote(
-                    self._directory.number, self._attempt, list(self._results), SLICE_SECONDS
-                )
-            )
+            ray.get(pool.submit.remote(*own, self._flags, rest, self._nbest))
+            found = ray.get(pool.poll.remote(*own, have, SLICE_SECONDS))
         self._results |= found or {}
         return next((found.failure for found in self._results.values() if found.failure), None)
 
@@ -206,11 +196,7 @@ class DecodeTrial(tune.Trainable):
         return self._directory.attempt() == self._attempt
 
     def _write_utterances(self) -> None:
-        """Write each utterance's errors and n-best list.
-
-        Raises:
-            BlockingIOError: A newer launch is to do it.
-        """
+        """Write each utterance's errors and n-best list."""
         if not self._is_newest():
             _leave()
         rows: dict[int, str] = {}

@@ -12,7 +12,7 @@ Hypotheses and references of the ``.trn`` files are as they are counted, normali
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from w2ltune import files
@@ -64,9 +64,13 @@ def write_dump(
             for entry in entries)  # fmt: skip
     write_beam_dump(path, rows)
     best = [" ".join(entries[0].words) if entries else "" for entries in lists]
-    heard = [join_units(dataset.units(text)) for text in best]
-    said = [join_units(dataset.references[index]) for index in utterances]
-    for kind, texts in (("hyp", heard), ("ref", said)):
-        lines = (f"{text} ({utterance})\n" for text, utterance in zip(texts, ids, strict=True))
-        files.write_text(folder / f"{name}.{kind}.trn", "".join(lines))
+    write_transcripts(folder / f"{name}.hyp.trn", ids, map(dataset.units, best))
+    said = (dataset.references[index] for index in utterances)
+    write_transcripts(folder / f"{name}.ref.trn", ids, said)
     return path
+
+
+def write_transcripts(path: Path, ids: Sequence[str], texts: Iterable[Sequence[str]]) -> None:
+    """Write a transcript for sclite: a row ``units (utterance)`` for each."""
+    rows = zip(map(join_units, texts), ids, strict=True)
+    files.write_text(path, "".join(f"{text} ({utterance})\n" for text, utterance in rows))

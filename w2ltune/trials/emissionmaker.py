@@ -19,7 +19,6 @@ from w2ltune.cluster.session import require_ray
 from w2ltune.errors import (
     InputError,
     KilledError,
-    StoppedError,
     StorageError,
     TrialFailedError,
     W2LTuneError,
@@ -32,7 +31,7 @@ from w2ltune.runs.explain import TRIES, failure, killed_again
 from w2ltune.runs.process import Program, start
 from w2ltune.runs.rundir import make_shared
 from w2ltune.runs.sharing import share
-from w2ltune.runs.signals import by_hand
+from w2ltune.runs.signals import stopped_error
 from w2ltune.trials.emissionsource import EMISSIONS, NOTE, EmissionSource
 from w2ltune.trials.ranks import with_devices
 from w2ltune.trials.resources import cluster_gpus, stays
@@ -90,10 +89,8 @@ def make_emissions(
                 number = waiting.pop()
                 live[task.remote(sources[number], making[number])] = number
             if reason := stopped():
-                raise StoppedError(
-                    f"stopped ({reason}) while the emissions were made; the same command continues",
-                    interrupted=by_hand(reason),
-                )
+                rest = " while the emissions were made; the same command continues"
+                raise stopped_error(reason, rest)
             for answer in ray.wait(list(live), timeout=LOOK_SECONDS)[0]:
                 number = live.pop(answer)
                 name = sources[number].path
@@ -143,11 +140,7 @@ def _remove(cache: Path, pattern: str) -> None:
 
 
 def _make_list(source: EmissionSource, making: Path) -> tuple[W2LTuneError | None, str]:
-    """Let the program write the emissions of a list.
-
-    Returns:
-        What went wrong, or None, and the node.
-    """
+    """Let the program write the emissions of a list; return what went wrong, and the node."""
     node = ray.get_runtime_context().get_node_id()
     try:
         with storage_faults():
@@ -214,11 +207,7 @@ def _written(making: Path) -> int:
 
 
 def _check(folder: Path, path: Path) -> tuple[int, int]:
-    """Return frames and tokens of the emissions of a list.
-
-    Raises:
-        InputError: An utterance is missing, or a file is damaged.
-    """
+    """Return frames and tokens of the emissions of a list, of which none may be missing."""
     frames, widths = 0, set()
     for utterance in read_list(path):
         file = folder / f"{utterance.id}.bin"

@@ -139,7 +139,7 @@ def content_of(path: Path, files: Sequence[Path], folder: str) -> Fingerprint:
                 path=path,
             ) from None
         bytes_of_all += size
-    return Fingerprint(size=bytes_of_all, mtime_ns=0, sha256=digest.hexdigest())
+    return Fingerprint(size=bytes_of_all, sha256=digest.hexdigest())
 
 
 def _refuse(utterance: Utterance, path: Path) -> None:

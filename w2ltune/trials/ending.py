@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from w2ltune.embedded.decoderfiles import read_lexicon
 from w2ltune.embedded.decoderflags import DecoderFlags
 from w2ltune.errors import InputError
+from w2ltune.formats.padding import repeated_end
 from w2ltune.trials.dataset import Dataset, shuffled_order
 
 MOST_UTTERANCES = 200
 MOST_SPELLINGS = 2000
+MOST_EMISSIONS = 500
 
 USUAL = 0.9
 """Of utterances that end, or begin, as the words of the lexicon do."""
@@ -58,6 +61,23 @@ def bare_beginnings(dataset: Dataset, flags: DecoderFlags, tokens: Sequence[str]
     return (
         f"{begins.count(False)} of {len(begins)} utterances do not begin with {mark!r}, the "
         "lexicon's words do"
+    )
+
+
+def padding_note(dataset: Dataset) -> str:
+    """Return that emissions end in a frame that is perhaps padding, and no blank, or ""."""
+    counts: dict[bytes, list[int]] = defaultdict(list)
+    for index in range(min(MOST_EMISSIONS, len(dataset.ids)) if dataset.emission_sets else 0):
+        emission = dataset.as_given(index)
+        if len(emission) and emission[-1].argmax() != emission.shape[1] - 1:
+            frame, count = repeated_end(emission)
+            counts[frame].append(count)
+    several = [own for own in counts.values() if len(set(own)) > 1 and max(own) > 2]
+    if not several:
+        return ""
+    return (
+        f"{sum(map(len, several))} emissions end in one and the same frame, up to "
+        f"{max(map(max, several))} times; if that is padding, cut each emission to its own frames"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from w2ltune.scoring.nearest import nearest_spelling
 from w2ltune.scoring.text import Metric, split_units
 from w2ltune.scoring.wer import count_matrix, total
 from w2ltune.trials.dataset import Dataset, shuffled_order
-from w2ltune.trials.finding import Finding
 
 MOST_UTTERANCES = 1000
 MOST_SPELLED = 200
@@ -24,6 +23,26 @@ FREQUENT_BLANK, RARE_BLANK = 0.3, 0.1
 """Of the frames, at least and at most."""
 
 _METRICS: tuple[Metric, ...] = ("wer", "cer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line about the inputs.
+
+    Attributes:
+        text: What was found.
+        advice: What it means; "" when all is well.
+        absurd: Whether a sweep would be wasted.
+        value: The greedy error rate in the study's metric; None for other findings.
+    """
+
+    text: str
+    advice: str = ""
+    absurd: bool = False
+    value: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.text}; {self.advice}" if self.advice else self.text
 
 
 def decode_greedily(dataset: Dataset, decoder: Decoder) -> Finding:

@@ -112,11 +112,7 @@ def record_processes(directory: TrialDirectory, launch: Launch) -> None:
 
 
 def wait_for_the_last(directory: TrialDirectory) -> None:
-    """Let an earlier launch's processes end: two programs must not write one folder.
-
-    Raises:
-        TimeoutError: They do not end; try again.
-    """
+    """Let an earlier launch's processes end: two programs must not write one folder."""
     try:
         if (known := files.read_json(directory.process)) is None:
             return

@@ -30,11 +30,11 @@ from w2ltune.errors import (
 )
 from w2ltune.runs.explain import TRIES, killed_again
 from w2ltune.runs.shards import Shard
-from w2ltune.runs.signals import by_hand
+from w2ltune.runs.signals import stopped_error
 from w2ltune.trials.clusterstate import look_around
 from w2ltune.trials.lmsource import LMSource, Scorer
-from w2ltune.trials.resources import cluster_gpus, stays, trials_that_fit
-from w2ltune.trials.sharing import SETTLE_SECONDS, Patience, share_of, slots
+from w2ltune.trials.resources import cluster_gpus, slots, stays, trials_that_fit
+from w2ltune.trials.sharing import SETTLE_SECONDS, Patience, share_of
 
 LOOK_SECONDS = 0.5
 ATTEMPTS = 2
@@ -281,7 +281,4 @@ def worker_bundle(source: LMSource, *, gpu: bool) -> dict[str, float]:
 
 
 def _stopped(reason: str) -> StoppedError:
-    return StoppedError(
-        f"stopped ({reason}); the shards that are done are kept, the same command continues",
-        interrupted=by_hand(reason),
-    )
+    return stopped_error(reason, "; the shards that are done are kept, the same command continues")

@@ -171,11 +171,7 @@ def run_command(
 
 
 def _read_scores(path: Path, sentences: Sequence[str], log: Path) -> list[float]:
-    """Return the last field of each line.
-
-    Raises:
-        TrialFailedError: There is not one number for each sentence.
-    """
+    """Return the last field of each line."""
     try:
         content = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:

@@ -203,10 +203,6 @@ class DecoderPool:
             job.pending.appendleft(block)
 
 
-def _nodes() -> list[dict[str, Any]]:
-    return ray.nodes()  # type: ignore[no-any-return, no-untyped-call]
-
-
 _POOL = ray.remote(num_cpus=0, max_restarts=-1)(DecoderPool)
 
 
@@ -219,11 +215,9 @@ def start_pool(task: DecodeTask, ids: tuple[str, ...], scratch: str, *, name: st
         scratch: Name of the workers' folder in the scratch of each node.
         name: Under which trials find it; of no other pool.
     """
-    return _POOL.options(
-        name=name,
-        resources={HEAD_RESOURCE: 0.001},
-        max_concurrency=1000,
-    ).remote(task, ids, scratch)
+    return _POOL.options(name=name, resources={HEAD_RESOURCE: 0.001}, max_concurrency=1000).remote(
+        task, ids, scratch
+    )
 
 
 def waits_told(pool: Any, say: Callable[[str], None]) -> Callable[[], None]:
@@ -240,8 +234,3 @@ def waits_told(pool: Any, say: Callable[[str], None]) -> Callable[[], None]:
             patience.look(begun=ray.get(pool.ready.remote(), timeout=1))
 
     return look
-
-
-def has_workers() -> bool:
-    """Return whether the cluster has a core to decode on at this moment."""
-    return any(entry["Alive"] and entry["Resources"].get("CPU", 0) >= 1 for entry in _nodes())

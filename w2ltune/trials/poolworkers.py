@@ -19,8 +19,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from w2ltune.trials.clusterstate import Amounts, Cluster, look_around
 from w2ltune.trials.dataset import DecodeTask
-from w2ltune.trials.resources import stays
-from w2ltune.trials.sharing import SETTLE_SECONDS, share_of, slots
+from w2ltune.trials.resources import slots, stays
+from w2ltune.trials.sharing import SETTLE_SECONDS, share_of
 from w2ltune.trials.worker import DecoderWorker
 
 FAILED_STARTS = 5

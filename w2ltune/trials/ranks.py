@@ -139,9 +139,7 @@ class SpreadRanks:
             )
             self._others.append(
                 _LAUNCHER.options(
-                    num_cpus=bundle["CPU"],
-                    num_gpus=bundle.get("GPU", 0),
-                    scheduling_strategy=place,
+                    num_cpus=bundle["CPU"], num_gpus=bundle.get("GPU", 0), scheduling_strategy=place
                 ).remote()
             )
         parts = [programs[node * each : (node + 1) * each] for node in range(job.nodes)]

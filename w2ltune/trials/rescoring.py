@@ -17,7 +17,6 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ from w2ltune.errors import (
 from w2ltune.runs.explain import TRIES, failure, killed_again
 from w2ltune.runs.process import Program, start
 from w2ltune.runs.sharing import share
-from w2ltune.runs.signals import by_hand
+from w2ltune.runs.signals import stopped_error
 from w2ltune.runs.trialdir import TrialDirectory, TrialResult
 from w2ltune.trials.ranks import with_devices
 from w2ltune.trials.rescoringinput import Rescoring, read_hypotheses, with_counts
@@ -48,19 +47,6 @@ WAIT_SECONDS = 0.5
 
 LOST_NODES = 2
 """So often a program is started elsewhere when its node is lost."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decoded:
-    """What came of one launch of the program.
-
-    Attributes:
-        hypotheses: The file; None when the program failed.
-        failure: Why it failed, or None.
-    """
-
-    hypotheses: Path | None = None
-    failure: W2LTuneError | None = None
 
 
 def rescore(
@@ -152,21 +138,19 @@ def rescore(
 
 
 def _stopped(reason: str, done: int, total: int) -> StoppedError:
-    return StoppedError(
-        f"stopped ({reason}) after {done} of {total} trainings were decoded again; "
-        "the same command continues",
-        interrupted=by_hand(reason),
-    )
+    far = f" after {done} of {total} trainings were decoded again; the same command continues"
+    return stopped_error(reason, far)
 
 
-def _run_program(arguments: Sequence[str], file_name: str, job: TrainJob, trial: Path) -> Decoded:
-    """Run the program to its end, on the node and with the GPU that Ray chose."""
+def _run_program(
+    arguments: Sequence[str], file_name: str, job: TrainJob, trial: Path
+) -> Path | W2LTuneError:
+    """Run the program on the node and GPU that Ray chose; return the hypotheses, or what failed."""
     try:
         with storage_faults():
-            return Decoded(hypotheses=_decode(arguments, file_name, job, trial))
+            return _decode(arguments, file_name, job, trial)
     except (W2LTuneError, OSError) as error:
-        failed = error if isinstance(error, W2LTuneError) else TrialFailedError(str(error))
-        return Decoded(failure=failed)
+        return error if isinstance(error, W2LTuneError) else TrialFailedError(str(error))
 
 
 def _decode(arguments: Sequence[str], file_name: str, job: TrainJob, trial: Path) -> Path:
@@ -213,12 +197,11 @@ def _take(rescoring: Rescoring, result: TrialResult, answer: Any, study: Path) -
     """Count what a launch recognised and write the trial's result; return what is to be said."""
     name = f"trial {result.number}"
     try:
-        decoded: Decoded = ray.get(answer)
-        if decoded.failure is not None:
-            raise decoded.failure
-        assert decoded.hypotheses is not None
+        decoded: Path | W2LTuneError = ray.get(answer)
+        if isinstance(decoded, W2LTuneError):
+            raise decoded
         with storage_faults():
-            hypotheses = read_hypotheses(decoded.hypotheses)
+            hypotheses = read_hypotheses(decoded)
     except RayTaskError as error:  # a mistake of ours
         return [f"{name} could not be decoded again: {type(error.cause).__name__}: {error.cause}"]
     except RayError as error:

@@ -127,20 +127,13 @@ def _find_program(job: TrainJob, top: int, given: Path | None) -> tuple[str, ...
             raise UsageError(f"--test_binary={given}: goes with the --binary that made its models")
         return (*interpreter, EMBEDDED)
     found = find_test_program(
-        given,
-        decoder=Path(trainer),
-        generation=job.generation,
-        needed_for=f"--rescore_top={top}",
+        given, decoder=Path(trainer), generation=job.generation, needed_for=f"--rescore_top={top}"
     )
     return (found,)
 
 
 def read_hypotheses(path: Path) -> dict[str, Words]:
-    """Return the words of each utterance in a ``.hyp`` file, rows of ``words (utterance)``.
-
-    Raises:
-        InputError: It is missing, or a row is of another form.
-    """
+    """Return the words of each utterance in a ``.hyp`` file, rows of ``words (utterance)``."""
     found: dict[str, Words] = {}
     try:
         rows = path.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -170,9 +163,7 @@ def with_counts(
     errors = count_list(references, hypotheses)
     substitutions, deletions, insertions, words = errors.matrix.sum(axis=0).tolist()
     interval = bootstrap_interval(
-        errors.matrix[:, :3].sum(axis=1),
-        errors.matrix[:, 3],
-        clusters_from_ids(errors.ids, None),
+        errors.matrix[:, :3].sum(axis=1), errors.matrix[:, 3], clusters_from_ids(errors.ids, None)
     )
     return replace(
         result,

@@ -13,6 +13,11 @@ GOING_SECONDS = 5.0
 """A node that goes may end its workers so long before it is gone itself."""
 
 
+def slots(unit: Mapping[str, float], amounts: Mapping[str, float]) -> int:
+    """Return how many workers that take a unit each have room in what there is."""
+    return int(min(amounts.get(name, 0) // each for name, each in unit.items() if each))
+
+
 def fitting(bundles: Sequence[Mapping[str, float]], nodes: Sequence[Mapping[str, float]]) -> int:
     """Return how many trials fit, each of whose bundles needs a node of its own.
 
@@ -26,14 +31,10 @@ def fitting(bundles: Sequence[Mapping[str, float]], nodes: Sequence[Mapping[str,
         >>> fitting([{"GPU": 8}] * 2, [{"GPU": 8}] * 5)
         2
     """
-    need = bundles[0]
-    slots = [
-        int(min(node.get(name, 0) // amount for name, amount in need.items() if amount))
-        for node in nodes
-    ]
+    room = [slots(bundles[0], node) for node in nodes]
     trials = 0
     # Trial number k takes one slot of each of its nodes; no node gives two to one trial.
-    while sum(min(slot, trials + 1) for slot in slots) >= (trials + 1) * len(bundles):
+    while sum(min(slot, trials + 1) for slot in room) >= (trials + 1) * len(bundles):
         trials += 1
     return trials
 

@@ -15,8 +15,7 @@ from w2ltune.formats.emissions import check_emissions, refuse_padding
 from w2ltune.formats.spelling import composed, why_unlike
 from w2ltune.formats.toolkits import kind_of
 from w2ltune.trials.dataset import Dataset
-from w2ltune.trials.finding import Finding
-from w2ltune.trials.greedy import decode_greedily
+from w2ltune.trials.greedy import Finding, decode_greedily
 
 PROBABILITY_UTTERANCES = 20
 ABSURD_UNKNOWN = 0.9
@@ -58,9 +57,6 @@ def check_task(dataset: Dataset, decoder: Decoder) -> list[Finding]:
     """Return what is worth knowing of the inputs before decoding them.
 
     While there are no emissions it is what lexicon, LM and references tell.
-
-    Raises:
-        InputError: Emissions are missing, hold NaN, or have another number of tokens.
     """
     check_all_emissions(dataset, decoder.token_count)
     findings = []

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from w2ltune.trials.clusterstate import Amounts, Cluster, look_around, other_commands
-from w2ltune.trials.resources import fitting
+from w2ltune.trials.resources import fitting, slots
 
 WAIT_SECONDS = 10.0
 """What has not begun after so long is said to wait."""
@@ -40,11 +40,6 @@ class Share:
 
     workers: int
     give: Mapping[str, int]
-
-
-def slots(unit: Amounts, amounts: Amounts) -> int:
-    """Return how many workers that take a unit each have room in what there is."""
-    return int(min(amounts.get(name, 0) // each for name, each in unit.items() if each))
 
 
 def share_of(

@@ -69,12 +69,7 @@ def stage(path: Path, scratch: Path, *, mode: str = "auto") -> Path:
 
 
 def is_remote(path: Path, *, mounts: Path = MOUNTS) -> bool:
-    """Return whether a file lies on a file server.
-
-    Args:
-        path: The file.
-        mounts: What is mounted where on this machine, as Linux tells it.
-    """
+    """Return whether a file lies on a file server."""
     real = os.path.realpath(path)
     best, kind = "", ""
     with contextlib.suppress(OSError), mounts.open("rb") as lines:

@@ -141,11 +141,7 @@ class Supervisor:
         return self._launch is not None and self._launch.keeper.writing
 
     def advance(self) -> None:
-        """Do what there is to do now; quick, but for a start and the copy of a checkpoint.
-
-        Raises:
-            NodeLostError: A node is gone; the whole trial is to be started again elsewhere.
-        """
+        """Do what there is to do now; quick, but for a start and the copy of a checkpoint."""
         if self.over or self._superseded or time.monotonic() < self._retry_at:
             return
         try:

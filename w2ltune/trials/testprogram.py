@@ -9,12 +9,7 @@ from pathlib import Path
 from w2ltune.errors import UsageError
 from w2ltune.formats.known_flags import Generation
 
-_SET_BACK = {
-    "maxload": "-1",
-    "show": "false",
-    "enable_distributed": "false",
-    "logtostderr": "true",
-}
+_SET_BACK = {"maxload": "-1", "show": "false", "enable_distributed": "false", "logtostderr": "true"}
 """What a training may have stored in its model, and would act here."""
 
 
@@ -43,11 +38,6 @@ def find_test_program(
 
 
 def program_arguments(program: tuple[str, ...], flags: Mapping[str, str]) -> tuple[str, ...]:
-    """Return a command line of the Test program.
-
-    Args:
-        program: What stands before its flags.
-        flags: Its flags; what a model may have stored is set back.
-    """
+    """Return a command line of the Test program."""
     texts = [f"--{name}={value}" for name, value in {**flags, **_SET_BACK}.items()]
     return (*program, "--flagsfile=", *texts)

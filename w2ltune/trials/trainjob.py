@@ -73,13 +73,7 @@ class TrainJob:
 
 
 def rank_arguments(
-    job: TrainJob,
-    flags: Mapping[str, str],
-    *,
-    rundir: Path,
-    anew: bool,
-    rank: int,
-    scratch: Path,
+    job: TrainJob, flags: Mapping[str, str], *, rundir: Path, anew: bool, rank: int, scratch: Path
 ) -> tuple[str, ...]:
     """Return the command line of one process of a training.
 
