@@ -12,13 +12,13 @@ import pytest
 from lmtask import hypotheses, write_dump, write_lm
 from ngram import estimate, write_arpa
 
-from w2ltune import forward
+from w2ltune import files, forward
 from w2ltune.errors import InputError, run_command
 from w2ltune.files import TEMPORARY_MARK
 from w2ltune.formats.lmscores import read_hashes, read_lm_scores, write_hashes
 from w2ltune.formats.texthash import hash_text
 from w2ltune.forward import _why_unknown
-from w2ltune.forwardinput import list_name, output_paths, prepare
+from w2ltune.forwardinput import NOTE, list_name, output_paths, prepare
 from w2ltune.forwardoptions import ForwardOptions
 from w2ltune.runs.shards import ShardFolder
 from w2ltune.trials.lmsource import LMSource
@@ -180,6 +180,13 @@ def test_a_kill_while_the_files_are_written_costs_no_shard(
         hashes = read_hashes(tmp_path / f"{n}-tr.ppl.hash").tolist()
         assert hashes == [hash_text(text) for _, text in rows]
     assert not (tmp_path / "1-tr").exists()
+    for what, stays in ((given.made_from, False), ({"hypotheses": ["of another dump"]}, True)):
+        (tmp_path / "1-tr/lock").mkdir(parents=True)  # as a kill at the very end leaves it
+        (tmp_path / f"1-tr/lock/.000001.json{TEMPORARY_MARK}999999999-1").touch()
+        files.write_json(tmp_path / "1-tr" / NOTE, what)
+        shards.keep(given.shards[0], np.zeros((len(given.shards[0].sentences), 3)))
+        assert run_command(forward.main, arguments) == 0
+        assert (tmp_path / "1-tr").exists() == (shards.read(given.shards[0]) is not None) == stays
     assert not any(path.exists() for path in left)
     assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
 

@@ -48,6 +48,7 @@ def main(arguments: list[str]) -> int:
     for path in given.done:
         say(console, f"{path}: is there already, of the same dump and LM")
     if not given.outputs:
+        _clear(given)
         return 0
     if submits(options):
         return submit_command(
@@ -109,6 +110,17 @@ def _why_unknown(source: LMSource, text: str) -> str:
         return ": its words are single letters, so that it needs --unit=letters"
     why = why_unlike([unit for unit in source.vocabulary([text]) if unit not in known], known)
     return why and f": {why}"
+
+
+def _clear(given: ForwardInput) -> None:
+    """Remove what a run that was killed at its very end left of its folder."""
+    from w2ltune.runs.shards import ShardFolder
+    from w2ltune.trials.lmsource import COLUMNS
+
+    if (given.folder / "lock").is_dir():
+        with contextlib.suppress(StudyOwnedError), _owned(given.folder, set()):
+            if given.has_old_pieces():
+                ShardFolder(given.folder / "shards", columns=COLUMNS).remove()
 
 
 @contextlib.contextmanager
