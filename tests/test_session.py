@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -107,7 +109,8 @@ def test_why_ray_did_not_start_is_said_in_its_own_words(
 
 
 @pytest.mark.slow(seconds=60)
-def test_a_node_of_a_job_says_why_it_did_not_start(tmp_path: Path) -> None:
+def test_a_node_of_a_job_says_why_it_did_not_start() -> None:
+    short = tempfile.mkdtemp(prefix="r", dir="/tmp")  # for Ray's sockets
     code = START[: START.index("def main")] + (
         "instead('RAYLET_EXECUTABLE', 'exit 4')\n"
         "sys.argv = ['ray', 'start', '--head', '--block', '--num-cpus=1', '--port=0',\n"
@@ -116,11 +119,12 @@ def test_a_node_of_a_job_says_why_it_did_not_start(tmp_path: Path) -> None:
         "raystart.start_node()\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)],
+        [sys.executable, "-c", code, short],
         env={**os.environ, "RAY_AUTH_MODE": "disabled"},
         capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
+    shutil.rmtree(short)
     said = r"^cannot start Ray on \S+: its raylet ended with code 4$"
     assert re.search(said, done.stderr, re.MULTILINE), done.stderr
 

@@ -108,7 +108,7 @@ def test_a_job_whose_steps_would_have_no_environment_no_names_and_another_token(
 @pytest.mark.slow(seconds=20)
 def test_a_setup_that_fails_ends_the_job_with_its_line(slurm: Cluster) -> None:
     run = training(slurm, "setup", "--ngpu=1")
-    folder = slurm.folder / "setup"
+    folder = run.study.parents[2]
     (folder / "setup.sh").write_text(
         'conda() { echo "EnvironmentNameNotFound: $2" >&2; return 1; }\n'
         "[ -e /none ] && echo none\n\nconda activate asr\n"
