@@ -342,9 +342,13 @@ class Rescoring:
             vectors = np.concatenate([np.ones((len(points), 1)), points], axis=1)
             return self._errors("around the best", vectors, [self.depth])[:, 0].astype(np.float64)
 
-        return middle(
-            errors, best=self.best.vector[1:], low=self.low[1:], high=self.high[1:], points=POINTS
-        )
+        while True:  # another run, that begins with the best one, is to have the same middle
+            best = self.best
+            found = middle(
+                errors, best=best.vector[1:], low=self.low[1:], high=self.high[1:], points=POINTS
+            )
+            if self.best.errors == best.errors:
+                return found
 
     def _earlier(self) -> list[Weighted]:
         """Return an earlier run's answers: a journal that was cut or lost does not tell them."""
