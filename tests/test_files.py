@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from typing import ClassVar
 
 import pytest
 from waiting import PATIENCE_SECONDS, wait_for
@@ -220,11 +221,13 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
 
 @dataclasses.dataclass
 class Inner:
+    GONE: ClassVar = ("mtime_ns",)
     ends: tuple[float, float]
 
 
 @dataclasses.dataclass
 class Outer:
+    GONE: ClassVar = ("setting",)
     inner: Inner
     more: tuple[Inner, ...] = ()
     rates: Mapping[int, float] = dataclasses.field(default_factory=dict)

@@ -120,7 +120,7 @@ def test_scores_of_something_else_are_not_replaced_by_mistake(
     written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert set(written) >= {"dev-lm.ppl", "dev-lm.ppl.hash", "dev-lm.ppl.json"}
     again = prepare(ForwardOptions(hyp=str(dump), lm=lm))
-    assert (again.outputs, again.done) == ([], [output.path])
+    assert (again.outputs, [one.path for one in again.done]) == ([], [output.path])
     assert run_command(forward.main, [f"--hyp={dump}", f"--lm={lm}"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "dev-lm.ppl: is there already, of the same dump and LM" in said

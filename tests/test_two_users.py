@@ -211,6 +211,14 @@ def test_flags_of_an_interrupted_trial_are_those_that_a_script_chooses(study: Pa
                 flags_of(trial, frozen, space, None)  # type: ignore[arg-type]
 
 
+def test_weights_outside_of_the_space_are_no_trials_of_it(study: Path) -> None:
+    script = study / "space.py"
+    script.write_text("def space(trial): return {'beamsize': trial.suggest_int('beamsize', 5, 9)}")
+    space = SearchSpace(fixed={}, distributions={"lmweight": FloatRange(0.0, 4.0)}, script=script)
+    assert space.flags_of({"lmweight": 3.0, "beamsize": 7}) == {"lmweight": "3.0", "beamsize": "7"}
+    assert space.flags_of({"lmweight": 9.0, "beamsize": 7}) is None
+
+
 def test_a_result_of_anothers_does_not_bring_a_program_into_best_cfg(study: Path) -> None:
     trial = TrialDirectory(study / "trials", 0)
     trial.write_flags({})

@@ -56,13 +56,10 @@ def option(
         also: What it is called elsewhere; whoever gives that is told.
         least: The lowest number that is allowed.
     """
-    metadata: dict[str, Any] = {
-        "help": help,
-        "choices": tuple(choices),
-        "value": value,
-        "read": read,
-    }
-    metadata |= {"also": tuple(also), "least": least}
+    metadata = {
+        "help": help, "choices": tuple(choices), "value": value, "read": read,
+        "also": tuple(also), "least": least,
+    }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -121,16 +118,11 @@ def parse(
                 raise UsageError(f"{flag.where}: unknown option --{flag.name}{hint} (see --help)")
         raise UsageError(f"missing {', '.join(f'--{name}' for name in missing)} (see --help)")
     options = options_class(**values)
-    check_least(options)
-    return options, effective(flags)
-
-
-def check_least(options: object) -> None:
-    """Refuse numbers that are lower than they may be."""
-    for field in dataclasses.fields(options):  # type: ignore[arg-type]
+    for field in dataclasses.fields(options_class):  # type: ignore[arg-type]
         value, least = getattr(options, field.name), field.metadata["least"]
         if None not in (value, least) and value < least:
             raise UsageError(f"--{field.name}={value:g}: must be {least} or more")
+    return options, effective(flags)
 
 
 def parse_own(arguments: Sequence[str], options_class: type[T], *, usage: str) -> T:

@@ -44,9 +44,6 @@ DAMAGE = (
 )
 """What JSON, numpy, zipfile and Optuna raise over changed bytes."""
 
-_GONE = ("mtime_ns", "setting")
-"""Fields that older versions wrote and nobody reads."""
-
 _fences: dict[Path, tuple[Callable[[], bool], Callable[[], object]]] = {}
 
 
@@ -433,14 +430,17 @@ def fits(value: object, hint: Any) -> bool:
 def fitted(kind: type[T], content: Mapping[str, Any]) -> T:
     """Return a dataclass with a content's values, if each is of its field's type.
 
-    What is nested is made too: tuples, mappings and dataclasses.
+    What is nested is made too: tuples, mappings and dataclasses. Of fields that older versions
+    wrote and nobody reads a dataclass has the names in ``GONE``.
 
     Raises:
         ValueError: One is not, and is named.
         TypeError: One is missing, or there is no such field.
     """
     hints = typing.get_type_hints(kind)
-    values = {name: value for name, value in content.items() if name in hints or name not in _GONE}
+    values = {
+        name: value for name, value in content.items() if name not in getattr(kind, "GONE", ())
+    }
     for name in hints.keys() & values.keys():
         values[name] = _made(values[name], hints[name])
         if not fits(values[name], hints[name]):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from w2ltune.commandline import parse_own
-from w2ltune.errors import StudyOwnedError, UsageError, run_command
+from w2ltune.errors import StudyOwnedError, UsageError, W2LTuneError, run_command
 from w2ltune.formats.spelling import why_unlike
 from w2ltune.forwardoptions import USAGE, ForwardOptions, check_options
 from w2ltune.runs.signals import signals_end_it
@@ -45,8 +45,8 @@ def main(arguments: list[str]) -> int:
 
     given = prepare(options)
     console = make_console()
-    for path in given.done:
-        say(console, f"{path}: is there already, of the same dump and LM")
+    for output in given.done:
+        say(console, f"{output.path}: is there already, of the same dump and LM")
     if not given.outputs:
         _clear(given)
         return 0
@@ -113,12 +113,12 @@ def _why_unknown(source: LMSource, text: str) -> str:
 
 
 def _clear(given: ForwardInput) -> None:
-    """Remove what a run that was killed at its very end left of its folder."""
+    """Remove what a run that was killed at its very end left of its folder, where we may."""
     from w2ltune.runs.shards import ShardFolder
     from w2ltune.trials.lmsource import COLUMNS
 
     if (given.folder / "lock").is_dir():
-        with contextlib.suppress(StudyOwnedError), _owned(given.folder, set()):
+        with contextlib.suppress(W2LTuneError, OSError), _owned(given.folder, set()):
             if given.has_old_pieces():
                 ShardFolder(given.folder / "shards", columns=COLUMNS).remove()
 

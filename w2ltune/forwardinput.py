@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,9 +130,8 @@ class ForwardInput:
         sentences: The different sentences of all of them, as the LM sees them.
         shards: The same in pieces.
         folder: Where the pieces are kept, and the scripts and logs of SLURM.
-        done: Files of scores that are there already.
+        done: The dumps whose scores are there already.
         made_from: What the pieces are made from; fit for JSON.
-        scored: Digests of the hypotheses of what is done.
     """
 
     source: LMSource
@@ -140,16 +139,16 @@ class ForwardInput:
     sentences: Sequence[str]
     shards: Sequence[Shard]
     folder: Path
-    done: Sequence[Path]
+    done: Sequence[Output]
     made_from: Mapping[str, Any]
-    scored: Collection[str] = ()
 
     def has_old_pieces(self) -> bool:
         """Whether the folder's pieces are of what is done, as a run leaves them that is killed."""
         note = self.folder / NOTE
         before = files.read_json(note) or {}
         with files.shaped(note):
-            return note.exists() and {*before.get("hypotheses", ())} <= {*self.scored}
+            done = {output.made_from["hypotheses"] for output in self.done}
+            return note.exists() and {*before.get("hypotheses", ())} <= done
 
     def settle_folder(self) -> str:
         """Note in the folder what its pieces are made from.
@@ -179,14 +178,12 @@ def prepare(options: ForwardOptions) -> ForwardInput:
     origin = {**source.origin(), "case": options.case}
     sentences: dict[str, int] = {}
     outputs: list[Output] = []
-    done: list[Path] = []
-    scored: list[str] = []
+    done: list[Output] = []
     for dump, path in zip(dumps, targets, strict=True):
         known = dict(sentences)
         output = _read(dump, path, origin, options.case, known)
         if output.is_done():
-            done.append(path)
-            scored.append(output.made_from["hypotheses"])
+            done.append(output)
             continue
         if not options.replace:
             output.refuse_other()
@@ -203,7 +200,6 @@ def prepare(options: ForwardOptions) -> ForwardInput:
         folder=targets[0].with_name(targets[0].name.removesuffix(SCORES)),
         done=done,
         made_from={"hypotheses": hypotheses, "shard_sentences": most, **origin},
-        scored=scored,
     )
 
 

@@ -148,17 +148,16 @@ def _patience() -> Iterator[dict[str, subprocess.Popen[bytes]]]:
         return start_raylet
 
     def lean(start: Callable[..., Any]) -> Callable[..., Any]:
-        def start_processes(self: Any) -> None:
+        def start_node(self: Any, ray_params: Any, *given: Any, **named: Any) -> None:
             """Nobody asks its autoscaler's monitor; nobody listens to its monitor of logs."""
-            self._ray_params.no_monitor, self._ray_params.include_log_monitor = True, False
-            start(self)
+            ray_params.no_monitor, ray_params.include_log_monitor = True, False
+            start(self, ray_params, *given, **named)
 
-        return start_processes
+        return start_node
 
     with contextlib.ExitStack() as stack:
         for module, name, wrapped in (
-            (node.Node, "start_head_processes", lean),
-            (node.Node, "start_ray_processes", lean),
+            (node.Node, "__init__", lean),
             (node.Node, "start_raylet", with_ports),
             (services, "start_ray_process", noting),
             (services, "get_node", patient),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from w2ltune import files
 from w2ltune.errors import StudyMismatchError
@@ -48,6 +48,7 @@ class Choice:
         against_baseline: Compared with the baseline (the first one given, else the first decode).
     """
 
+    GONE: ClassVar = ("setting",)
     target: str
     trial: int
     best_trial: int

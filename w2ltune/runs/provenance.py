@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from w2ltune import __version__, files
 from w2ltune.errors import InputError, StudyMismatchError
@@ -33,6 +33,7 @@ class Fingerprint:
             files' names, sizes and middle parts, 64 MiB in all.
     """
 
+    GONE: ClassVar = ("mtime_ns",)
     size: int
     sha256: str
 

@@ -76,6 +76,9 @@ class SearchSpace:
 
     def values(self, flags: Mapping[str, str]) -> dict[str, Any] | None:
         """Return the searched values that flags stand for; None if the space does not hold them."""
+        return None if self.script else self._values(flags)
+
+    def _values(self, flags: Mapping[str, str]) -> dict[str, Any] | None:
         values: dict[str, Any] = {}
         for name, distribution in self.distributions.items():
             text = flags.get(name)
@@ -83,15 +86,13 @@ class SearchSpace:
             if value is None:
                 return None
             values[name] = value
-        return None if self.script else values
+        return values
 
     def flags_of(self, params: Mapping[str, Any]) -> dict[str, str] | None:
         """Return all flags of a trial by the values in the journal; None if they are not ours."""
-        if self.script is not None:
-            return self._asked(optuna.trial.FixedTrial(dict(params)), params)
-        searched = {name: params[name] for name in self.distributions if name in params}
-        flags = self.flags(searched)
-        return None if self.values(flags) is None or searched.keys() != params.keys() else flags
+        flags = self._asked(optuna.trial.FixedTrial(dict(params)), params)
+        ours = self.script is not None or self.distributions.keys() == params.keys()
+        return flags if ours and self._values(flags) is not None else None
 
     def flags(self, searched: Mapping[str, Any]) -> dict[str, str]:
         """Return all flags, as texts, of a trial with these searched values."""
